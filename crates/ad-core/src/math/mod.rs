@@ -1,0 +1,2 @@
+
+//! Every elementary function of the crate.

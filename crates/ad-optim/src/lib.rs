@@ -1,0 +1,1 @@
+//! Training loops for functions recorded by ad-core.
