@@ -1,0 +1,435 @@
+//! The drivers: value, J·p, Jᵀ·w, gradient and Jacobian at a point.
+
+use crate::error::Error;
+use crate::matrix::Matrix;
+use crate::replay::{self, Workspace};
+use crate::rule::Rule;
+use crate::tape::Tape;
+
+/// Directions a forward Jacobian carries through one sweep.
+const CHUNK: usize = 7;
+
+fn check_seed(what: &'static str, seed: &[f64]) -> Result<(), Error> {
+    match seed.iter().position(|s| !s.is_finite()) {
+        Some(index) => Err(Error::NonFiniteSeed { what, index, value: seed[index] }),
+        None => Ok(()),
+    }
+}
+
+impl Error {
+    /// The error, if it is a changed branch, as that of sample `i`.
+    pub(crate) fn at_sample(self, i: usize) -> Error {
+        match self {
+            Error::BranchChanged { guard, location, now, lhs, rhs, .. } => {
+                Error::BranchChanged { guard, location, now, lhs, rhs, sample: Some(i) }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Tape {
+    pub(crate) fn expect_scalar(&self, driver: &'static str, instead: &'static str) -> Result<(), Error> {
+        match self.num_outputs() {
+            1 => Ok(()),
+            outputs => Err(Error::NotScalar { driver, outputs, instead }),
+        }
+    }
+
+    /// The primal sweep at x, guards checked; the values stay in the workspace.
+    fn primal(&self, ws: &mut Workspace, x: &[f64]) -> Result<(), Error> {
+        self.expect_len("x (one number an input)", x.len(), self.num_inputs())?;
+        replay::load(&self.data, x, &self.params, &mut ws.values);
+        replay::primal_sweep(&self.data, &self.param_values, &mut ws.values);
+        self.check_guards(&ws.values)
+    }
+
+    /// The primal sweep at x with the parameters of one sample.
+    pub(crate) fn primal_with(&self, ws: &mut Workspace, x: &[f64], params: &[f64]) -> Result<(), Error> {
+        replay::load(&self.data, x, params, &mut ws.values);
+        replay::primal_all(&self.data, &mut ws.values);
+        self.check_guards(&ws.values)
+    }
+
+    /// Puts the question of every guard again, in the order of the recording.
+    fn check_guards<T: Rule>(&self, values: &[T]) -> Result<(), Error> {
+        for guard in self.guards() {
+            let [lhs, rhs] = guard.operands.map(|operand| values[operand as usize]);
+            if let Err((now, lhs, rhs)) = T::confirm(guard.question(), guard.answer(), lhs, rhs) {
+                let rhs = if guard.question().operands() == 1 { f64::NAN } else { rhs };
+                let location = guard.location().clone();
+                return Err(Error::BranchChanged { guard: Box::new(guard.clone()), location, now, lhs, rhs, sample: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs<'a>(&'a self, values: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+        self.data.outputs.iter().map(|&output| values[output as usize])
+    }
+
+    fn write_outputs(&self, values: &[f64], y: &mut [f64]) {
+        for (y, value) in y.iter_mut().zip(self.outputs(values)) {
+            *y = value;
+        }
+    }
+
+    /// Tangents of the outputs in k directions, from `seeds` (k numbers an
+    /// input) into `dy` (k numbers an output), after a primal sweep.
+    fn tangents_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, seeds: &[f64], k: usize, dy: &mut [f64]) {
+        let data = &*self.data;
+        replay::tangent_sweep::<f64, false>(data, values, seeds, k, &mut sweep.tangents);
+        let nan = |tangents: &[f64]| data.outputs.iter().any(|&o| tangents[o as usize * k..(o as usize + 1) * k].iter().any(|t| t.is_nan()));
+        if nan(&sweep.tangents) || self.outputs(values).any(f64::is_nan) {
+            replay::tangent_sweep::<f64, true>(data, values, seeds, k, &mut sweep.tangents);
+        }
+        for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
+            dy.copy_from_slice(&sweep.tangents[output as usize * k..(output as usize + 1) * k]);
+        }
+    }
+
+    /// Adjoints of the inputs for the weights `w` into `xbar`, after a primal sweep.
+    fn adjoints_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, w: &[f64], xbar: &mut [f64]) {
+        let data = &*self.data;
+        let inputs = data.first_input()..data.first_param();
+        replay::reverse_sweep::<f64, false>(data, values, w, &mut sweep.adjoints);
+        if sweep.adjoints[inputs.clone()].iter().any(|a| a.is_nan()) || self.outputs(values).any(f64::is_nan) {
+            replay::reverse_sweep::<f64, true>(data, values, w, &mut sweep.adjoints);
+        }
+        xbar.copy_from_slice(&sweep.adjoints[inputs]);
+    }
+
+    /// [`Tape::adjoints_into`] on the workspace that holds the primal sweep.
+    pub(crate) fn reverse_into(&self, ws: &mut Workspace, w: &[f64], xbar: &mut [f64]) {
+        self.adjoints_into(&ws.values, &mut ws.sweep, w, xbar);
+    }
+
+    /// The values f(x), m numbers.
+    ///
+    /// NaN and infinite x are allowed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] unless x has one number an input,
+    /// [`Error::BranchChanged`] where a comparison would be answered otherwise
+    /// than in the recording.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[1.0], |x| [x[0] + 1.0, x[0] * 2.0])?;
+    /// assert_eq!(tape.eval(&[5.0])?, [6.0, 10.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn eval(&self, x: &[f64]) -> Result<Vec<f64>, Error> {
+        let mut y = vec![0.0; self.num_outputs()];
+        self.eval_into(&mut Workspace::new(), x, &mut y)?;
+        Ok(y)
+    }
+
+    /// [`Tape::eval`] that allocates nothing on a warm workspace; y has m numbers.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`], and [`Error::Length`] for y.
+    pub fn eval_into(&self, ws: &mut Workspace, x: &[f64], y: &mut [f64]) -> Result<(), Error> {
+        self.expect_len("y (one number an output)", y.len(), self.num_outputs())?;
+        self.primal(ws, x)?;
+        self.write_outputs(&ws.values, y);
+        Ok(())
+    }
+
+    /// The values f(x) in another number type: [`Dual`](crate::Dual),
+    /// [`Lanes`](crate::Lanes), [`Formula`](crate::Formula), [`Var`](crate::Var),
+    /// or any [`Rule`] of your own. Parameters become its constants.
+    ///
+    /// Guards are checked in `f64`, `Dual`, every lane of `Lanes`, and `Var`,
+    /// where they become guards of the recording under way. `Formula` has no
+    /// values to compare, nor has a type of yours unless it implements
+    /// [`Rule::confirm`]: those are replayed along the recorded branches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] unless x has one number an input, [`Error::BranchChanged`].
+    ///
+    /// ```
+    /// # use ad_core::{Dual, Tape};
+    /// let tape = Tape::record(&[1.0], |x| x[0].sin())?;
+    /// let y = tape.eval_with(&[Dual::new(0.0, 1.0)])?;
+    /// assert_eq!((y[0].v, y[0].dv), (0.0, 1.0));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn eval_with<T: Rule>(&self, x: &[T]) -> Result<Vec<T>, Error> {
+        self.expect_len("x (one number an input)", x.len(), self.num_inputs())?;
+        let mut values = Vec::new();
+        replay::load(&self.data, x, &self.params, &mut values);
+        replay::primal_all(&self.data, &mut values);
+        self.check_guards(&values)?;
+        Ok(self.data.outputs.iter().map(|&output| values[output as usize]).collect())
+    }
+
+    /// f(x) and J·p, m numbers each: one forward sweep with the seed p (n numbers).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`], [`Error::Length`] and [`Error::NonFiniteSeed`] for p.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1] - x[1].exp())?;
+    /// let (y, dy) = tape.jvp(&[2.0, 4.0], &[1.0, 0.0])?;
+    /// assert_eq!(dy, [4.0 - 2.0_f64.sin()]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    ///
+    /// Source: Griewank & Walther, Evaluating Derivatives (2008), §3.1.
+    pub fn jvp(&self, x: &[f64], p: &[f64]) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        let (mut y, mut dy) = (vec![0.0; self.num_outputs()], vec![0.0; self.num_outputs()]);
+        self.jvp_into(&mut Workspace::new(), x, p, &mut y, &mut dy)?;
+        Ok((y, dy))
+    }
+
+    /// [`Tape::jvp`] that allocates nothing on a warm workspace.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::jvp`], and [`Error::Length`] for y and dy.
+    pub fn jvp_into(&self, ws: &mut Workspace, x: &[f64], p: &[f64], y: &mut [f64], dy: &mut [f64]) -> Result<(), Error> {
+        self.expect_len("p (one number an input)", p.len(), self.num_inputs())?;
+        self.expect_len("dy (one number an output)", dy.len(), self.num_outputs())?;
+        check_seed("p", p)?;
+        self.eval_into(ws, x, y)?;
+        self.tangents_into(&ws.values, &mut ws.sweep, p, 1, dy);
+        Ok(())
+    }
+
+    /// f(x) and J·P for k seeds at once: `seeds` is n × k, one seed a column,
+    /// the result m × k. One forward sweep; column j has the bits of `jvp` with
+    /// column j.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::jvp`], and [`Error::Empty`] without a column.
+    ///
+    /// ```
+    /// # use ad_core::{Matrix, Tape};
+    /// let tape = Tape::record(&[1.0, 1.0], |x| [x[0] * x[1], x[0] - x[1]])?;
+    /// let (y, jp) = tape.jvp_many(&[3.0, 5.0], &Matrix::identity(2))?;
+    /// assert_eq!(jp, Matrix::from_rows(&[[5.0, 3.0], [1.0, -1.0]])?);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn jvp_many(&self, x: &[f64], seeds: &Matrix) -> Result<(Vec<f64>, Matrix), Error> {
+        let (mut y, mut jp) = (vec![0.0; self.num_outputs()], Matrix::default());
+        self.jvp_many_into(&mut Workspace::new(), x, seeds, &mut y, &mut jp)?;
+        Ok((y, jp))
+    }
+
+    /// [`Tape::jvp_many`] that allocates nothing on a warm workspace and a
+    /// matrix that was m × k before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::jvp_many`], and [`Error::Length`] for y.
+    pub fn jvp_many_into(&self, ws: &mut Workspace, x: &[f64], seeds: &Matrix, y: &mut [f64], jp: &mut Matrix) -> Result<(), Error> {
+        self.expect_len("seeds (one row an input)", seeds.rows(), self.num_inputs())?;
+        if seeds.cols() == 0 {
+            return Err(Error::Empty { what: "seeds", hint: "give at least one column" });
+        }
+        check_seed("seeds", seeds.as_slice())?;
+        self.eval_into(ws, x, y)?;
+        jp.reset(self.num_outputs(), seeds.cols());
+        self.tangents_into(&ws.values, &mut ws.sweep, seeds.as_slice(), seeds.cols(), jp.as_mut_slice());
+        Ok(())
+    }
+
+    /// f(x) (m numbers) and Jᵀ·w (n numbers): one reverse sweep with the
+    /// weights w (m numbers).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`], [`Error::Length`] and [`Error::NonFiniteSeed`] for w.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[1.0, 1.0], |x| [x[0] * x[1], x[0] - x[1]])?;
+    /// let (y, xbar) = tape.vjp(&[3.0, 5.0], &[1.0, 10.0])?;
+    /// assert_eq!((y, xbar), (vec![15.0, -2.0], vec![15.0, -7.0]));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    ///
+    /// Source: Griewank & Walther, Evaluating Derivatives (2008), §3.2.
+    pub fn vjp(&self, x: &[f64], w: &[f64]) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        let (mut y, mut xbar) = (vec![0.0; self.num_outputs()], vec![0.0; self.num_inputs()]);
+        self.vjp_into(&mut Workspace::new(), x, w, &mut y, &mut xbar)?;
+        Ok((y, xbar))
+    }
+
+    /// [`Tape::vjp`] that allocates nothing on a warm workspace.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::vjp`], and [`Error::Length`] for y and xbar.
+    pub fn vjp_into(&self, ws: &mut Workspace, x: &[f64], w: &[f64], y: &mut [f64], xbar: &mut [f64]) -> Result<(), Error> {
+        self.expect_len("w (one number an output)", w.len(), self.num_outputs())?;
+        self.expect_len("xbar (one number an input)", xbar.len(), self.num_inputs())?;
+        check_seed("w", w)?;
+        self.eval_into(ws, x, y)?;
+        self.reverse_into(ws, w, xbar);
+        Ok(())
+    }
+
+    /// f(x) and its gradient ∇f(x) (n numbers) of a one-output tape: one
+    /// reverse sweep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`], and [`Error::NotScalar`] for several outputs.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[1.0, 1.0], |x| x[0] * x[0] + x[1] * x[1] + 6.0)?;
+    /// assert_eq!(tape.gradient(&[1.0, -2.0])?, (11.0, vec![2.0, -4.0]));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn gradient(&self, x: &[f64]) -> Result<(f64, Vec<f64>), Error> {
+        let mut gradient = vec![0.0; self.num_inputs()];
+        let value = self.gradient_into(&mut Workspace::new(), x, &mut gradient)?;
+        Ok((value, gradient))
+    }
+
+    /// [`Tape::gradient`] that allocates nothing on a warm workspace: writes
+    /// the gradient and returns the value.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::gradient`], and [`Error::Length`] for the gradient.
+    pub fn gradient_into(&self, ws: &mut Workspace, x: &[f64], gradient: &mut [f64]) -> Result<f64, Error> {
+        self.expect_scalar("gradient", "jacobian, or vjp with a weight for each output")?;
+        self.expect_len("gradient (one number an input)", gradient.len(), self.num_inputs())?;
+        self.primal(ws, x)?;
+        self.reverse_into(ws, &[1.0], gradient);
+        Ok(ws.values[self.data.outputs[0] as usize])
+    }
+
+    /// The Jacobian J (m × n), entry (i, j) = ∂yᵢ/∂xⱼ.
+    ///
+    /// By forward sweeps of seven directions if 1 < m and n ≤ 2·m, else by a
+    /// reverse sweep an output: the choice depends on m and n alone, and so do
+    /// the bits. Row i has then those of `vjp` with the i-th unit vector, or
+    /// column j those of `jvp` with the j-th.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`].
+    ///
+    /// ```
+    /// # use ad_core::{Matrix, Tape};
+    /// let tape = Tape::record(&[1.0, 1.0], |x| [x[0] * x[1], x[0] - x[1]])?;
+    /// assert_eq!(tape.jacobian(&[3.0, 5.0])?, Matrix::from_rows(&[[5.0, 3.0], [1.0, -1.0]])?);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn jacobian(&self, x: &[f64]) -> Result<Matrix, Error> {
+        let mut jac = Matrix::default();
+        self.jacobian_into(&mut Workspace::new(), x, &mut jac)?;
+        Ok(jac)
+    }
+
+    /// [`Tape::jacobian`] that allocates nothing on a warm workspace and a
+    /// matrix that was m × n before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`].
+    pub fn jacobian_into(&self, ws: &mut Workspace, x: &[f64], jac: &mut Matrix) -> Result<(), Error> {
+        self.primal(ws, x)?;
+        let (m, n) = (self.num_outputs(), self.num_inputs());
+        jac.reset(m, n);
+        let Workspace { values, sweep, seed, .. } = ws;
+        if m > 1 && n <= 2 * m {
+            for first in (0..n).step_by(CHUNK) {
+                let k = CHUNK.min(n - first);
+                seed.clear();
+                seed.resize((n + m) * k, 0.0);
+                let (seeds, dy) = seed.split_at_mut(n * k);
+                for d in 0..k {
+                    seeds[(first + d) * k + d] = 1.0;
+                }
+                self.tangents_into(values, sweep, seeds, k, dy);
+                for (i, dy) in dy.chunks(k).enumerate() {
+                    jac.row_mut(i)[first..first + k].copy_from_slice(dy);
+                }
+            }
+        } else {
+            for i in 0..m {
+                seed.clear();
+                seed.resize(m, 0.0);
+                seed[i] = 1.0;
+                self.adjoints_into(values, sweep, seed, jac.row_mut(i));
+            }
+        }
+        Ok(())
+    }
+
+    /// The primal sweep at x, done once, for as many J·p and Jᵀ·w there as wanted.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`].
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[1.0, 1.0], |x| x[0] * x[1])?;
+    /// let there = tape.at(&[3.0, 5.0])?;
+    /// assert_eq!(there.value(), [15.0]);
+    /// assert_eq!(there.jvp(&[1.0, 0.0])?, [5.0]);
+    /// assert_eq!(there.vjp(&[2.0])?, [10.0, 6.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn at(&self, x: &[f64]) -> Result<Linearization, Error> {
+        let mut ws = Workspace::new();
+        self.primal(&mut ws, x)?;
+        let value = self.outputs(&ws.values).collect();
+        Ok(Linearization { tape: self.clone(), values: ws.values, value })
+    }
+}
+
+/// A tape with the primal sweep at one point done; from [`Tape::at`].
+#[derive(Debug, Clone)]
+pub struct Linearization {
+    tape: Tape,
+    values: Vec<f64>,
+    value: Vec<f64>,
+}
+
+impl Linearization {
+    /// f(x), m numbers.
+    pub fn value(&self) -> &[f64] {
+        &self.value
+    }
+
+    /// J·p, m numbers, with the bits of [`Tape::jvp`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] and [`Error::NonFiniteSeed`] for p.
+    pub fn jvp(&self, p: &[f64]) -> Result<Vec<f64>, Error> {
+        self.tape.expect_len("p (one number an input)", p.len(), self.tape.num_inputs())?;
+        check_seed("p", p)?;
+        let mut dy = vec![0.0; self.value.len()];
+        self.tape.tangents_into(&self.values, &mut Default::default(), p, 1, &mut dy);
+        Ok(dy)
+    }
+
+    /// Jᵀ·w, n numbers, with the bits of [`Tape::vjp`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] and [`Error::NonFiniteSeed`] for w.
+    pub fn vjp(&self, w: &[f64]) -> Result<Vec<f64>, Error> {
+        self.tape.expect_len("w (one number an output)", w.len(), self.value.len())?;
+        check_seed("w", w)?;
+        let mut xbar = vec![0.0; self.tape.num_inputs()];
+        self.tape.adjoints_into(&self.values, &mut Default::default(), w, &mut xbar);
+        Ok(xbar)
+    }
+}

@@ -1,0 +1,192 @@
+//! What can go wrong, with the values, the place and what to do next.
+
+use crate::record::{Answer, Guard, SourceLocation};
+
+/// Every error of this crate.
+///
+/// Messages give the values, the file and line of your code where there is
+/// one, and what to call instead.
+///
+/// ```
+/// use ad_core::{Error, Tape};
+/// let tape = Tape::record(&[2.0], |x| if x[0] > 0.0 { x[0] * x[0] } else { -x[0] })?;
+/// match tape.eval(&[-3.0]) {
+///     Err(Error::BranchChanged { guard, .. }) => assert_eq!(guard.to_string(), "v₀ > 0 was true"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A slice has the wrong length.
+    #[error("{what}: expected {expected} numbers, got {got}")]
+    Length {
+        /// What the slice is, such as "x (one number an input)".
+        what: &'static str,
+        /// The length that fits the tape.
+        expected: usize,
+        /// The length that was given.
+        got: usize,
+    },
+
+    /// Something that must hold at least one element is empty.
+    #[error("{what} is empty: {hint}")]
+    Empty {
+        /// What is empty.
+        what: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+
+    /// A seed (p, w) is NaN or infinite.
+    #[error("{what}[{index}] is {value}: a seed must be finite; non-finite points x are allowed, directions are not")]
+    NonFiniteSeed {
+        /// Which seed.
+        what: &'static str,
+        /// The position in it, row-major for a matrix.
+        index: usize,
+        /// What stands there.
+        value: f64,
+    },
+
+    /// The closure returned no dependent variable.
+    #[error("the recorded function at {location} returned no output: return a Var, an array, a Vec or a tuple of Vars")]
+    NoOutputs {
+        /// Where the recording was asked for.
+        location: SourceLocation,
+    },
+
+    /// A variable of another recording was used or returned.
+    #[error(
+        "a variable of another recording was used at {location}: \
+         a Var lives only inside the closure that it was given to; pass the number ({value}) in as a parameter, or use .value() to make it a constant"
+    )]
+    ForeignVar {
+        /// Where it was first used, or where the recording that returned it was asked for.
+        location: SourceLocation,
+        /// Its primal value.
+        value: f64,
+    },
+
+    /// A comparison made while recording would be answered otherwise now.
+    #[error(
+        "{}the branch taken at {location} would change: {guard} when recorded, now {} {}; \
+         record again at this point (Tape::record), or keep both branches on the tape with select_*, min, max, abs or clamp",
+        sample.map(|i| format!("sample {i}: ")).unwrap_or_default(), operands_text(guard, *lhs, *rhs), now_text(now)
+    )]
+    BranchChanged {
+        /// The first guard that fails, in the order of the recording.
+        guard: Box<Guard>,
+        /// Where the comparison stands in your code.
+        location: SourceLocation,
+        /// What the comparison would answer now.
+        now: Answer,
+        /// The left operand now.
+        lhs: f64,
+        /// The right operand now; NaN for a question with one operand.
+        rhs: f64,
+        /// The sample (row of [`Samples`](crate::Samples)) at which it fails, in a sum over samples.
+        sample: Option<usize>,
+    },
+
+    /// The driver needs a tape with one output.
+    #[error("{driver} needs a tape with one output, this one has {outputs}: use {instead}")]
+    NotScalar {
+        /// The driver that was called.
+        driver: &'static str,
+        /// How many outputs the tape has.
+        outputs: usize,
+        /// What to call instead.
+        instead: &'static str,
+    },
+
+    /// Names were given, but not one for each variable.
+    #[error("{got} names for {expected} {what}: give one for each, or an empty list")]
+    NameCount {
+        /// "inputs" or "parameters".
+        what: &'static str,
+        /// How many variables there are.
+        expected: usize,
+        /// How many names were given.
+        got: usize,
+    },
+
+    /// A name is empty, holds a control character, or stands twice.
+    #[error("the name {name:?} {reason}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A sample index is out of range.
+    #[error("idx[{position}] is {index}, but there are {samples} samples (0 to {})", samples.saturating_sub(1))]
+    SampleIndex {
+        /// The position in the list of indices.
+        position: usize,
+        /// What stands there.
+        index: usize,
+        /// How many samples there are.
+        samples: usize,
+    },
+
+    /// The samples were made for a tape with another number of parameters.
+    #[error("the samples have {got} numbers each, the tape has {expected} parameters: make them with Samples::from_rows(&tape, ..)")]
+    SampleWidth {
+        /// The tape's number of parameters.
+        expected: usize,
+        /// The samples' row length.
+        got: usize,
+    },
+
+    /// The rows of a matrix differ in length, or its size overflows.
+    #[error("a matrix of {rows} × {cols} needs {rows}·{cols} numbers, got {got}")]
+    MatrixShape {
+        /// The number of rows.
+        rows: usize,
+        /// The number of columns.
+        cols: usize,
+        /// How many numbers were given.
+        got: usize,
+    },
+
+    /// The recording has more rows, operands or constants than an index can name.
+    #[error("the recording at {location} exceeds {limit} {what}: split the function into several tapes")]
+    TooLarge {
+        /// Where the recording was asked for.
+        location: SourceLocation,
+        /// What there are too many of.
+        what: &'static str,
+        /// The largest number allowed.
+        limit: usize,
+    },
+
+    /// Zero threads were asked for.
+    #[error("0 threads were asked for: give 1 or more")]
+    NoThreads,
+
+    /// The tape breaks one of its own invariants; a defect of this crate or of a file.
+    #[error("row {row}: {reason}")]
+    Malformed {
+        /// The row.
+        row: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+fn operands_text(guard: &Guard, lhs: f64, rhs: f64) -> String {
+    match guard.question().operands() {
+        1 => format!("{lhs}"),
+        _ => format!("{lhs} and {rhs}"),
+    }
+}
+
+fn now_text(answer: &Answer) -> String {
+    match answer {
+        Answer::Bool(b) => format!("make it {b}"),
+        other => format!("give {other}"),
+    }
+}

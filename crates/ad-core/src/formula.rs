@@ -1,0 +1,531 @@
+//! A number type that prints itself: rules evaluated in it give the formulas of
+//! traces, graphs and the reference page.
+//!
+//! Formulas are nodes of an arena, so that they are `Copy` like every number a
+//! rule is evaluated in. What is printed is shortened only where the reader
+//! expects it: factors 1 and −1 and terms 0 are left out, signs are drawn to
+//! the front, `a + (−b)` is `a − b`. Nothing is rearranged otherwise.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write};
+
+use smallvec::SmallVec;
+
+use crate::ops::{self, Fold, Form, Op, Operation, Relation};
+use crate::rule::Rule;
+use crate::rule_operators;
+
+/// In which script a formula is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Script {
+    /// Unicode: `v̇₁ = −sin(v₋₁)·v̇₋₁`.
+    #[default]
+    Unicode,
+    /// ASCII: `dv[1] = -sin(v[-1])*dv[-1]`.
+    Ascii,
+    /// LaTeX: `\dot{v}_{1} = -\sin\left(v_{-1}\right) \cdot \dot{v}_{-1}`.
+    Latex,
+}
+
+/// What stands over a variable's letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Accent {
+    /// Nothing: the primal value.
+    None,
+    /// A dot: the tangent.
+    Dot,
+    /// A bar: the adjoint.
+    Bar,
+}
+
+/// The printed name of a variable, or a number in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Name {
+    /// A letter with an index, such as v₋₁ or v̇₂.
+    Indexed(&'static str, Accent, i64),
+    /// A letter alone, such as y.
+    Letter(&'static str, Accent),
+    /// A name the user gave.
+    Given(String),
+    /// A constant.
+    Number(f64),
+}
+
+impl Name {
+    /// The name in a script; numbers with so many significant digits.
+    pub fn render(&self, script: Script, digits: usize) -> String {
+        match self {
+            Name::Indexed(letter, accent, index) => match script {
+                Script::Unicode => format!("{}{}", accented(letter, *accent, script), subscript(*index)),
+                Script::Ascii => format!("{}[{index}]", accented(letter, *accent, script)),
+                Script::Latex => format!("{}_{{{index}}}", accented(letter, *accent, script)),
+            },
+            Name::Letter(letter, accent) => accented(letter, *accent, script),
+            Name::Given(name) => match script {
+                Script::Latex => format!(r"\mathrm{{{}}}", escape_latex(name)),
+                _ => name.clone(),
+            },
+            Name::Number(x) => number(*x, digits, script),
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Script::Unicode, f.precision().unwrap_or(DIGITS)))
+    }
+}
+
+fn accented(letter: &str, accent: Accent, script: Script) -> String {
+    match (accent, script) {
+        (Accent::None, _) => letter.to_owned(),
+        (Accent::Dot, Script::Unicode) => format!("{letter}\u{307}"),
+        (Accent::Bar, Script::Unicode) => format!("{letter}\u{304}"),
+        (Accent::Dot, Script::Ascii) => format!("d{letter}"),
+        (Accent::Bar, Script::Ascii) => format!("b{letter}"),
+        (Accent::Dot, Script::Latex) => format!(r"\dot{{{letter}}}"),
+        (Accent::Bar, Script::Latex) => format!(r"\bar{{{letter}}}"),
+    }
+}
+
+fn subscript(index: i64) -> String {
+    let digit = |c: char| match c {
+        '-' => '₋',
+        c => char::from_u32('₀' as u32 + (c as u32 - '0' as u32)).unwrap_or(c),
+    };
+    index.to_string().chars().map(digit).collect()
+}
+
+/// Text made safe inside LaTeX.
+pub(crate) fn escape_latex(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => escaped.push_str(r"\textbackslash{}"),
+            '~' => escaped.push_str(r"\textasciitilde{}"),
+            '^' => escaped.push_str(r"\textasciicircum{}"),
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => {
+                escaped.push('\\');
+                escaped.push(c);
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// Significant digits of a printed number, unless the formatter asks for others.
+pub(crate) const DIGITS: usize = 6;
+
+/// A number with so many significant digits, trailing zeros left out, with an
+/// exponent below 1e-5 and from 1e7 on.
+///
+/// The digits come from Rust's exact decimal conversion: the same on every machine.
+pub(crate) fn number(x: f64, digits: usize, script: Script) -> String {
+    let digits = digits.max(1);
+    if x.is_nan() {
+        return if script == Script::Latex { r"\mathrm{NaN}" } else { "NaN" }.to_owned();
+    }
+    if x.is_infinite() {
+        let size = if script == Script::Latex { r"\infty" } else { "inf" };
+        return format!("{}{size}", if x < 0.0 { "-" } else { "" });
+    }
+    if x == 0.0 {
+        return if x.is_sign_negative() { "-0" } else { "0" }.to_owned();
+    }
+    let scientific = format!("{x:.*e}", digits - 1);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i64 = exponent.parse().unwrap_or(0);
+    if (-5..7).contains(&exponent) {
+        let decimals = (digits as i64 - 1 - exponent).max(0) as usize;
+        return trim_zeros(&format!("{x:.decimals$}")).to_owned();
+    }
+    let mantissa = trim_zeros(mantissa);
+    match script {
+        Script::Latex => format!(r"{mantissa} \cdot 10^{{{exponent}}}"),
+        _ => format!("{mantissa}e{exponent}"),
+    }
+}
+
+fn trim_zeros(decimal: &str) -> &str {
+    match decimal.contains('.') {
+        true => decimal.trim_end_matches('0').trim_end_matches('.'),
+        false => decimal,
+    }
+}
+
+/// The arena that holds the nodes of [`Formula`]s.
+///
+/// ```
+/// use ad_core::{Formulas, Tape};
+/// let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1] - x[1].exp())?;
+/// let formulas = Formulas::new();
+/// let y = tape.eval_with(&[formulas.symbol("a"), formulas.symbol("b")])?;
+/// assert_eq!(y[0].to_string(), "cos(a) + a·b − exp(b)");
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Formulas {
+    nodes: RefCell<Vec<Node>>,
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    Symbol(Name),
+    Apply { op: Op, result: usize, operands: SmallVec<[Term; 4]> },
+}
+
+/// An operand inside the arena.
+#[derive(Debug, Clone, Copy)]
+enum Term {
+    Number(f64),
+    Node(u32),
+}
+
+/// A formula: a [`Rule`] type whose numbers are expressions.
+///
+/// `Display` prints it in Unicode, the formatter's precision being the
+/// significant digits of its numbers. Very long formulas are cut with `…`.
+#[derive(Clone, Copy)]
+pub struct Formula<'a> {
+    arena: Option<&'a Formulas>,
+    term: Term,
+}
+
+impl Formulas {
+    /// An empty arena.
+    pub fn new() -> Formulas {
+        Formulas::default()
+    }
+
+    /// The variable of that name.
+    pub fn symbol(&self, name: &str) -> Formula<'_> {
+        self.name(Name::Given(name.to_owned()))
+    }
+
+    /// The variable, or the number, of that name.
+    pub(crate) fn name(&self, name: Name) -> Formula<'_> {
+        match name {
+            Name::Number(x) => Formula::from(x),
+            name => self.node(Node::Symbol(name)),
+        }
+    }
+
+    /// An operation exactly as it stands, nothing left out.
+    pub(crate) fn verbatim(&self, op: Op, result: usize, operands: &[Formula<'_>]) -> Formula<'_> {
+        self.node(Node::Apply { op, result, operands: operands.iter().map(|x| x.term).collect() })
+    }
+
+    fn node(&self, node: Node) -> Formula<'_> {
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.push(node);
+        Formula { arena: Some(self), term: Term::Node(nodes.len() as u32 - 1) }
+    }
+}
+
+impl From<f64> for Formula<'_> {
+    fn from(c: f64) -> Self {
+        Formula { arena: None, term: Term::Number(c) }
+    }
+}
+
+impl<'a> Formula<'a> {
+    fn number(self) -> Option<f64> {
+        match self.term {
+            Term::Number(c) => Some(c),
+            Term::Node(_) => None,
+        }
+    }
+
+    /// x, if this is −x; the size of a negative number.
+    fn negated(self) -> Option<Formula<'a>> {
+        match (self.term, self.arena) {
+            (Term::Number(c), _) => (c.is_sign_negative() && c != 0.0).then(|| Formula::from(-c)),
+            (Term::Node(id), Some(arena)) => match &arena.nodes.borrow()[id as usize] {
+                Node::Apply { op, result, operands } if op.info().forms.get(*result) == Some(&Form::Negation) => {
+                    Some(Formula { arena: Some(arena), term: operands[0] })
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What a reader would write for this operation.
+    fn simplified(form: Form, x: &[Formula<'a>]) -> Option<Formula<'a>> {
+        let is = |i: usize, c: f64| x[i].number() == Some(c);
+        match form {
+            Form::Sum if is(0, 0.0) => Some(x[1]),
+            Form::Sum | Form::Difference if is(1, 0.0) => Some(x[0]),
+            Form::Sum => x[1].negated().map(|y| x[0] - y),
+            Form::Difference if is(0, 0.0) => Some(-x[1]),
+            Form::Difference => x[1].negated().map(|y| x[0] + y),
+            Form::Product if is(0, 1.0) => Some(x[1]),
+            Form::Product | Form::Quotient if is(1, 1.0) => Some(x[0]),
+            Form::Product if is(0, 0.0) || is(1, 0.0) => Some(Formula::from(0.0)),
+            Form::Product => match (x[0].negated(), x[1].negated()) {
+                (Some(a), _) => Some(-(a * x[1])),
+                (_, Some(b)) => Some(-(x[0] * b)),
+                _ => None,
+            },
+            Form::Quotient => match (x[0].negated(), x[1].negated()) {
+                (Some(a), _) => Some(-(a / x[1])),
+                (_, Some(b)) => Some(-(x[0] / b)),
+                _ => None,
+            },
+            Form::Negation => x[0].negated(),
+            _ => None,
+        }
+    }
+
+    /// The formula in a script, numbers with so many significant digits.
+    pub fn render(self, script: Script, digits: usize) -> String {
+        let mut printer = Printer { nodes: self.arena.map(|arena| arena.nodes.borrow()), script, digits, budget: 2000 };
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = printer.print(self.term, Binding::Sum, 0, &mut text);
+        text
+    }
+}
+
+impl<'a> Rule for Formula<'a> {
+    fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
+        let numbers: SmallVec<[f64; 4]> = x.iter().filter_map(|f| f.number()).collect();
+        if let Ok(numbers) = <[f64; N]>::try_from(numbers.as_slice()) {
+            return O::value(numbers).map(Formula::from);
+        }
+        let arena = x.iter().find_map(|f| f.arena);
+        std::array::from_fn(|result| {
+            let form = O::OP.info().forms[result];
+            match (Formula::simplified(form, &x), arena) {
+                (Some(simplified), _) => simplified,
+                (None, Some(arena)) => arena.verbatim(O::OP, result, &x),
+                (None, None) => Formula::from(f64::NAN),
+            }
+        })
+    }
+
+    fn fold<O: Fold>(x: &[Self]) -> Self {
+        match x.iter().find_map(|f| f.arena) {
+            Some(arena) => arena.verbatim(O::OP, 0, x),
+            None => O::value(x),
+        }
+    }
+}
+
+rule_operators!(['a] Formula<'a>);
+
+impl fmt::Display for Formula<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Script::Unicode, f.precision().unwrap_or(DIGITS)))
+    }
+}
+
+impl fmt::Debug for Formula<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How tightly an expression holds together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Binding {
+    Sum,
+    Product,
+    Power,
+    Atom,
+}
+
+/// Operands of a fold that are printed; the others are counted.
+pub(crate) const SHOWN_OPERANDS: usize = 8;
+/// Formulas nested deeper than this are cut.
+const MAX_DEPTH: usize = 60;
+
+struct Printer<'a> {
+    nodes: Option<std::cell::Ref<'a, Vec<Node>>>,
+    script: Script,
+    digits: usize,
+    /// How many more nodes may be printed: shared parts could repeat without end.
+    budget: usize,
+}
+
+impl Printer<'_> {
+    fn symbols(&self, unicode: &'static str, ascii: &'static str, latex: &'static str) -> &'static str {
+        match self.script {
+            Script::Unicode => unicode,
+            Script::Ascii => ascii,
+            Script::Latex => latex,
+        }
+    }
+
+    fn get(&self, term: Term) -> Option<Node> {
+        match (term, &self.nodes) {
+            (Term::Node(id), Some(nodes)) => nodes.get(id as usize).cloned(),
+            _ => None,
+        }
+    }
+
+    fn binding(&self, term: Term) -> Binding {
+        match (term, self.get(term)) {
+            (Term::Number(c), _) if c.is_sign_negative() => Binding::Sum,
+            (_, Some(Node::Apply { op, result, .. })) => match op.info().forms[result] {
+                Form::Sum | Form::Difference | Form::Negation => Binding::Sum,
+                Form::Product | Form::Quotient | Form::Open(..) => Binding::Product,
+                Form::Power => Binding::Power,
+                _ => Binding::Atom,
+            },
+            _ => Binding::Atom,
+        }
+    }
+
+    /// Prints the term, in parentheses if it binds less than `least`.
+    fn print(&mut self, term: Term, least: Binding, depth: usize, out: &mut String) -> fmt::Result {
+        if depth > MAX_DEPTH || self.budget == 0 {
+            return out.write_str(self.symbols("…", "...", r"\dots"));
+        }
+        self.budget -= 1;
+        let parentheses = self.binding(term) < least;
+        if parentheses {
+            out.write_str(self.symbols("(", "(", r"\left("))?;
+        }
+        match (term, self.get(term)) {
+            (Term::Number(c), _) => out.write_str(&number(c, self.digits, self.script))?,
+            (_, Some(Node::Symbol(name))) => out.write_str(&name.render(self.script, self.digits))?,
+            (_, Some(Node::Apply { op, result, operands })) => self.print_form(op, result, &operands, depth + 1, out)?,
+            (_, None) => out.write_str("?")?,
+        }
+        if parentheses {
+            out.write_str(self.symbols(")", ")", r"\right)"))?;
+        }
+        Ok(())
+    }
+
+    fn print_form(&mut self, op: Op, result: usize, x: &[Term], depth: usize, out: &mut String) -> fmt::Result {
+        let infix = |printer: &mut Self, sign: &str, left: Binding, right: Binding, out: &mut String| {
+            printer.print(x[0], left, depth, out)?;
+            out.write_str(sign)?;
+            printer.print(x[1], right, depth, out)
+        };
+        match op.info().forms[result] {
+            Form::Sum => infix(self, " + ", Binding::Sum, Binding::Product, out),
+            Form::Difference => infix(self, self.symbols(" − ", " - ", " - "), Binding::Sum, Binding::Product, out),
+            Form::Product => infix(self, self.symbols("·", "*", r" \cdot "), Binding::Product, Binding::Product, out),
+            Form::Quotient if self.script == Script::Latex => self.print_template(r"\frac{@0}{@1}", x, depth, out),
+            Form::Quotient => infix(self, "/", Binding::Product, Binding::Power, out),
+            Form::Power if self.script == Script::Latex => self.print_template("#0^{@1}", x, depth, out),
+            Form::Power => infix(self, "^", Binding::Atom, Binding::Atom, out),
+            Form::Negation => {
+                out.write_str(self.symbols("−", "-", "-"))?;
+                self.print(x[0], Binding::Product, depth, out)
+            }
+            Form::Call(text, latex) => self.print_call(op, if self.script == Script::Latex { latex } else { text }, x, depth, out),
+            Form::Closed(text, latex) | Form::Open(text, latex) => {
+                self.print_template(if self.script == Script::Latex { latex } else { text }, x, depth, out)
+            }
+            Form::Select(relation) => self.print_select(relation, x, depth, out),
+        }
+    }
+
+    fn print_call(&mut self, op: Op, name: &str, x: &[Term], depth: usize, out: &mut String) -> fmt::Result {
+        struct Stride;
+        impl ops::Visitor for Stride {
+            type Output = Option<usize>;
+            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Option<usize> {
+                None
+            }
+            fn fold<O: Fold>(self) -> Option<usize> {
+                Some(O::STRIDE)
+            }
+            fn further_result(self) -> Option<usize> {
+                None
+            }
+        }
+        let (open, close) = (self.symbols("(", "(", r"\left("), self.symbols(")", ")", r"\right)"));
+        write!(out, "{name}{open}")?;
+        // A dot product shows its two vectors, each in parentheses.
+        let stride = op.visit(Stride).unwrap_or(1);
+        for vector in 0..stride {
+            let members = x.iter().skip(vector).step_by(stride);
+            if stride > 1 {
+                write!(out, "{}{open}", if vector > 0 { ", " } else { "" })?;
+            }
+            let count = members.len();
+            for (i, &member) in members.take(SHOWN_OPERANDS).enumerate() {
+                if i > 0 {
+                    out.write_str(", ")?;
+                }
+                self.print(member, Binding::Sum, depth, out)?;
+            }
+            if count > SHOWN_OPERANDS {
+                write!(out, ", {} {} more", self.symbols("…", "...", r"\dots"), count - SHOWN_OPERANDS)?;
+            }
+            if stride > 1 {
+                out.write_str(close)?;
+            }
+        }
+        out.write_str(close)
+    }
+
+    fn print_select(&mut self, relation: Relation, x: &[Term], depth: usize, out: &mut String) -> fmt::Result {
+        let latex = self.script == Script::Latex;
+        let sign = match relation {
+            Relation::Lt => "<",
+            Relation::Gt => ">",
+            Relation::Le => self.symbols("≤", "<=", r"\le"),
+            Relation::Ge => self.symbols("≥", ">=", r"\ge"),
+            Relation::Eq => self.symbols("=", "==", "="),
+            Relation::Ne => self.symbols("≠", "!=", r"\ne"),
+        };
+        let indicator = match (x[2], x[3]) {
+            (Term::Number(1.0), Term::Number(0.0)) => Some(""),
+            (Term::Number(0.0), Term::Number(1.0)) => Some(self.symbols("not ", "not ", r"\text{not } ")),
+            _ => None,
+        };
+        out.write_str(match (indicator, latex) {
+            (Some(_), true) => r"\left[",
+            (Some(_), false) => "[",
+            (None, true) => r"\operatorname{select}\left(",
+            (None, false) => "select(",
+        })?;
+        out.write_str(indicator.unwrap_or_default())?;
+        self.print(x[0], Binding::Sum, depth, out)?;
+        write!(out, " {sign} ")?;
+        self.print(x[1], Binding::Sum, depth, out)?;
+        if indicator.is_none() {
+            for &branch in &x[2..] {
+                out.write_str(", ")?;
+                self.print(branch, Binding::Sum, depth, out)?;
+            }
+        }
+        out.write_str(match (indicator, latex) {
+            (Some(_), true) => r"\right]",
+            (Some(_), false) => "]",
+            (None, true) => r"\right)",
+            (None, false) => ")",
+        })
+    }
+
+    /// Prints a template of the table: `@i` is operand i, `#i` in parentheses
+    /// unless it is an atom.
+    fn print_template(&mut self, template: &str, x: &[Term], depth: usize, out: &mut String) -> fmt::Result {
+        let mut chars = template.chars().peekable();
+        while let Some(c) = chars.next() {
+            let operand = match c {
+                '@' | '#' => chars.peek().and_then(|d| d.to_digit(10)).and_then(|i| x.get(i as usize)),
+                _ => None,
+            };
+            match (operand, c, self.script) {
+                (Some(&operand), ..) => {
+                    chars.next();
+                    let least = if c == '@' { Binding::Sum } else { Binding::Atom };
+                    self.print(operand, least, depth, out)?;
+                }
+                (None, '²', Script::Ascii) => out.write_str("^2")?,
+                (None, '−', Script::Ascii) => out.write_char('-')?,
+                (None, '≤', Script::Ascii) => out.write_str("<=")?,
+                (None, c, _) => out.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}

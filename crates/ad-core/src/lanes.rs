@@ -1,0 +1,50 @@
+//! A block of numbers that every operation acts on side by side.
+
+use crate::ops::Operation;
+use crate::record::{Answer, Question};
+use crate::rule::Rule;
+use crate::rule_operators;
+
+/// `L` numbers side by side: a replay at `L` points at once.
+///
+/// Lane `l` of every result has the bits that the scalar operation gives for
+/// lane `l` of the operands. Aligned to a cache line, so that vector loads do
+/// not straddle two.
+///
+/// ```
+/// use ad_core::{Lanes, Tape};
+/// let tape = Tape::record(&[1.0], |x| x[0].exp())?;
+/// let y = tape.eval_with(&[Lanes([0.0, 1.0, 2.0, 3.0])])?;
+/// assert_eq!(y[0].0[2], tape.eval(&[2.0])?[0]);
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(align(64))]
+pub struct Lanes<const L: usize>(pub [f64; L]);
+
+impl<const L: usize> From<f64> for Lanes<L> {
+    #[inline(always)]
+    fn from(c: f64) -> Self {
+        Lanes([c; L])
+    }
+}
+
+impl<const L: usize> Rule for Lanes<L> {
+    #[inline(always)]
+    fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
+        let mut results = [Lanes([0.0; L]); M];
+        for lane in 0..L {
+            let v = O::value(x.map(|block| block.0[lane]));
+            for (result, v) in results.iter_mut().zip(v) {
+                result.0[lane] = v;
+            }
+        }
+        results
+    }
+
+    fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {
+        a.0.into_iter().zip(b.0).try_for_each(|(a, b)| f64::confirm(question, answer, a, b))
+    }
+}
+
+rule_operators!([const L: usize] Lanes<L>);

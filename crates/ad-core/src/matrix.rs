@@ -1,0 +1,165 @@
+//! Dense row-major matrices.
+
+use std::fmt;
+use std::ops::{Index, IndexMut};
+
+use crate::error::Error;
+
+/// A dense matrix of `f64`, row-major: entry (i, j) stands at i·cols + j.
+///
+/// ```
+/// use ad_core::Matrix;
+/// let a = Matrix::from_rows(&[[1.0, 2.0], [3.0, 4.0]])?;
+/// assert_eq!(a[(1, 0)], 3.0);
+/// assert_eq!(a.row(0), [1.0, 2.0]);
+/// assert_eq!(a.to_string(), "[1, 2]\n[3, 4]\n");
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Matrix {
+    rows: usize,
+    cols: usize,
+    data: Vec<f64>,
+}
+
+impl Matrix {
+    /// The matrix with the given rows, which must be of equal length.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MatrixShape`] if a row's length differs from the first one's.
+    pub fn from_rows<R: AsRef<[f64]>>(rows: &[R]) -> Result<Matrix, Error> {
+        let cols = rows.first().map_or(0, |row| row.as_ref().len());
+        let mut data = Vec::with_capacity(rows.len() * cols);
+        for row in rows {
+            data.extend_from_slice(row.as_ref());
+            if row.as_ref().len() != cols {
+                let got = rows.iter().map(|row| row.as_ref().len()).sum();
+                return Err(Error::MatrixShape { rows: rows.len(), cols, got });
+            }
+        }
+        Ok(Matrix { rows: rows.len(), cols, data })
+    }
+
+    /// The rows × cols matrix with the entries `data`, row-major.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MatrixShape`] if `data` does not hold rows·cols numbers.
+    ///
+    /// ```
+    /// # use ad_core::Matrix;
+    /// assert!(Matrix::from_vec(2, 2, vec![1.0, 2.0, 3.0]).is_err());
+    /// ```
+    pub fn from_vec(rows: usize, cols: usize, data: Vec<f64>) -> Result<Matrix, Error> {
+        if rows.checked_mul(cols) != Some(data.len()) {
+            return Err(Error::MatrixShape { rows, cols, got: data.len() });
+        }
+        Ok(Matrix { rows, cols, data })
+    }
+
+    /// The n × n identity: as seeds of [`Tape::jvp_many`](crate::Tape::jvp_many) it gives the Jacobian.
+    pub fn identity(n: usize) -> Matrix {
+        let mut identity = Matrix::zeros(n, n);
+        for i in 0..n {
+            identity[(i, i)] = 1.0;
+        }
+        identity
+    }
+
+    /// The rows × cols matrix of zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Matrix {
+        Matrix { rows, cols, data: vec![0.0; rows * cols] }
+    }
+
+    /// Makes it rows × cols with entries 0, keeping its memory.
+    pub(crate) fn reset(&mut self, rows: usize, cols: usize) {
+        self.rows = rows;
+        self.cols = cols;
+        self.data.clear();
+        self.data.resize(rows * cols, 0.0);
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Row i.
+    ///
+    /// # Panics
+    ///
+    /// If there is no row i, as slices do.
+    pub fn row(&self, i: usize) -> &[f64] {
+        assert!(i < self.rows, "row {i} of a matrix with {} rows", self.rows);
+        &self.data[i * self.cols..(i + 1) * self.cols]
+    }
+
+    /// Row i, to be written.
+    ///
+    /// # Panics
+    ///
+    /// If there is no row i, as slices do.
+    pub fn row_mut(&mut self, i: usize) -> &mut [f64] {
+        assert!(i < self.rows, "row {i} of a matrix with {} rows", self.rows);
+        &mut self.data[i * self.cols..(i + 1) * self.cols]
+    }
+
+    /// All entries, row-major.
+    pub fn as_slice(&self) -> &[f64] {
+        &self.data
+    }
+
+    /// All entries, row-major, to be written.
+    pub fn as_mut_slice(&mut self) -> &mut [f64] {
+        &mut self.data
+    }
+
+    /// All entries, row-major, without the shape.
+    pub fn into_vec(self) -> Vec<f64> {
+        self.data
+    }
+}
+
+impl Index<(usize, usize)> for Matrix {
+    type Output = f64;
+
+    /// Entry (i, j). Panics outside the matrix, as slices do.
+    fn index(&self, (i, j): (usize, usize)) -> &f64 {
+        assert!(j < self.cols, "column {j} of a matrix with {} columns", self.cols);
+        &self.row(i)[j]
+    }
+}
+
+impl IndexMut<(usize, usize)> for Matrix {
+    fn index_mut(&mut self, (i, j): (usize, usize)) -> &mut f64 {
+        assert!(j < self.cols, "column {j} of a matrix with {} columns", self.cols);
+        &mut self.row_mut(i)[j]
+    }
+}
+
+impl fmt::Display for Matrix {
+    /// A row a line, in brackets, the entries right-aligned in columns. The
+    /// formatter's precision, where there is one, applies to every entry.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entry = |x: &f64| match f.precision() {
+            Some(p) => format!("{x:.p$}"),
+            None => x.to_string(),
+        };
+        let cells: Vec<String> = self.data.iter().map(entry).collect();
+        let width = |j: usize| (0..self.rows).map(|i| cells[i * self.cols + j].len()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.cols).map(width).collect();
+        for i in 0..self.rows {
+            let row = &cells[i * self.cols..(i + 1) * self.cols];
+            let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, &w)| format!("{cell:>w$}")).collect();
+            writeln!(f, "[{}]", padded.join(", "))?;
+        }
+        Ok(())
+    }
+}

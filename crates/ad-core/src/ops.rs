@@ -1,0 +1,814 @@
+//! The table of operations: the only place that states a value, a derivative,
+//! a printed form, a domain or a convention at a kink.
+//!
+//! Each entry of [`operation_table!`] reads, from left to right:
+//!
+//! ```text
+//! [Variant] method(operands; constant: type) -> (results) {
+//!     doc "what it computes",
+//!     forms [how each result prints, in text and in LaTeX],
+//!     value [the results, from f64 operands],
+//!     partials [[∂result/∂operand, one for each operand], one list for each result],
+//!     domain "where the value is defined", kink "what is chosen where the derivative is not unique",
+//!     probes [the points each operand is tested at],
+//! }
+//! ```
+//!
+//! `value` is plain `f64` code. `partials` are written over `T: Rule`, so that
+//! the same line yields numbers in a sweep, numbers in lanes, second
+//! derivatives in [`Dual`](crate::Dual), a new tape in [`Var`](crate::Var) and
+//! readable text in [`Formula`](crate::Formula). Rules therefore never compare:
+//! a lane block or a formula cannot answer with one bool; they select.
+//!
+//! A partial that has no short formula, or that would lose accuracy, is an
+//! operation of its own (`sech2` for tanh′, `gauss` for erf′), and the table is
+//! closed under differentiation. `docs/adding-an-op.md` walks through adding one.
+
+use crate::math;
+use crate::rule::Rule;
+
+/// How one result of an operation is printed.
+///
+/// In templates `@0` stands for operand 0 and `#0` for operand 0 in
+/// parentheses unless it is a single symbol, number or call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Form {
+    /// `a + b`.
+    Sum,
+    /// `a − b`.
+    Difference,
+    /// `a·b`.
+    Product,
+    /// `a/b`.
+    Quotient,
+    /// `−a`.
+    Negation,
+    /// `a^b`.
+    Power,
+    /// `name(a, b, …)`: the name in text and in LaTeX.
+    Call(&'static str, &'static str),
+    /// A text template and a LaTeX template of an expression that needs no
+    /// parentheses around it, such as `|@0|`.
+    Closed(&'static str, &'static str),
+    /// A text template and a LaTeX template of an expression that binds like a
+    /// product, such as `1/#0`.
+    Open(&'static str, &'static str),
+    /// `select(a ⋄ b, t, f)` for a relation ⋄; `[a ⋄ b]` where t and f are 1 and 0.
+    Select(Relation),
+}
+
+/// A comparison of two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Relation {
+    /// `a < b`.
+    Lt,
+    /// `a <= b`.
+    Le,
+    /// `a > b`.
+    Gt,
+    /// `a >= b`.
+    Ge,
+    /// `a == b`.
+    Eq,
+    /// `a != b`.
+    Ne,
+}
+
+impl Relation {
+    /// All six relations.
+    pub const ALL: [Relation; 6] = [
+        Relation::Lt,
+        Relation::Le,
+        Relation::Gt,
+        Relation::Ge,
+        Relation::Eq,
+        Relation::Ne,
+    ];
+
+    /// Whether `a ⋄ b` holds. With a NaN on either side only `!=` does.
+    ///
+    /// ```
+    /// use ad_core::Relation;
+    /// assert!(Relation::Lt.holds(1.0, 2.0));
+    /// assert!(!Relation::Lt.holds(1.0, f64::NAN));
+    /// ```
+    #[inline(always)]
+    pub fn holds(self, a: f64, b: f64) -> bool {
+        match self {
+            Relation::Lt => a < b,
+            Relation::Le => a <= b,
+            Relation::Gt => a > b,
+            Relation::Ge => a >= b,
+            Relation::Eq => a == b,
+            Relation::Ne => a != b,
+        }
+    }
+
+    /// The relation as Rust writes it, such as `<=`.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Relation::Lt => "<",
+            Relation::Le => "<=",
+            Relation::Gt => ">",
+            Relation::Ge => ">=",
+            Relation::Eq => "==",
+            Relation::Ne => "!=",
+        }
+    }
+}
+
+/// An operation of N operands and M results, as the table states it.
+///
+/// The table implements it once for each entry; a type that implements
+/// [`Rule`] receives it as the type parameter of [`Rule::apply`].
+pub trait Operation<const N: usize, const M: usize>: 'static {
+    /// The entry's variant.
+    const OP: Op;
+
+    /// The results at the operands `x`.
+    fn value(x: [f64; N]) -> [f64; M];
+
+    /// ∂v\[result\]/∂x\[operand\] at the operands `x` with the results `v`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such result or operand.
+    fn partial<T: Rule>(result: usize, operand: usize, x: [T; N], v: [T; M]) -> T;
+}
+
+/// An operation of any number of operands (one or more) and one result.
+///
+/// Its value and partials are written over [`Rule`], as a loop that a user
+/// would write, so that a recorded fold has the bits of that loop.
+pub trait Fold: 'static {
+    /// The entry's variant.
+    const OP: Op;
+
+    /// How many operands each term of the fold takes: 1 for a sum, 2 for a
+    /// dot product (a₀, b₀, a₁, b₁, …).
+    const STRIDE: usize;
+
+    /// The result at the operands `x`.
+    fn value<T: Rule>(x: &[T]) -> T;
+
+    /// ∂v/∂x\[operand\] at the operands `x` with the result `v`.
+    fn partial<T: Rule>(operand: usize, x: &[T], v: T) -> T;
+}
+
+/// What an engine does for each kind of row; [`Op::visit`] chooses the method.
+///
+/// This is how an engine runs every operation without naming one: the `match`
+/// over the variants is written once, by the table.
+pub(crate) trait Visitor {
+    type Output;
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Self::Output;
+    fn fold<O: Fold>(self) -> Self::Output;
+    /// The row holds a result, other than the first, of a row above it.
+    fn further_result(self) -> Self::Output;
+}
+
+/// What the table says of an operation, apart from its value and derivative.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct OpInfo {
+    /// The method's name, or that of the operator's trait method.
+    pub name: &'static str,
+    /// What it computes, in words and as a formula.
+    pub doc: &'static str,
+    /// The names of the operands.
+    pub operands: &'static [&'static str],
+    /// How each result prints.
+    pub forms: &'static [Form],
+    /// Where the value is defined.
+    pub domain: &'static str,
+    /// What is chosen where the derivative is not unique; empty if nothing is.
+    pub kink: &'static str,
+    /// Values to test each operand at.
+    pub probes: &'static [&'static [f64]],
+}
+
+const INF: f64 = f64::INFINITY;
+const NAN: f64 = f64::NAN;
+
+/// Both signs, both zeros, both infinities, NaN, halves and large numbers.
+const ANY: &[f64] = &[
+    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.3, -0.7, 3.75, -4.25, 30.0, -30.0, 1e-9, INF, -INF, NAN,
+];
+/// Fewer points, for operations whose operands multiply the number of cases.
+const FEW: &[f64] = &[0.0, -0.0, 1.0, -1.5, 2.5, -0.25, INF, NAN];
+/// Fewer still, for four operands.
+const PAIR: &[f64] = &[0.0, 1.0, -1.5, INF, NAN];
+/// Around the multiples of π/2, and large arguments.
+const ANGLES: &[f64] = &[
+    0.0, -0.0, 0.5, -0.5, 1.0, -2.0, 1.5707963267948966, -1.5707963267948966, 3.141592653589793,
+    -3.141592653589793, 6.283185307179586, 100.0, 1e5, INF, -INF, NAN,
+];
+/// Around the ends of (−1, 1).
+const UNIT: &[f64] = &[
+    0.0, -0.0, 0.5, -0.5, 0.3, -0.7, 0.999, -0.999, 1.0, -1.0, 1.5, -1.5, 1e-9, INF, -INF, NAN,
+];
+/// Positive numbers, and the edge at 0.
+const POSITIVE: &[f64] = &[
+    0.0, -0.0, 1e-300, 1e-9, 0.25, 0.36787944117144233, 0.5, 1.0, 1.5, 2.0, 10.0, 1e9, 1e300, -1.0, -2.5, INF, -INF, NAN,
+];
+/// Whole numbers and halves, where the rounding functions jump.
+const STEPS: &[f64] = &[
+    0.0, -0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, -0.25, -0.5, -0.75, -1.0, -1.5, -2.5, 1e15, INF, -INF, NAN,
+];
+/// Where exponentials overflow and underflow.
+const EXPONENTS: &[f64] = &[
+    0.0, -0.0, 1.0, -1.0, 0.3, -0.7, 10.0, -10.0, 40.0, -40.0, 700.0, -700.0, 1000.0, -1000.0, 1e-9, INF, -INF, NAN,
+];
+/// Exponents that `powi` takes.
+const WHOLE: &[f64] = &[0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 5.0, -7.0];
+/// Exponents that `powf` takes.
+const POWERS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 0.5, -0.5, -1.0, 1.5, -2.0];
+
+/// Hands the whole table to the macro named by `$with`.
+#[rustfmt::skip]
+macro_rules! operation_table { ($with:ident) => { $with! {
+
+operators {
+[Add] add(x, y) -> (v) {
+    doc "the sum x + y",
+    forms [Form::Sum], value [x + y], partials [[T::lit(1.0), T::lit(1.0)]],
+    domain "all x, y", kink "", probes [ANY, ANY],
+}
+[Sub] sub(x, y) -> (v) {
+    doc "the difference x − y",
+    forms [Form::Difference], value [x - y], partials [[T::lit(1.0), T::lit(-1.0)]],
+    domain "all x, y", kink "", probes [ANY, ANY],
+}
+[Mul] mul(x, y) -> (v) {
+    doc "the product x·y",
+    forms [Form::Product], value [x * y], partials [[y, x]],
+    domain "all x, y", kink "", probes [ANY, ANY],
+}
+[Div] div(x, y) -> (v) {
+    doc "the quotient x/y",
+    forms [Form::Quotient], value [x / y], partials [[y.recip(), -(v / y)]],
+    domain "y ≠ 0; ±inf at y = 0, x ≠ 0", kink "", probes [ANY, ANY],
+}
+[Rem] rem(x, y) -> (v) {
+    doc "the remainder x − y·trunc(x/y), with the sign of x",
+    forms [Form::Open("#0 % #1", r"#0 \bmod #1")], value [x % y],
+    // x − v is y times a whole number up to rounding, which `round` removes.
+    partials [[T::lit(1.0), -((x - v) / y).round()]],
+    domain "y ≠ 0, x finite", kink "slope of the branch it is on where x/y is whole", probes [ANY, ANY],
+}
+[Neg] neg(x) -> (v) {
+    doc "the negative −x",
+    forms [Form::Negation], value [-x], partials [[T::lit(-1.0)]],
+    domain "all x", kink "", probes [ANY],
+}
+}
+
+methods {
+[Recip] recip(x) -> (v) {
+    doc "the reciprocal 1/x",
+    forms [Form::Open("1/#0", r"\frac{1}{@0}")], value [1.0 / x], partials [[-(v * v)]],
+    domain "x ≠ 0; ±inf at ±0", kink "", probes [ANY],
+}
+[Powi] powi(x; n: i32) -> (v) {
+    doc "the power xⁿ with a whole constant exponent, by squaring from the least significant bit",
+    forms [Form::Power], value [math::powi(x, n as i64)],
+    partials [[n.chain_mul(T::powi_rule(x, n - 1.0)), T::lit(0.0)]],
+    domain "all x; x ≠ 0 if n < 0", kink "", probes [ANY, WHOLE],
+}
+[Powf] powf(x; c: f64) -> (v) {
+    doc "the power x^c with a constant exponent",
+    forms [Form::Power], value [math::pow(x, c)],
+    partials [[c.chain_mul(T::powf_rule(x, c - 1.0)), T::lit(0.0)]],
+    domain "x > 0; x = 0 if c ≥ 0; x < 0 if c is whole", kink "", probes [POSITIVE, POWERS],
+}
+[Pow] pow(x, y) -> (v) {
+    doc "the power x^y with base and exponent both variable",
+    forms [Form::Power], value [math::pow(x, y)],
+    partials [[
+        y.chain_mul(T::powf_rule(x, y - 1.0)),
+        x.select_eq(0.0, y.select_ge(0.0, 0.0, v * x.ln()), v * x.ln()),
+    ]],
+    domain "x > 0; x = 0 if y ≥ 0; x < 0 if y is whole (∂/∂y is NaN there)", kink "∂/∂y = 0 at x = 0, y ≥ 0", probes [POSITIVE, POWERS],
+}
+[Sqrt] sqrt(x) -> (v) {
+    doc "the square root √x",
+    // √−0 is −0; adding +0 keeps the slope at −0 from being −inf.
+    forms [Form::Call("sqrt", r"\sqrt")], value [math::sqrt(x)], partials [[T::lit(0.5) / (v + 0.0)]],
+    domain "x ≥ 0", kink "inf at 0", probes [POSITIVE],
+}
+[Cbrt] cbrt(x) -> (v) {
+    doc "the cube root ∛x",
+    forms [Form::Call("cbrt", r"\operatorname{cbrt}")], value [math::cbrt(x)], partials [[(v * v * 3.0).recip()]],
+    domain "all x", kink "inf at 0", probes [ANY],
+}
+[Hypot] hypot(x, y) -> (v) {
+    doc "the length √(x² + y²), without overflow inside",
+    forms [Form::Call("hypot", r"\operatorname{hypot}")], value [math::hypot(x, y)], partials [[x.chain_div(v), y.chain_div(v)]],
+    domain "all x, y", kink "0, 0 at (0, 0)", probes [ANY, ANY],
+}
+[Exp] exp(x) -> (v) {
+    doc "the exponential eˣ",
+    forms [Form::Call("exp", r"\exp")], value [math::exp(x)], partials [[v]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Exp2] exp2(x) -> (v) {
+    doc "the power 2ˣ",
+    forms [Form::Call("exp2", r"\operatorname{exp2}")], value [math::exp2(x)], partials [[v * std::f64::consts::LN_2]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[ExpM1] exp_m1(x) -> (v) {
+    doc "eˣ − 1, accurate near 0",
+    // Not v + 1, which loses everything for x far below 0.
+    forms [Form::Call("exp_m1", r"\operatorname{expm1}")], value [math::exp_m1(x)], partials [[x.exp()]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Ln] ln(x) -> (v) {
+    doc "the natural logarithm ln x",
+    forms [Form::Call("ln", r"\ln")], value [math::ln(x)], partials [[x.recip()]],
+    domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
+}
+[Log2] log2(x) -> (v) {
+    doc "the logarithm to base 2",
+    forms [Form::Call("log2", r"\log_2")], value [math::log2(x)], partials [[(x * std::f64::consts::LN_2).recip()]],
+    domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
+}
+[Log10] log10(x) -> (v) {
+    doc "the logarithm to base 10",
+    forms [Form::Call("log10", r"\log_{10}")], value [math::log10(x)], partials [[(x * std::f64::consts::LN_10).recip()]],
+    domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
+}
+[Log] log(x, base) -> (v) {
+    doc "the logarithm of x to the given base, ln x / ln base, both variable",
+    forms [Form::Call("log", r"\operatorname{log}")], value [math::log(x, base)],
+    partials [[(x * base.ln()).recip(), -(v / (base * base.ln()))]],
+    domain "x > 0, base > 0, base ≠ 1", kink "", probes [POSITIVE, POSITIVE],
+}
+[Ln1p] ln_1p(x) -> (v) {
+    doc "ln(1 + x), accurate near 0",
+    forms [Form::Call("ln_1p", r"\operatorname{log1p}")], value [math::ln_1p(x)], partials [[(x + 1.0).recip()]],
+    domain "x > −1; −inf at −1", kink "", probes [UNIT],
+}
+[Sin] sin(x) -> (v) {
+    doc "the sine of x, in radians",
+    forms [Form::Call("sin", r"\sin")], value [math::sin(x)], partials [[x.cos()]],
+    domain "x finite", kink "", probes [ANGLES],
+}
+[Cos] cos(x) -> (v) {
+    doc "the cosine of x, in radians",
+    forms [Form::Call("cos", r"\cos")], value [math::cos(x)], partials [[-x.sin()]],
+    domain "x finite", kink "", probes [ANGLES],
+}
+[Tan] tan(x) -> (v) {
+    doc "the tangent of x, in radians",
+    forms [Form::Call("tan", r"\tan")], value [math::tan(x)], partials [[v * v + 1.0]],
+    domain "x finite", kink "", probes [ANGLES],
+}
+[Asin] asin(x) -> (v) {
+    doc "the arc sine, in [−π/2, π/2]",
+    // (1 − x)(1 + x) keeps its digits where 1 − x² loses them.
+    forms [Form::Call("asin", r"\arcsin")], value [math::asin(x)], partials [[((T::lit(1.0) - x) * (x + 1.0)).sqrt().recip()]],
+    domain "−1 ≤ x ≤ 1", kink "inf at ±1", probes [UNIT],
+}
+[Acos] acos(x) -> (v) {
+    doc "the arc cosine, in [0, π]",
+    forms [Form::Call("acos", r"\arccos")], value [math::acos(x)], partials [[-((T::lit(1.0) - x) * (x + 1.0)).sqrt().recip()]],
+    domain "−1 ≤ x ≤ 1", kink "−inf at ±1", probes [UNIT],
+}
+[Atan] atan(x) -> (v) {
+    doc "the arc tangent, in [−π/2, π/2]",
+    forms [Form::Call("atan", r"\arctan")], value [math::atan(x)], partials [[x.lorentz()]],
+    domain "all x", kink "", probes [ANY],
+}
+[Atan2] atan2(y, x) -> (v) {
+    doc "the angle of the point (x, y) from the positive x axis, in [−π, π]",
+    // The length twice, not its square, which overflows and underflows.
+    forms [Form::Call("atan2", r"\operatorname{atan2}")], value [math::atan2(y, x)],
+    partials [[x / x.hypot(y) / x.hypot(y), -(y / x.hypot(y) / x.hypot(y))]],
+    domain "all y, x", kink "NaN, NaN at (0, 0)", probes [ANY, ANY],
+}
+[Sinh] sinh(x) -> (v) {
+    doc "the hyperbolic sine",
+    forms [Form::Call("sinh", r"\sinh")], value [math::sinh(x)], partials [[x.cosh()]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Cosh] cosh(x) -> (v) {
+    doc "the hyperbolic cosine",
+    forms [Form::Call("cosh", r"\cosh")], value [math::cosh(x)], partials [[x.sinh()]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Tanh] tanh(x) -> (v) {
+    doc "the hyperbolic tangent",
+    forms [Form::Call("tanh", r"\tanh")], value [math::tanh(x)], partials [[x.sech2()]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Asinh] asinh(x) -> (v) {
+    doc "the inverse hyperbolic sine",
+    forms [Form::Call("asinh", r"\operatorname{arsinh}")], value [math::asinh(x)], partials [[T::lit(1.0).hypot(x).recip()]],
+    domain "all x", kink "", probes [ANY],
+}
+[Acosh] acosh(x) -> (v) {
+    doc "the inverse hyperbolic cosine",
+    // Two roots: their product overflows nowhere, and is NaN below 1.
+    forms [Form::Call("acosh", r"\operatorname{arcosh}")], value [math::acosh(x)], partials [[((x - 1.0).sqrt() * (x + 1.0).sqrt()).recip()]],
+    domain "x ≥ 1", kink "inf at 1", probes [POSITIVE],
+}
+[Atanh] atanh(x) -> (v) {
+    doc "the inverse hyperbolic tangent",
+    forms [Form::Call("atanh", r"\operatorname{artanh}")], value [math::atanh(x)], partials [[((T::lit(1.0) - x) * (x + 1.0)).recip()]],
+    domain "−1 < x < 1; ±inf at ±1", kink "", probes [UNIT],
+}
+[Logistic] logistic(x) -> (v) {
+    doc "the logistic function 1/(1 + e⁻ˣ)",
+    forms [Form::Call("logistic", r"\sigma")], value [math::logistic(x)], partials [[v * (-x).logistic()]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Softplus] softplus(x) -> (v) {
+    doc "ln(1 + eˣ), without overflow inside",
+    forms [Form::Call("softplus", r"\operatorname{softplus}")], value [math::softplus(x)], partials [[x.logistic()]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Relu] relu(x) -> (v) {
+    doc "the positive part, x if x > 0 and 0 otherwise",
+    forms [Form::Call("relu", r"\operatorname{relu}")], value [math::relu(x)], partials [[x.exceeds(0.0)]],
+    domain "all x", kink "0 at 0", probes [ANY],
+}
+[LogAddExp] logaddexp(x, y) -> (v) {
+    doc "ln(eˣ + eʸ), without overflow inside",
+    forms [Form::Call("logaddexp", r"\operatorname{logaddexp}")], value [math::logaddexp(x, y)],
+    partials [[x.logistic_difference(y), y.logistic_difference(x)]],
+    domain "all x, y", kink "0, 0 at (−inf, −inf)", probes [EXPONENTS, EXPONENTS],
+}
+[XLogX] xlogx(x) -> (v) {
+    doc "x·ln x, 0 at 0",
+    forms [Form::Call("xlogx", r"\operatorname{xlogx}")], value [math::xlogx(x)], partials [[x.one_plus_ln()]],
+    domain "x ≥ 0", kink "−inf at 0", probes [POSITIVE],
+}
+[Abs] abs(x) -> (v) {
+    doc "the absolute value",
+    forms [Form::Closed("|@0|", r"\left|@0\right|")], value [x.abs()], partials [[x.sign()]],
+    domain "all x", kink "0 at 0", probes [ANY],
+}
+[Sign] sign(x) -> (v) {
+    doc "−1, 0 or 1 as x is below, at or above 0",
+    forms [Form::Call("sign", r"\operatorname{sign}")], value [math::sign(x)], partials [[T::lit(0.0)]],
+    domain "all x", kink "0 at 0", probes [ANY],
+}
+[Signum] signum(x) -> (v) {
+    doc "1 with the sign bit of x: 1 at +0, −1 at −0, as std has it",
+    forms [Form::Call("signum", r"\operatorname{signum}")], value [math::signum(x)], partials [[T::lit(0.0)]],
+    domain "all x", kink "0 at 0", probes [ANY],
+}
+[Copysign] copysign(x, y) -> (v) {
+    doc "|x| with the sign bit of y",
+    forms [Form::Call("copysign", r"\operatorname{copysign}")], value [math::copysign(x, y)],
+    partials [[x.sign() * y.signum(), T::lit(0.0)]],
+    domain "all x, y", kink "0 at x = 0", probes [ANY, ANY],
+}
+[Min] min(x, y) -> (v) {
+    doc "the smaller of x and y, NaN if either is NaN",
+    forms [Form::Call("min", r"\min")], value [math::min(x, y)],
+    partials [[y.heaviside_difference(x), x.heaviside_difference(y)]],
+    domain "all x, y", kink "½, ½ at x = y", probes [ANY, ANY],
+}
+[Max] max(x, y) -> (v) {
+    doc "the larger of x and y, NaN if either is NaN",
+    forms [Form::Call("max", r"\max")], value [math::max(x, y)],
+    partials [[x.heaviside_difference(y), y.heaviside_difference(x)]],
+    domain "all x, y", kink "½, ½ at x = y", probes [ANY, ANY],
+}
+[Clamp] clamp(x, lo, hi) -> (v) {
+    doc "x brought into [lo, hi]; NaN where lo > hi",
+    forms [Form::Call("clamp", r"\operatorname{clamp}")], value [math::clamp(x, lo, hi)],
+    partials [[x.inside(lo, hi), lo.exceeds(x), x.exceeds(hi)]],
+    domain "lo ≤ hi", kink "1, 0, 0 at a bound", probes [FEW, FEW, FEW],
+}
+[Floor] floor(x) -> (v) {
+    doc "the largest whole number not above x",
+    forms [Form::Call("floor", r"\operatorname{floor}")], value [math::floor(x)], partials [[T::lit(0.0)]],
+    domain "all x", kink "0 everywhere", probes [STEPS],
+}
+[Ceil] ceil(x) -> (v) {
+    doc "the smallest whole number not below x",
+    forms [Form::Call("ceil", r"\operatorname{ceil}")], value [math::ceil(x)], partials [[T::lit(0.0)]],
+    domain "all x", kink "0 everywhere", probes [STEPS],
+}
+[Round] round(x) -> (v) {
+    doc "the nearest whole number, halves away from 0",
+    forms [Form::Call("round", r"\operatorname{round}")], value [math::round(x)], partials [[T::lit(0.0)]],
+    domain "all x", kink "0 everywhere", probes [STEPS],
+}
+[RoundTiesEven] round_ties_even(x) -> (v) {
+    doc "the nearest whole number, halves to the even one",
+    forms [Form::Call("round_ties_even", r"\operatorname{roundeven}")], value [math::round_ties_even(x)], partials [[T::lit(0.0)]],
+    domain "all x", kink "0 everywhere", probes [STEPS],
+}
+[Trunc] trunc(x) -> (v) {
+    doc "x without its fraction",
+    forms [Form::Call("trunc", r"\operatorname{trunc}")], value [math::trunc(x)], partials [[T::lit(0.0)]],
+    domain "all x", kink "0 everywhere", probes [STEPS],
+}
+[Erf] erf(x) -> (v) {
+    doc "the error function 2/√π·∫₀ˣ exp(−t²) dt",
+    forms [Form::Call("erf", r"\operatorname{erf}")], value [math::erf(x)], partials [[x.gauss()]],
+    domain "all x", kink "", probes [ANY],
+}
+[Erfc] erfc(x) -> (v) {
+    doc "1 − erf(x), accurate for large x",
+    forms [Form::Call("erfc", r"\operatorname{erfc}")], value [math::erfc(x)], partials [[-x.gauss()]],
+    domain "all x", kink "", probes [ANY],
+}
+[MulAdd] mul_add(x, a, b) -> (v) {
+    doc "x·a + b with one rounding (fused)",
+    forms [Form::Call("mul_add", r"\operatorname{fma}")], value [math::mul_add(x, a, b)], partials [[a, x, T::lit(1.0)]],
+    domain "all x, a, b", kink "", probes [FEW, FEW, FEW],
+}
+[SelectLt] select_lt(x, a, t, f) -> (v) {
+    doc "t if x < a, else f; both branches stay on the tape",
+    forms [Form::Select(Relation::Lt)], value [if x < a { t } else { f }],
+    partials [[T::lit(0.0), T::lit(0.0), x.select_lt(a, 1.0, 0.0), x.select_lt(a, 0.0, 1.0)]],
+    domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
+}
+[SelectLe] select_le(x, a, t, f) -> (v) {
+    doc "t if x <= a, else f; both branches stay on the tape",
+    forms [Form::Select(Relation::Le)], value [if x <= a { t } else { f }],
+    partials [[T::lit(0.0), T::lit(0.0), x.select_le(a, 1.0, 0.0), x.select_le(a, 0.0, 1.0)]],
+    domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
+}
+[SelectGt] select_gt(x, a, t, f) -> (v) {
+    doc "t if x > a, else f; both branches stay on the tape",
+    forms [Form::Select(Relation::Gt)], value [if x > a { t } else { f }],
+    partials [[T::lit(0.0), T::lit(0.0), x.select_gt(a, 1.0, 0.0), x.select_gt(a, 0.0, 1.0)]],
+    domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
+}
+[SelectGe] select_ge(x, a, t, f) -> (v) {
+    doc "t if x >= a, else f; both branches stay on the tape",
+    forms [Form::Select(Relation::Ge)], value [if x >= a { t } else { f }],
+    partials [[T::lit(0.0), T::lit(0.0), x.select_ge(a, 1.0, 0.0), x.select_ge(a, 0.0, 1.0)]],
+    domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
+}
+[SelectEq] select_eq(x, a, t, f) -> (v) {
+    doc "t if x == a, else f; both branches stay on the tape",
+    forms [Form::Select(Relation::Eq)], value [if x == a { t } else { f }],
+    partials [[T::lit(0.0), T::lit(0.0), x.select_eq(a, 1.0, 0.0), x.select_eq(a, 0.0, 1.0)]],
+    domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
+}
+[SelectNe] select_ne(x, a, t, f) -> (v) {
+    doc "t if x != a, else f; both branches stay on the tape",
+    forms [Form::Select(Relation::Ne)], value [if x != a { t } else { f }],
+    partials [[T::lit(0.0), T::lit(0.0), x.select_ne(a, 1.0, 0.0), x.select_ne(a, 0.0, 1.0)]],
+    domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
+}
+
+// What closes the table under differentiation.
+
+[Sech2] sech2(x) -> (v) {
+    doc "the derivative of tanh, sech²x = 1/cosh²x = 4e/(1 + e)² with e = exp(−2|x|)",
+    forms [Form::Closed("sech²(@0)", r"\operatorname{sech}^2\left(@0\right)")], value [math::sech2(x)], partials [[x.tanh() * v * -2.0]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[Gauss] gauss(x) -> (v) {
+    doc "the derivative of erf, 2/√π·exp(−x²)",
+    forms [Form::Call("gauss", r"\operatorname{gauss}")], value [math::gauss(x)], partials [[(x * -2.0).chain_mul(v)]],
+    domain "all x", kink "", probes [ANY],
+}
+[Lorentz] lorentz(x) -> (v) {
+    doc "the derivative of atan, 1/(1 + x²)",
+    forms [Form::Open("1/(1 + #0²)", r"\frac{1}{1 + #0^2}")], value [math::lorentz(x)], partials [[(x * -2.0).chain_mul(v * v)]],
+    domain "all x", kink "", probes [ANY],
+}
+[OnePlusLn] one_plus_ln(x) -> (v) {
+    doc "the derivative of x·ln x, 1 + ln x, accurate near 1/e",
+    forms [Form::Closed("(1 + ln(@0))", r"\left(1 + \ln @0\right)")], value [math::one_plus_ln(x)], partials [[x.recip()]],
+    domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
+}
+[LogisticDifference] logistic_difference(x, y) -> (v) {
+    doc "the weight of x in logaddexp(x, y), logistic(x − y) = eˣ/(eˣ + eʸ)",
+    forms [Form::Closed("logistic(@0 − #1)", r"\sigma\left(@0 - #1\right)")], value [math::logistic_difference(x, y)],
+    partials [[v * y.logistic_difference(x), -(v * y.logistic_difference(x))]],
+    domain "all x, y", kink "0 at (−inf, −inf)", probes [EXPONENTS, EXPONENTS],
+}
+[HeavisideDifference] heaviside_difference(x, y) -> (v) {
+    doc "the weight of x in max(x, y): 1 if x > y, ½ if x = y, 0 if x < y",
+    forms [Form::Closed("H(@0 − #1)", r"H\left(@0 - #1\right)")], value [math::heaviside_difference(x, y)], partials [[T::lit(0.0), T::lit(0.0)]],
+    domain "all x, y", kink "0 everywhere", probes [ANY, ANY],
+}
+[Exceeds] exceeds(x, y) -> (v) {
+    doc "1 if x > y, 0 if x ≤ y",
+    forms [Form::Closed("[@0 > @1]", r"\left[@0 > @1\right]")], value [math::exceeds(x, y)], partials [[T::lit(0.0), T::lit(0.0)]],
+    domain "all x, y", kink "0 everywhere", probes [ANY, ANY],
+}
+[Inside] inside(x, lo, hi) -> (v) {
+    doc "1 if lo ≤ x ≤ hi, 0 otherwise; NaN where lo > hi",
+    forms [Form::Closed("[@1 ≤ @0 ≤ @2]", r"\left[@1 \le @0 \le @2\right]")], value [math::inside(x, lo, hi)],
+    partials [[T::lit(0.0), T::lit(0.0), T::lit(0.0)]],
+    domain "lo ≤ hi", kink "0 everywhere", probes [FEW, FEW, FEW],
+}
+[ChainMul] chain_mul(x, y) -> (v) {
+    doc "the chain product x·y: 0 where x·y is NaN and a factor is exactly 0",
+    forms [Form::Product], value [math::chain_mul(x, y)], partials [[y, x]],
+    domain "all x, y", kink "", probes [ANY, ANY],
+}
+[ChainDiv] chain_div(x, y) -> (v) {
+    doc "the quotient x/y: 0 where it is NaN and x is exactly 0",
+    forms [Form::Quotient], value [math::chain_div(x, y)], partials [[y.recip(), -(v.chain_div(y))]],
+    domain "all x, y", kink "", probes [ANY, ANY],
+}
+[Domain] domain(x, y, z) -> (v) {
+    doc "x, but NaN where y is NaN though z is not: the partial x of a result y outside the domain of its operands z",
+    forms [Form::Closed("@0", "@0")], value [math::domain(x, y, z)], partials [[T::lit(1.0), T::lit(0.0), T::lit(0.0)]],
+    domain "all x, y, z", kink "", probes [FEW, FEW, FEW],
+}
+}
+
+pairs {
+[SinCos] sin_cos(x) -> (s, c) {
+    doc "the sine and the cosine of x, in radians, as two results of one row",
+    forms [Form::Call("sin", r"\sin"), Form::Call("cos", r"\cos")],
+    value [math::sin(x), math::cos(x)], partials [[c], [-s]],
+    domain "x finite", kink "", probes [ANGLES],
+}
+}
+
+folds {
+[Sum] sum(x, stride 1) -> v {
+    doc "the sum x₁ + x₂ + …, a left fold with a rounding at each step",
+    form Form::Call("sum", r"\operatorname{sum}"),
+    value { x.iter().skip(1).fold(x[0], |sum, &term| sum + term) },
+    partial |_operand| { T::lit(1.0) },
+    domain "all x", kink "", probes [FEW, FEW, FEW],
+}
+[Dot] dot(x, stride 2) -> v {
+    doc "the dot product a₁·b₁ + a₂·b₂ + …, a left fold with two roundings at each step",
+    form Form::Call("dot", r"\operatorname{dot}"),
+    value { x.chunks_exact(2).skip(1).fold(x[0] * x[1], |sum, pair| sum + pair[0] * pair[1]) },
+    partial |operand| { x[operand ^ 1] },
+    domain "all a, b", kink "", probes [PAIR, PAIR, PAIR, PAIR],
+}
+}
+
+} } }
+pub(crate) use operation_table;
+
+macro_rules! count {
+    ($($x:ident),*) => { <[&str]>::len(&[$(stringify!($x)),*]) };
+}
+
+macro_rules! define_operations {
+    (
+        operators { $($operators:tt)* }
+        methods { $($methods:tt)* }
+        pairs { $($pairs:tt)* }
+        folds { $(
+            [$Fold:ident] $fold:ident($fx:ident, stride $stride:literal) -> $fv:ident {
+                doc $fdoc:literal, form $fform:expr, value $fvalue:block, partial |$foperand:ident| $fpartial:block,
+                domain $fdomain:literal, kink $fkink:literal, probes [$($fprobes:ident),*],
+            }
+        )* }
+    ) => {
+        define_operations! { @operations [$($operators)* $($methods)* $($pairs)*] [$($Fold $fold)*] }
+        $(
+            #[doc = concat!($fdoc, ".")]
+            #[derive(Debug, Clone, Copy)]
+            pub struct $Fold;
+
+            impl Fold for $Fold {
+                const OP: Op = Op::$Fold;
+                const STRIDE: usize = $stride;
+
+                #[inline(always)]
+                fn value<T: Rule>($fx: &[T]) -> T $fvalue
+
+                #[inline(always)]
+                #[allow(unused_variables)]
+                fn partial<T: Rule>($foperand: usize, $fx: &[T], $fv: T) -> T $fpartial
+            }
+
+            impl $Fold {
+                const INFO: OpInfo = OpInfo {
+                    name: stringify!($fold),
+                    doc: $fdoc,
+                    operands: &[stringify!($fx)],
+                    forms: &[$fform],
+                    domain: $fdomain,
+                    kink: $fkink,
+                    probes: &[$($fprobes),*],
+                };
+            }
+        )*
+    };
+    (
+        @operations [$(
+            [$Op:ident] $name:ident($($x:ident),* $(; $c:ident: $cty:ty)?) -> ($($v:ident),*) {
+                doc $doc:literal,
+                forms [$($form:expr),* $(,)?], value [$($value:expr),* $(,)?],
+                partials [$([$($partial:expr),* $(,)?]),* $(,)?],
+                domain $domain:literal, kink $kink:literal, probes [$($probes:ident),*],
+            }
+        )*] [$($Fold:ident $fold:ident)*]
+    ) => {
+        /// The variant of each entry of the table of operations.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        #[non_exhaustive]
+        pub enum Op {
+            $(#[doc = concat!("`", stringify!($name), "`: ", $doc, ".")] $Op,)*
+            $(#[doc = concat!("`", stringify!($fold), "`, of any number of operands.")] $Fold,)*
+            /// A result, other than the first, of a row above it.
+            FurtherResult,
+        }
+
+        impl Op {
+            /// Every entry of the table, in its order.
+            pub const ALL: &'static [Op] = &[$(Op::$Op,)* $(Op::$Fold,)*];
+
+            /// Runs the visitor's method for this operation.
+            #[inline(always)]
+            pub(crate) fn visit<V: Visitor>(self, visitor: V) -> V::Output {
+                match self {
+                    $(Op::$Op => visitor.operation::<$Op, { count!($($x),* $(, $c)?) }, { count!($($v),*) }>(),)*
+                    $(Op::$Fold => visitor.fold::<$Fold>(),)*
+                    Op::FurtherResult => visitor.further_result(),
+                }
+            }
+
+            /// What the table says of this operation.
+            ///
+            /// ```
+            /// use ad_core::Op;
+            /// assert_eq!(Op::Ln.info().name, "ln");
+            /// assert_eq!(Op::Ln.info().domain, "x > 0; −inf at 0");
+            /// ```
+            pub fn info(self) -> &'static OpInfo {
+                match self {
+                    $(Op::$Op => const { &$Op::INFO },)*
+                    $(Op::$Fold => const { &$Fold::INFO },)*
+                    Op::FurtherResult => const { &OpInfo {
+                        name: "further_result", doc: "a further result of a row above",
+                        operands: &[], forms: &[], domain: "", kink: "", probes: &[],
+                    } },
+                }
+            }
+        }
+
+        $(
+            #[doc = concat!($doc, ".")]
+            #[derive(Debug, Clone, Copy)]
+            pub struct $Op;
+
+            impl Operation<{ count!($($x),* $(, $c)?) }, { count!($($v),*) }> for $Op {
+                const OP: Op = Op::$Op;
+
+                #[inline(always)]
+                fn value([$($x),* $(, $c)?]: [f64; { count!($($x),* $(, $c)?) }]) -> [f64; { count!($($v),*) }] {
+                    [$($value),*]
+                }
+
+                // The indices are constants wherever an engine calls this, so
+                // that only the partial asked for is computed.
+                #[inline(always)]
+                #[allow(unused_variables, unused_assignments)]
+                fn partial<T: Rule>(
+                    result: usize,
+                    operand: usize,
+                    [$($x),* $(, $c)?]: [T; { count!($($x),* $(, $c)?) }],
+                    [$($v),*]: [T; { count!($($v),*) }],
+                ) -> T {
+                    let mut j = 0;
+                    $(
+                        if result == j {
+                            let mut i = 0;
+                            $(
+                                if operand == i {
+                                    return $partial;
+                                }
+                                i += 1;
+                            )*
+                        }
+                        j += 1;
+                    )*
+                    panic!("{} has no partial of result {result} by operand {operand}", stringify!($name))
+                }
+            }
+
+            impl $Op {
+                const INFO: OpInfo = OpInfo {
+                    name: stringify!($name),
+                    doc: $doc,
+                    operands: &[$(stringify!($x),)* $(stringify!($c))?],
+                    forms: &[$($form),*],
+                    domain: $domain,
+                    kink: $kink,
+                    probes: &[$($probes),*],
+                };
+            }
+        )*
+    };
+}
+operation_table!(define_operations);
+
+impl std::fmt::Display for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.info().name)
+    }
+}

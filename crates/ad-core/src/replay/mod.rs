@@ -1,0 +1,49 @@
+//! Replaying a tape: sweeps over its rows, and the memory they use.
+
+mod samples;
+mod scalar;
+
+pub use samples::Samples;
+pub(crate) use samples::SampleScratch;
+pub(crate) use scalar::{load, param_values, primal_all, primal_sweep, reverse_sweep, shape, tangent_sweep};
+
+/// The scratch memory of the sweeps.
+///
+/// One workspace serves any tape, one at a time. It grows to what the largest
+/// tape needs and stays; a sweep on a warm workspace allocates nothing. What a
+/// sweep computes does not depend on what the workspace was used for before.
+///
+/// ```
+/// use ad_core::{Tape, Workspace};
+/// let tape = Tape::record(&[1.0, 2.0], |x| x[0] * x[1])?;
+/// let (mut ws, mut gradient) = (Workspace::new(), [0.0; 2]);
+/// for i in 0..10 {
+///     let y = tape.gradient_into(&mut ws, &[i as f64, 3.0], &mut gradient)?;
+///     assert_eq!((y, gradient), (3.0 * i as f64, [3.0, i as f64]));
+/// }
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Workspace {
+    /// The values of the last primal sweep.
+    pub(crate) values: Vec<f64>,
+    /// What a derivative sweep writes.
+    pub(crate) sweep: SweepMemory,
+    /// One row of seeds or of results.
+    pub(crate) seed: Vec<f64>,
+    pub(crate) samples: SampleScratch,
+}
+
+/// The memory of one derivative sweep.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SweepMemory {
+    pub tangents: Vec<f64>,
+    pub adjoints: Vec<f64>,
+}
+
+impl Workspace {
+    /// An empty workspace.
+    pub fn new() -> Workspace {
+        Workspace::default()
+    }
+}

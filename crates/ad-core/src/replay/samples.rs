@@ -1,0 +1,334 @@
+//! Sums over samples, with the one fold that every engine and thread count shares.
+
+use std::num::NonZeroUsize;
+
+use crate::error::Error;
+use crate::replay::Workspace;
+use crate::tape::Tape;
+
+/// The parameters of many samples: one row of `num_params` numbers each.
+///
+/// ```
+/// use ad_core::{Samples, Tape};
+/// // The squared error of one observation (k₁, k₂) under the line x₁ + x₂·k₁.
+/// let loss = Tape::builder()
+///     .inputs(&[], &[0.0, 0.0])
+///     .params(&[], &[0.0, 0.0])
+///     .record(|x, k| (x[0] + x[1] * k[0] - k[1]).powi(2))?;
+/// let samples = Samples::from_rows(&loss, &[0.0, 1.0, 1.0, 3.0, 2.0, 5.0])?;
+/// assert_eq!(samples.len(), 3);
+/// assert_eq!(loss.sum_value(&[1.0, 2.0], &samples, &[0, 1, 2])?, 0.0);
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Samples {
+    width: usize,
+    rows: Vec<f64>,
+}
+
+impl Samples {
+    /// The samples whose parameters are `rows`: N × num_params numbers, row-major.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Empty`] if the tape has no parameters or there are no rows,
+    /// [`Error::Length`] if the last row is incomplete.
+    pub fn from_rows(tape: &Tape, rows: &[f64]) -> Result<Samples, Error> {
+        let width = tape.num_params();
+        if width == 0 {
+            return Err(Error::Empty {
+                what: "the tape's list of parameters",
+                hint: "a sample is one set of parameters; record them with Tape::builder().params(..)",
+            });
+        }
+        if rows.is_empty() {
+            return Err(Error::Empty { what: "rows", hint: "give at least one sample" });
+        }
+        if !rows.len().is_multiple_of(width) {
+            let expected = rows.len().next_multiple_of(width);
+            return Err(Error::Length { what: "rows (num_params numbers a sample)", expected, got: rows.len() });
+        }
+        Ok(Samples { width, rows: rows.to_vec() })
+    }
+
+    /// The number of samples N.
+    #[allow(clippy::len_without_is_empty)] // There is at least one.
+    pub fn len(&self) -> usize {
+        self.rows.len() / self.width
+    }
+
+    /// The numbers a sample.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The parameters of sample `i`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no sample `i`, as slices do.
+    pub fn row(&self, i: usize) -> &[f64] {
+        &self.rows[i * self.width..(i + 1) * self.width]
+    }
+}
+
+/// Samples a leaf of the tree of partial sums holds.
+const LEAF: usize = 64;
+/// Partial sums inside a leaf; position p of a leaf goes to sum p mod 8.
+const STREAMS: usize = 8;
+
+/// What the fold keeps between samples, each entry a vector of `width` numbers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SampleScratch {
+    /// The values and gradient of one sample.
+    sample: Vec<f64>,
+    /// The partial sums of a leaf.
+    streams: Vec<f64>,
+    /// Sums of complete subtrees, the largest first.
+    subtrees: Vec<f64>,
+    /// How many leaves each of them holds.
+    sizes: Vec<usize>,
+}
+
+/// Adds vectors, starting from −0, which adds to any number without changing it.
+fn add(sum: &mut [f64], term: &[f64]) {
+    for (sum, &term) in sum.iter_mut().zip(term) {
+        *sum += term;
+    }
+}
+
+impl SampleScratch {
+    /// The sum of one leaf, into `self.streams[..width]`: `sample(position, out)`
+    /// gives the terms.
+    fn leaf<E>(&mut self, width: usize, positions: usize, mut sample: impl FnMut(usize, &mut [f64]) -> Result<(), E>) -> Result<(), E> {
+        self.streams.clear();
+        self.streams.resize(STREAMS * width, -0.0);
+        self.sample.resize(width, 0.0);
+        for position in 0..positions {
+            sample(position, &mut self.sample[..width])?;
+            let stream = position % STREAMS;
+            add(&mut self.streams[stream * width..(stream + 1) * width], &self.sample[..width]);
+        }
+        let mut half = STREAMS / 2;
+        while half > 0 {
+            let (low, high) = self.streams.split_at_mut(half * width);
+            add(low, &high[..half * width]);
+            half /= 2;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) {
+        self.subtrees.clear();
+        self.sizes.clear();
+    }
+
+    /// Adds the next leaf to the tree: equal subtrees merge, the earlier on the left.
+    fn push(&mut self, leaf: &[f64]) {
+        self.subtrees.extend_from_slice(leaf);
+        self.sizes.push(1);
+        while let [.., a, b] = self.sizes[..] {
+            if a != b {
+                break;
+            }
+            self.merge(leaf.len());
+        }
+    }
+
+    fn merge(&mut self, width: usize) {
+        let last = self.subtrees.len() - width;
+        let (rest, right) = self.subtrees.split_at_mut(last);
+        add(&mut rest[last - width..], right);
+        self.subtrees.truncate(last);
+        let right = self.sizes.pop().unwrap_or(0);
+        if let Some(left) = self.sizes.last_mut() {
+            *left += right;
+        }
+    }
+
+    /// Merges what is left, the later subtrees first, into the total.
+    fn total(&mut self, width: usize) -> &[f64] {
+        while self.sizes.len() > 1 {
+            self.merge(width);
+        }
+        &self.subtrees[..width]
+    }
+}
+
+impl Tape {
+    fn check_samples(&self, driver: &'static str, x: &[f64], samples: &Samples, idx: &[usize]) -> Result<(), Error> {
+        self.expect_scalar(driver, "one tape an output, or a weighted sum as the output")?;
+        self.expect_len("x (one number an input)", x.len(), self.num_inputs())?;
+        if samples.width != self.num_params() {
+            return Err(Error::SampleWidth { expected: self.num_params(), got: samples.width });
+        }
+        if idx.is_empty() {
+            return Err(Error::Empty { what: "idx", hint: "give the index of at least one sample" });
+        }
+        match idx.iter().position(|&i| i >= samples.len()) {
+            Some(position) => Err(Error::SampleIndex { position, index: idx[position], samples: samples.len() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The sum of one leaf: `value_and_gradient[0]` is the value, the rest the
+    /// gradient, if it is wanted.
+    fn sample_leaf(&self, ws: &mut Workspace, x: &[f64], samples: &Samples, idx: &[usize], width: usize) -> Result<(), Error> {
+        let mut scratch = std::mem::take(&mut ws.samples);
+        let summed = scratch.leaf(width, idx.len(), |position, out| {
+            let params = samples.row(idx[position]);
+            self.primal_with(ws, x, params).map_err(|error| error.at_sample(idx[position]))?;
+            out[0] = ws.values[self.data.outputs[0] as usize];
+            if width > 1 {
+                self.reverse_into(ws, &[1.0], &mut out[1..]);
+            }
+            Ok(())
+        });
+        ws.samples = scratch;
+        summed
+    }
+
+    /// Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in the first
+    /// `width` entries of the workspace's tree.
+    fn sum_samples(&self, ws: &mut Workspace, x: &[f64], samples: &Samples, idx: &[usize], width: usize) -> Result<(), Error> {
+        ws.samples.start();
+        for leaf in idx.chunks(LEAF) {
+            self.sample_leaf(ws, x, samples, leaf, width)?;
+            let streams = std::mem::take(&mut ws.samples.streams);
+            ws.samples.push(&streams[..width]);
+            ws.samples.streams = streams;
+        }
+        ws.samples.total(width);
+        Ok(())
+    }
+
+    /// Σᵢ f(x; kᵢ) over the samples `idx` of a one-output tape.
+    ///
+    /// The fold has a fixed shape, the same for every engine and thread count:
+    /// within leaves of 64 positions of `idx`, position p is added to partial
+    /// sum p mod 8; the eight are added in halves; leaves are added pairwise in
+    /// a tree whose shape depends on their number alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotScalar`], [`Error::Length`] for x, [`Error::SampleWidth`],
+    /// [`Error::Empty`] or [`Error::SampleIndex`] for `idx`, and
+    /// [`Error::BranchChanged`] with the sample for the smallest position at
+    /// which a guard fails.
+    ///
+    /// ```
+    /// # use ad_core::{Samples, Tape};
+    /// let tape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).record(|x, k| x[0] * k[0])?;
+    /// let samples = Samples::from_rows(&tape, &[1.0, 2.0, 4.0])?;
+    /// assert_eq!(tape.sum_value(&[3.0], &samples, &[0, 2])?, 15.0);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn sum_value(&self, x: &[f64], samples: &Samples, idx: &[usize]) -> Result<f64, Error> {
+        self.sum_value_into(&mut Workspace::new(), x, samples, idx)
+    }
+
+    /// [`Tape::sum_value`] that allocates nothing on a warm workspace.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::sum_value`].
+    pub fn sum_value_into(&self, ws: &mut Workspace, x: &[f64], samples: &Samples, idx: &[usize]) -> Result<f64, Error> {
+        self.check_samples("sum_value", x, samples, idx)?;
+        self.sum_samples(ws, x, samples, idx, 1)?;
+        Ok(ws.samples.subtrees[0])
+    }
+
+    /// Σᵢ f(x; kᵢ) and its gradient Σᵢ ∇f(x; kᵢ) (n numbers) over the samples
+    /// `idx` of a one-output tape, by the fold of [`Tape::sum_value`]. One
+    /// sample gives the bits of `with_params(row)` and `gradient`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::sum_value`].
+    ///
+    /// ```
+    /// # use ad_core::{Samples, Tape};
+    /// let tape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).record(|x, k| x[0] * x[0] * k[0])?;
+    /// let samples = Samples::from_rows(&tape, &[1.0, 2.0, 4.0])?;
+    /// assert_eq!(tape.sum_gradient(&[3.0], &samples, &[0, 1, 2])?, (63.0, vec![42.0]));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn sum_gradient(&self, x: &[f64], samples: &Samples, idx: &[usize]) -> Result<(f64, Vec<f64>), Error> {
+        let mut gradient = vec![0.0; self.num_inputs()];
+        let value = self.sum_gradient_into(&mut Workspace::new(), x, samples, idx, &mut gradient)?;
+        Ok((value, gradient))
+    }
+
+    /// [`Tape::sum_gradient`] that allocates nothing on a warm workspace: writes
+    /// the gradient and returns the value.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::sum_value`], and [`Error::Length`] for `gradient`.
+    pub fn sum_gradient_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        gradient: &mut [f64],
+    ) -> Result<f64, Error> {
+        self.check_samples("sum_gradient", x, samples, idx)?;
+        self.expect_len("gradient (one number an input)", gradient.len(), self.num_inputs())?;
+        self.sum_samples(ws, x, samples, idx, 1 + self.num_inputs())?;
+        gradient.copy_from_slice(&ws.samples.subtrees[1..=self.num_inputs()]);
+        Ok(ws.samples.subtrees[0])
+    }
+
+    /// [`Tape::sum_gradient`] over so many threads: the same bits for any number.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::sum_value`], and [`Error::NoThreads`] for 0.
+    ///
+    /// ```
+    /// # use ad_core::{Samples, Tape};
+    /// let tape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).record(|x, k| (x[0] * k[0]).sin())?;
+    /// let samples = Samples::from_rows(&tape, &(0..1000).map(f64::from).collect::<Vec<_>>())?;
+    /// let idx: Vec<usize> = (0..1000).collect();
+    /// let one = tape.sum_gradient_threads(&[0.3], &samples, &idx, 1)?;
+    /// assert_eq!(tape.sum_gradient_threads(&[0.3], &samples, &idx, 4)?, one);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn sum_gradient_threads(&self, x: &[f64], samples: &Samples, idx: &[usize], threads: usize) -> Result<(f64, Vec<f64>), Error> {
+        let threads = NonZeroUsize::new(threads).ok_or(Error::NoThreads)?.get();
+        let leaves = idx.len().div_ceil(LEAF);
+        let threads = threads.min(leaves.max(1));
+        if threads == 1 {
+            return self.sum_gradient(x, samples, idx);
+        }
+        self.check_samples("sum_gradient_threads", x, samples, idx)?;
+        let width = 1 + self.num_inputs();
+        // Each thread takes a run of whole leaves and keeps their sums apart;
+        // the tree is folded afterwards, so its shape knows nothing of threads.
+        let mut sums = vec![0.0; leaves * width];
+        let share = leaves.div_ceil(threads);
+        let outcomes: Vec<Result<(), Error>> = std::thread::scope(|scope| {
+            let work = |(idx, sums): (&[usize], &mut [f64])| {
+                let mut ws = Workspace::new();
+                for (leaf, sum) in idx.chunks(LEAF).zip(sums.chunks_mut(width)) {
+                    self.sample_leaf(&mut ws, x, samples, leaf, width)?;
+                    sum.copy_from_slice(&ws.samples.streams[..width]);
+                }
+                Ok(())
+            };
+            let shares = idx.chunks(share * LEAF).zip(sums.chunks_mut(share * width));
+            let handles: Vec<_> = shares.map(|share| scope.spawn(move || work(share))).collect();
+            // A panic of a thread is passed on as it was.
+            handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        // The first share that failed holds the smallest position.
+        outcomes.into_iter().collect::<Result<(), Error>>()?;
+        let mut tree = SampleScratch::default();
+        for leaf in sums.chunks(width) {
+            tree.push(leaf);
+        }
+        let total = tree.total(width);
+        Ok((total[0], total[1..].to_vec()))
+    }
+}

@@ -1,0 +1,297 @@
+//! The scalar engine: one point at a time, straight down or up the list.
+//!
+//! This is the reference that every other engine must agree with, bit for bit:
+//!
+//! - A tangent is the sum of partial·tangent over the operands that depend on
+//!   an input, in the order of the operands, starting from the first product.
+//! - An adjoint starts at +0.0; the rows contribute in the reverse order of the
+//!   recording, each row to its operands in their order. A row whose adjoint is
+//!   exactly 0 contributes nothing.
+//! - The product is plain IEEE. Where a NaN shows among the results, the sweep
+//!   is done again with the strict rule: a product that is NaN is 0 if one of
+//!   its factors is exactly 0, and the partials of a value that is NaN though
+//!   no operand is (outside its domain) are NaN. This changes no finite result.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::ops::{Fold, Op, Operation, Visitor};
+use crate::rule::Rule;
+use crate::tape::TapeData;
+
+/// A number type that derivative sweeps run in.
+pub(crate) trait Differentiated: Rule {
+    /// Whether it is exactly zero, derivatives included.
+    fn is_zero(self) -> bool;
+}
+
+impl Differentiated for f64 {
+    #[inline(always)]
+    fn is_zero(self) -> bool {
+        self == 0.0
+    }
+}
+
+/// The operands of a fold, on the stack unless there are many.
+type Gathered<T> = SmallVec<[T; 16]>;
+
+fn gather<T: Copy>(operands: &[u32], values: &[T]) -> Gathered<T> {
+    operands.iter().map(|&operand| values[operand as usize]).collect()
+}
+
+/// How many operands and results the operation of a row has, if it has
+/// `given` operands: those that a fold cannot take are rounded down.
+pub(crate) fn shape(op: Op, given: usize) -> (usize, usize) {
+    struct Shape(usize);
+    impl Visitor for Shape {
+        type Output = (usize, usize);
+        fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> (usize, usize) {
+            (N, M)
+        }
+        fn fold<O: Fold>(self) -> (usize, usize) {
+            ((self.0 - self.0 % O::STRIDE).max(O::STRIDE), 1)
+        }
+        fn further_result(self) -> (usize, usize) {
+            (0, 0)
+        }
+    }
+    op.visit(Shape(given))
+}
+
+/// Fills the values of constants, inputs and parameters.
+pub(crate) fn load<T: Rule>(data: &TapeData, x: &[T], params: &[f64], values: &mut Vec<T>) {
+    values.clear();
+    values.reserve(data.num_values());
+    values.extend(data.constants.iter().map(|&c| T::lit(c)));
+    values.extend_from_slice(x);
+    values.extend(params.iter().map(|&k| T::lit(k)));
+    values.resize(data.num_values(), T::lit(0.0));
+}
+
+struct PrimalRow<'a, T> {
+    operands: &'a [u32],
+    values: &'a mut [T],
+    at: usize,
+}
+
+impl<T: Rule> Visitor for PrimalRow<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) {
+        let x: [T; N] = std::array::from_fn(|i| self.values[self.operands[i] as usize]);
+        self.values[self.at..self.at + M].copy_from_slice(&T::apply::<O, N, M>(x));
+    }
+
+    #[inline(always)]
+    fn fold<O: Fold>(self) {
+        self.values[self.at] = T::fold::<O>(&gather(self.operands, self.values));
+    }
+
+    fn further_result(self) {}
+}
+
+#[inline(always)]
+fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T]) {
+    data.ops[row].visit(PrimalRow { operands: data.operands(row), values, at: data.first_row() + row });
+}
+
+/// The values of the rows that depend on an input, with those that depend on
+/// parameters alone given.
+pub(crate) fn primal_sweep(data: &TapeData, param_values: &[f64], values: &mut [f64]) {
+    for (&row, &value) in data.param_rows.iter().zip(param_values) {
+        values[data.first_row() + row as usize] = value;
+    }
+    for span in &data.spans {
+        for row in span.clone() {
+            primal_row(data, row, values);
+        }
+    }
+}
+
+/// The values of all rows.
+pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T]) {
+    for row in 0..data.ops.len() {
+        primal_row(data, row, values);
+    }
+}
+
+/// The values of the rows that depend on parameters alone.
+pub(crate) fn param_values(data: &TapeData, params: &[f64]) -> Arc<[f64]> {
+    if data.param_rows.is_empty() {
+        return Arc::new([]);
+    }
+    let mut values = Vec::new();
+    load(data, &vec![0.0; data.num_inputs], params, &mut values);
+    for &row in &data.param_rows {
+        primal_row(data, row as usize, &mut values);
+    }
+    data.param_rows.iter().map(|&row| values[data.first_row() + row as usize]).collect()
+}
+
+/// partial·derivative, by plain IEEE or by the strict rule.
+#[inline(always)]
+fn product<T: Rule, const STRICT: bool>(partial: T, derivative: T) -> T {
+    if STRICT { partial.chain_mul(derivative) } else { partial * derivative }
+}
+
+/// The partial, or by the strict rule NaN outside the domain of the operation.
+#[inline(always)]
+fn checked<T: Rule, const STRICT: bool>(partial: T, v: T, x: &[T]) -> T {
+    if STRICT {
+        let largest = x.iter().skip(1).fold(x[0], |m, &x| m.max(x));
+        partial.domain(v, largest)
+    } else {
+        partial
+    }
+}
+
+struct TangentRow<'a, T, const STRICT: bool> {
+    operands: &'a [u32],
+    active: &'a [bool],
+    values: &'a [T],
+    tangents: &'a mut [T],
+    directions: usize,
+    at: usize,
+}
+
+impl<T: Rule, const STRICT: bool> TangentRow<'_, T, STRICT> {
+    /// Adds partial·tangent of operand `i` to the tangents of result `j`, in every direction.
+    #[inline(always)]
+    fn contribute(&mut self, j: usize, i: usize, partial: T, first: &mut bool) {
+        let k = self.directions;
+        let (above, from) = self.tangents.split_at_mut((self.at + j) * k);
+        let operand = self.operands[i] as usize;
+        let terms = above[operand * k..(operand + 1) * k].iter().map(|&t| product::<T, STRICT>(partial, t));
+        for (sum, term) in from[..k].iter_mut().zip(terms) {
+            *sum = if *first { term } else { *sum + term };
+        }
+        *first = false;
+    }
+}
+
+impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
+    type Output = ();
+
+    #[inline(always)]
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(mut self) {
+        let x: [T; N] = std::array::from_fn(|i| self.values[self.operands[i] as usize]);
+        let v: [T; M] = std::array::from_fn(|j| self.values[self.at + j]);
+        for j in 0..M {
+            let mut first = true;
+            for i in 0..N {
+                if self.active[self.operands[i] as usize] {
+                    let partial = checked::<T, STRICT>(O::partial(j, i, x, v), v[j], &x);
+                    self.contribute(j, i, partial, &mut first);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fold<O: Fold>(mut self) {
+        let x = gather(self.operands, self.values);
+        let v = self.values[self.at];
+        let mut first = true;
+        for i in 0..x.len() {
+            if self.active[self.operands[i] as usize] {
+                let partial = checked::<T, STRICT>(O::partial(i, &x, v), v, &x);
+                self.contribute(0, i, partial, &mut first);
+            }
+        }
+    }
+
+    fn further_result(self) {}
+}
+
+/// The tangents of every active value in `k` directions at once: `seeds` holds
+/// k numbers an input, and so does `tangents` afterwards for each value.
+pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(data: &TapeData, values: &[T], seeds: &[T], k: usize, tangents: &mut Vec<T>) {
+    tangents.clear();
+    tangents.resize(data.num_values() * k, T::lit(0.0));
+    let first_input = data.first_input() * k;
+    tangents[first_input..first_input + seeds.len()].copy_from_slice(seeds);
+    for span in &data.spans {
+        for row in span.clone() {
+            data.ops[row].visit(TangentRow::<T, STRICT> {
+                operands: data.operands(row),
+                active: &data.active,
+                values,
+                tangents,
+                directions: k,
+                at: data.first_row() + row,
+            });
+        }
+    }
+}
+
+struct AdjointRow<'a, T, const STRICT: bool> {
+    operands: &'a [u32],
+    active: &'a [bool],
+    values: &'a [T],
+    adjoints: &'a mut [T],
+    at: usize,
+}
+
+impl<T: Differentiated, const STRICT: bool> Visitor for AdjointRow<'_, T, STRICT> {
+    type Output = ();
+
+    #[inline(always)]
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) {
+        let adjoints: [T; M] = std::array::from_fn(|j| self.adjoints[self.at + j]);
+        if adjoints.iter().all(|a| a.is_zero()) {
+            return;
+        }
+        let x: [T; N] = std::array::from_fn(|i| self.values[self.operands[i] as usize]);
+        let v: [T; M] = std::array::from_fn(|j| self.values[self.at + j]);
+        for i in 0..N {
+            let operand = self.operands[i] as usize;
+            if self.active[operand] {
+                let term = |j: usize| product::<T, STRICT>(checked::<T, STRICT>(O::partial(j, i, x, v), v[j], &x), adjoints[j]);
+                let contribution = (1..M).fold(term(0), |sum, j| sum + term(j));
+                self.adjoints[operand] = self.adjoints[operand] + contribution;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fold<O: Fold>(self) {
+        let adjoint = self.adjoints[self.at];
+        if adjoint.is_zero() {
+            return;
+        }
+        let x = gather(self.operands, self.values);
+        let v = self.values[self.at];
+        for i in 0..x.len() {
+            let operand = self.operands[i] as usize;
+            if self.active[operand] {
+                let partial = checked::<T, STRICT>(O::partial(i, &x, v), v, &x);
+                self.adjoints[operand] = self.adjoints[operand] + product::<T, STRICT>(partial, adjoint);
+            }
+        }
+    }
+
+    fn further_result(self) {}
+}
+
+/// The adjoints of every value, from one weight an output.
+pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(data: &TapeData, values: &[T], weights: &[T], adjoints: &mut Vec<T>) {
+    adjoints.clear();
+    adjoints.resize(data.num_values(), T::lit(0.0));
+    for (&output, &weight) in data.outputs.iter().zip(weights) {
+        let output = output as usize;
+        adjoints[output] = adjoints[output] + weight;
+    }
+    for span in data.spans.iter().rev() {
+        for row in span.clone().rev() {
+            data.ops[row].visit(AdjointRow::<T, STRICT> {
+                operands: data.operands(row),
+                active: &data.active,
+                values,
+                adjoints,
+                at: data.first_row() + row,
+            });
+        }
+    }
+}

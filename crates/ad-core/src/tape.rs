@@ -1,0 +1,353 @@
+//! The Wengert list: what a recording leaves behind, immutable and shared.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::formula::{Accent, Formula, Formulas, Name};
+use crate::ops::Op;
+use crate::record::{Builder, Escape, Guard, Outputs, SourceLocation, Var};
+use crate::replay;
+
+/// A recorded function ℝⁿ → ℝᵐ: its Wengert list, ready to be replayed.
+///
+/// ```
+/// use ad_core::Tape;
+///
+/// let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1] - x[1].exp())?;
+/// let (y, dy) = tape.jvp(&[2.0, 4.0], &[1.0, 0.0])?;
+/// assert_eq!(y, [-47.01429696969138]);
+/// assert!((dy[0] - 3.090702573174318).abs() < 1e-15);
+/// assert_eq!(tape.to_string(), "\
+/// v₋₁ = x₁
+/// v₀ = x₂
+/// v₁ = cos(v₋₁)
+/// v₂ = v₋₁·v₀
+/// v₃ = v₁ + v₂
+/// v₄ = exp(v₀)
+/// v₅ = v₃ − v₄
+/// y = v₅
+/// ");
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+///
+/// Cheap to clone, immutable, `Send + Sync`: every driver takes `&self`, and
+/// scratch memory is the caller's [`Workspace`](crate::Workspace).
+#[derive(Clone)]
+pub struct Tape {
+    pub(crate) data: Arc<TapeData>,
+    pub(crate) params: Arc<[f64]>,
+    /// The values of the rows that depend on parameters alone, in their order.
+    pub(crate) param_values: Arc<[f64]>,
+}
+
+/// What all clones of a tape share.
+///
+/// Values are numbered in one index space: constants, inputs, parameters, rows.
+/// An operand is such an index. A row with several results is followed by a
+/// [`Op::FurtherResult`] row for each result after the first.
+pub(crate) struct TapeData {
+    pub num_inputs: usize,
+    pub num_params: usize,
+    pub constants: Vec<f64>,
+    pub ops: Vec<Op>,
+    /// Row r reads `operands[operand_starts[r]..operand_starts[r + 1]]`.
+    pub operand_starts: Vec<u32>,
+    pub operands: Vec<u32>,
+    pub outputs: Vec<u32>,
+    pub input_names: Vec<String>,
+    pub param_names: Vec<String>,
+    pub guards: Vec<Guard>,
+    pub escapes: Vec<Escape>,
+    /// For each row an index into `locations`.
+    pub row_locations: Vec<u32>,
+    pub locations: Vec<SourceLocation>,
+    /// For each index of a value, whether it depends on an input.
+    pub active: Vec<bool>,
+    /// The runs of rows that depend on an input.
+    pub spans: Vec<Range<usize>>,
+    /// The rows that depend on parameters alone.
+    pub param_rows: Vec<u32>,
+}
+
+impl TapeData {
+    /// The index of the first input.
+    pub fn first_input(&self) -> usize {
+        self.constants.len()
+    }
+
+    /// The index of the first parameter.
+    pub fn first_param(&self) -> usize {
+        self.constants.len() + self.num_inputs
+    }
+
+    /// The index of row 0.
+    pub fn first_row(&self) -> usize {
+        self.constants.len() + self.num_inputs + self.num_params
+    }
+
+    /// The number of values: constants, inputs, parameters and rows.
+    pub fn num_values(&self) -> usize {
+        self.first_row() + self.ops.len()
+    }
+
+    /// The operands of a row.
+    pub fn operands(&self, row: usize) -> &[u32] {
+        &self.operands[self.operand_starts[row] as usize..self.operand_starts[row + 1] as usize]
+    }
+
+    /// For a row that holds a result: the row of its operation, and which result it is.
+    pub fn head(&self, row: usize) -> (usize, usize) {
+        let mut head = row;
+        while self.ops[head] == Op::FurtherResult {
+            head -= 1;
+        }
+        (head, row - head)
+    }
+
+    /// Fills in what depends on an input.
+    pub fn find_activity(&mut self) {
+        let first_row = self.first_row();
+        let mut active = vec![false; self.num_values()];
+        active[self.first_input()..self.first_param()].fill(true);
+        for row in 0..self.ops.len() {
+            let (head, _) = self.head(row);
+            active[first_row + row] = self.operands(head).iter().any(|&operand| active[operand as usize]);
+            if !active[first_row + row] {
+                self.param_rows.push(row as u32);
+            } else if self.spans.last().is_some_and(|span| span.end == row) {
+                if let Some(span) = self.spans.last_mut() {
+                    span.end = row + 1;
+                }
+            } else {
+                self.spans.push(row..row + 1);
+            }
+        }
+        self.active = active;
+    }
+
+    /// The name of value `index` in printed traces: v₁₋ₙ … v₀ are the inputs,
+    /// v₁ … the rows.
+    pub fn value_name(&self, index: usize, accent: Accent) -> Name {
+        if index < self.first_input() {
+            Name::Number(self.constants[index])
+        } else if index < self.first_param() {
+            Name::Indexed("v", accent, (index - self.first_input()) as i64 + 1 - self.num_inputs as i64)
+        } else if index < self.first_row() {
+            self.variable_name(index)
+        } else {
+            Name::Indexed("v", accent, (index - self.first_row()) as i64 + 1)
+        }
+    }
+
+    /// The name of value `index` where it stands as an operand.
+    pub fn operand_name(&self, index: u32) -> Name {
+        self.value_name(index as usize, Accent::None)
+    }
+
+    /// The name the user gave an input or a parameter, or xᵢ and kᵢ.
+    pub fn variable_name(&self, index: usize) -> Name {
+        let (names, letter, position) = if index < self.first_param() {
+            (&self.input_names, "x", index - self.first_input())
+        } else {
+            (&self.param_names, "k", index - self.first_param())
+        };
+        match names.get(position) {
+            Some(name) => Name::Given(name.clone()),
+            None => Name::Indexed(letter, Accent::None, position as i64 + 1),
+        }
+    }
+
+    /// The name of output `position`: y, or y₁, y₂, … where there are several;
+    /// another letter where an input or a parameter is named y.
+    pub fn output_name(&self, position: usize) -> Name {
+        let taken = |letter: &str| self.input_names.iter().chain(&self.param_names).any(|name| name == letter);
+        let letter = ["y", "f", "out"].into_iter().find(|letter| !taken(letter)).unwrap_or("output");
+        match self.outputs.len() {
+            1 => Name::Letter(letter, Accent::None),
+            _ => Name::Indexed(letter, Accent::None, position as i64 + 1),
+        }
+    }
+
+    /// The operation of a row, with the names of its operands.
+    pub fn row_formula<'a>(&self, row: usize, formulas: &'a Formulas) -> Formula<'a> {
+        let (head, result) = self.head(row);
+        let operands: Vec<Formula<'a>> =
+            self.operands(head).iter().map(|&operand| formulas.name(self.operand_name(operand))).collect();
+        formulas.verbatim(self.ops[head], result, &operands)
+    }
+
+    /// Where row `row` stands in the user's code.
+    pub fn location(&self, row: usize) -> &SourceLocation {
+        &self.locations[self.row_locations[row] as usize]
+    }
+}
+
+impl Tape {
+    /// Runs `f` once, at `x0`, and keeps what it did.
+    ///
+    /// `f` may return a `Var`, an array, a `Vec` or a tuple of them. See
+    /// [`Tape::builder`] for names and parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Empty`] for an empty `x0`, [`Error::NoOutputs`],
+    /// [`Error::ForeignVar`] if a variable of another recording was used or
+    /// returned, [`Error::TooLarge`].
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let tape = Tape::record(&[1.0, 2.0], |x| (x[0] * x[1], x[0] + x[1]))?;
+    /// assert_eq!(tape.eval(&[3.0, 4.0])?, [12.0, 7.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn record<O: Outputs>(x0: &[f64], f: impl FnOnce(&[Var]) -> O) -> Result<Tape, Error> {
+        Tape::builder().inputs(&[], x0).record(|x, _| f(x))
+    }
+
+    /// A recording with names and parameters; see [`Builder::record`].
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(data: TapeData, params: Vec<f64>) -> Tape {
+        let tape = Tape { data: Arc::new(data), params: params.into(), param_values: Arc::new([]) };
+        debug_assert_eq!(tape.check(), Ok(()));
+        tape.with_checked_params(tape.params.clone())
+    }
+
+    fn with_checked_params(&self, params: Arc<[f64]>) -> Tape {
+        let param_values = replay::param_values(&self.data, &params);
+        Tape { data: self.data.clone(), params, param_values }
+    }
+
+    /// The same tape with other values of its parameters. Cheap: only the rows
+    /// that depend on parameters alone are evaluated, once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] unless there is one number a parameter.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let tape = Tape::builder()
+    ///     .inputs(&[], &[1.0])
+    ///     .params(&[], &[2.0])
+    ///     .record(|x, k| x[0] * k[0].exp())?;
+    /// assert_eq!(tape.with_params(&[0.0])?.eval(&[5.0])?, [5.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn with_params(&self, params: &[f64]) -> Result<Tape, Error> {
+        self.expect_len("params (one number a parameter)", params.len(), self.num_params())?;
+        Ok(self.with_checked_params(params.into()))
+    }
+
+    pub(crate) fn expect_len(&self, what: &'static str, got: usize, expected: usize) -> Result<(), Error> {
+        if got == expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+    }
+
+    /// n, the number of independent variables.
+    pub fn num_inputs(&self) -> usize {
+        self.data.num_inputs
+    }
+
+    /// m, the number of dependent variables.
+    pub fn num_outputs(&self) -> usize {
+        self.data.outputs.len()
+    }
+
+    /// The number of parameters.
+    pub fn num_params(&self) -> usize {
+        self.data.num_params
+    }
+
+    /// The values of the parameters.
+    pub fn params(&self) -> &[f64] {
+        &self.params
+    }
+
+    /// The number of rows: inputs, parameters and operations. Constants and
+    /// guards are not rows.
+    #[allow(clippy::len_without_is_empty)] // A tape has an input at least.
+    pub fn len(&self) -> usize {
+        self.data.num_inputs + self.data.num_params + self.data.ops.len()
+    }
+
+    /// The comparisons that the function made, in their order.
+    pub fn guards(&self) -> &[Guard] {
+        &self.data.guards
+    }
+
+    /// The values that left the recording through [`Var::value`], in their order.
+    pub fn escapes(&self) -> &[Escape] {
+        &self.data.escapes
+    }
+
+    /// Checks the invariants of the list: every row reads only rows above it,
+    /// and as many operands as its operation takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] with the first row that breaks one.
+    pub fn check(&self) -> Result<(), Error> {
+        let data = &*self.data;
+        let malformed = |row, reason| Err(Error::Malformed { row, reason });
+        if data.operand_starts.len() != data.ops.len() + 1 || data.row_locations.len() != data.ops.len() {
+            return malformed(0, "the columns of the list differ in length");
+        }
+        for row in 0..data.ops.len() {
+            if data.operand_starts[row] > data.operand_starts[row + 1] || data.operand_starts[row + 1] as usize > data.operands.len() {
+                return malformed(row, "its operands lie outside the list of operands");
+            }
+            if row == 0 && data.ops[row] == Op::FurtherResult {
+                return malformed(row, "a further result has no row above it");
+            }
+            if data.operands(row).iter().any(|&operand| operand as usize >= data.first_row() + row) {
+                return malformed(row, "it reads a row that is not above it");
+            }
+            let (head, result) = data.head(row);
+            let (operands, results) = replay::shape(data.ops[head], data.operands(head).len());
+            let further = data.ops[row + 1..].iter().take_while(|&&op| op == Op::FurtherResult).count();
+            if result == 0 && (operands != data.operands(row).len() || results != further + 1) {
+                return malformed(row, "its operation takes other numbers of operands or results");
+            }
+        }
+        match data.outputs.iter().all(|&output| (output as usize) < data.num_values()) {
+            true => Ok(()),
+            false => malformed(data.ops.len(), "an output is not on the list"),
+        }
+    }
+}
+
+impl fmt::Display for Tape {
+    /// The Wengert list without numbers, a line a row.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = &*self.data;
+        for index in data.first_input()..data.first_param() {
+            writeln!(f, "{} = {}", data.value_name(index, Accent::None), data.variable_name(index))?;
+        }
+        for row in 0..data.ops.len() {
+            let formulas = Formulas::new();
+            let name = data.value_name(data.first_row() + row, Accent::None);
+            writeln!(f, "{name} = {}", data.row_formula(row, &formulas))?;
+        }
+        for (position, &output) in data.outputs.iter().enumerate() {
+            writeln!(f, "{} = {}", data.output_name(position), data.operand_name(output))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Tape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tape")
+            .field("inputs", &self.num_inputs())
+            .field("outputs", &self.num_outputs())
+            .field("params", &self.params)
+            .field("rows", &self.len())
+            .field("guards", &self.guards().len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+/// Everything that can be wrong with a run, a batch plan, a rule or an initialiser.
+///
+/// A message gives the values at fault and what to call instead. A run that goes non-finite is *not* an error: it ends
+/// with [`StopReason::NonFinite`](crate::StopReason::NonFinite) and keeps its best point.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{Adam, Error, Trainer, from_fn};
+///
+/// let bowl = from_fn(1, |x, grad| {
+///     grad[0] = 2.0 * x[0];
+///     x[0] * x[0]
+/// });
+/// let err = Trainer::new(&bowl, Adam::new(-1.0), vec![1.0]).run().unwrap_err();
+/// assert!(matches!(err, Error::InvalidSetting { setting: "learning rate", .. }));
+/// assert_eq!(err.to_string(), "Adam: the learning rate is -1, but it must be positive and finite; try 1e-3");
+/// ```
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // /// The tape could not be replayed; the error of ad-core says why and on which line.
+    // #[error(transparent)]
+    // Core(#[from] ad_core::Error),
+
+    /// An objective written by the user failed; made by [`Error::objective`].
+    #[error("the objective failed: {0}")]
+    Objective(#[source] Box<dyn std::error::Error + Send + Sync>),
+
+    /// A number given to a rule, to the trainer or to an initialiser is outside its range.
+    #[error("{owner}: the {setting} is {value}, but it must be {must_be}")]
+    InvalidSetting {
+        /// The type or function that was given the number, such as `"Adam"`.
+        owner: &'static str,
+        /// Which of its settings, such as `"learning rate"`.
+        setting: &'static str,
+        /// The number that was given.
+        value: f64,
+        /// The allowed range, and where there is one a value to try.
+        must_be: &'static str,
+    },
+
+    /// A point with no components was given, or an objective of no unknowns.
+    #[error(
+        "there is nothing to optimise: the starting point or the objective has no components; \
+         pass one starting value for each unknown"
+    )]
+    EmptyPoint,
+
+    /// Two lengths that must agree do not.
+    #[error("{what} has length {got}, but the objective has {expected} unknowns; pass one component for each unknown")]
+    DimensionMismatch {
+        /// The slice at fault, such as `"the starting point"`.
+        what: &'static str,
+        /// The number of unknowns of the objective.
+        expected: usize,
+        /// The length that was given.
+        got: usize,
+    },
+
+    /// The starting point has a NaN or infinite component.
+    #[error("component {index} of the starting point is {value}; start from finite numbers")]
+    NonFiniteStart {
+        /// Which component.
+        index: usize,
+        /// Its value.
+        value: f64,
+    },
+
+    /// A tape with several outputs, or none, was given where one number is minimised.
+    #[error(
+        "the tape has {outputs} outputs, but only a single number can be minimised; \
+         record a closure that returns one Var, for example the sum of the squares"
+    )]
+    NotScalar {
+        /// The number of outputs of the tape.
+        outputs: usize,
+    },
+
+    /// The tape and the samples disagree about the number of parameters.
+    #[error(
+        "each sample has {sample} values, but the tape has {tape} parameters; \
+         build the samples with Samples::from_rows from this very tape"
+    )]
+    ParameterMismatch {
+        /// Parameters of the tape.
+        tape: usize,
+        /// Values in a sample.
+        sample: usize,
+    },
+
+    /// The objective has no samples, so it has no mean.
+    #[error("the objective has no samples, so their mean is undefined; pass at least one row of data")]
+    NoSamples,
+
+    /// A mean over an empty batch was asked for.
+    #[error("the batch is empty, so its mean is undefined; pass at least one sample index")]
+    EmptyBatch,
+
+    /// A batch names a sample that does not exist.
+    #[error("the batch names sample {sample}, but the samples are 0 to {last}", last = samples.saturating_sub(1))]
+    SampleOutOfRange {
+        /// The index that was asked for.
+        sample: usize,
+        /// The number of samples.
+        samples: usize,
+    },
+
+    /// Batches of no samples were asked for.
+    #[error("batches of size 0 were asked for; use a size of at least 1, or Batches::full() for all samples at once")]
+    ZeroBatchSize,
+
+    /// `drop_last(true)` with more samples a batch than there are samples leaves no batch at all.
+    #[error(
+        "batches of {size} from {samples} samples with drop_last(true) leave no batch; \
+         use a size of at most {samples}, or drop_last(false)"
+    )]
+    NoBatch {
+        /// The batch size asked for.
+        size: usize,
+        /// The number of samples there are.
+        samples: usize,
+    },
+
+    /// More numbers were asked for than memory can hold.
+    #[error("{owner}: {rows} × {columns} numbers do not fit in memory; check the two sizes")]
+    TooLarge {
+        /// The function that was asked.
+        owner: &'static str,
+        /// The first size.
+        rows: usize,
+        /// The second size.
+        columns: usize,
+    },
+}
+
+impl Error {
+    /// Wraps the error of an objective that is not a tape, so that it travels through a run unchanged.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// let err = ad_optim::Error::objective("the solver did not converge");
+    /// assert_eq!(err.to_string(), "the objective failed: the solver did not converge");
+    /// ```
+    pub fn objective(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Objective(source.into())
+    }
+
+    pub(crate) fn setting(owner: &'static str, setting: &'static str, value: f64, must_be: &'static str) -> Self {
+        Error::InvalidSetting { owner, setting, value, must_be }
+    }
+}

@@ -1,0 +1,275 @@
+use std::fmt;
+
+/// How a run ended, and with what.
+///
+/// `value` and `grad_norm` belong to `x`, and `best_value` to `best_x`; both values are means over *all* samples, whatever
+/// the batches were, and `best_value ≤ value`. See [the best point](crate::Trainer#the-best-point) for what "best" is
+/// judged on with minibatches, and [`StopReason::NonFinite`] for the one case in which less is known.
+///
+/// `Display` prints a table, with at most ten rows of the history.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{GradientDescent, StopReason, Trainer, from_fn};
+///
+/// let f = from_fn(1, |x, grad| {
+///     grad[0] = 2.0 * x[0];
+///     x[0] * x[0] + 6.0
+/// });
+/// let out = Trainer::new(&f, GradientDescent::new(0.25), vec![8.0]).max_steps(3).run()?;
+/// assert_eq!((out.x[0], out.value, out.grad_norm), (1.0, 7.0, 2.0));
+/// assert_eq!((out.steps, out.evaluations), (3, 4));
+/// assert_eq!(out.stop, StopReason::MaxSteps);
+/// assert_eq!(
+///     out.to_string(),
+///     "\
+/// stopped        at the step limit
+/// steps          3
+/// epochs         3
+/// evaluations    4
+/// value          7
+/// gradient norm  2
+/// x              [1]
+/// best value     7
+/// best x         [1]
+///
+/// epoch  step  value  gradient norm  rate
+///     1     1     70             16  0.25
+///     2     2     22              8  0.25
+///     3     3     10              4  0.25
+/// "
+/// );
+/// # Ok::<(), ad_optim::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The last point; always finite.
+    pub x: Vec<f64>,
+    /// The mean of all samples at `x`.
+    pub value: f64,
+    /// The point with the smallest known value, see [the best point](crate::Trainer#the-best-point).
+    pub best_x: Vec<f64>,
+    /// The mean of all samples at `best_x`.
+    pub best_value: f64,
+    /// The Euclidean norm of the gradient of the mean of all samples, at `x`.
+    pub grad_norm: f64,
+    /// The number of updates made.
+    pub steps: usize,
+    /// The number of epochs completed. With full batches every step is one.
+    pub epochs: usize,
+    /// How often value and gradient were asked for: once a step, and for the measurements at the end. The search for the
+    /// sample behind a non-finite value is not counted.
+    pub evaluations: usize,
+    /// Why the run ended.
+    pub stop: StopReason,
+    /// What was recorded on the way, as [`History`] says.
+    pub history: Vec<Record>,
+}
+
+/// Why a run ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The number of steps given to `max_steps`, or the default limit, was reached.
+    MaxSteps,
+    /// The number of epochs given to `max_epochs` was reached.
+    MaxEpochs,
+    /// The gradient norm is at most the `grad_tol`, and `grad_norm` of the outcome is that norm.
+    GradientNorm,
+    /// The value is at most the `target_value`, and `value` of the outcome is that value.
+    TargetValue,
+    /// The epoch means have not improved for as many epochs as `patience` allows.
+    Patience,
+    /// The time given to `time_limit` is over.
+    TimeLimit,
+    /// An observer returned `ControlFlow::Break`, or the caller stopped iterating.
+    Observer,
+    /// A value, a gradient or a point was NaN or infinite.
+    ///
+    /// The outcome's `x` is then the last point at which value and gradient were finite. Its `value` and `grad_norm`, and
+    /// `best_value`, are means over all samples where those are finite, and else over the last batch or epoch that was. If
+    /// even the starting point is non-finite, `x` and `best_x` are that point and the values say what was found there.
+    NonFinite {
+        /// The step that could not be made, from 1. The measurement after the last step counts as one more.
+        step: usize,
+        /// The epoch it belongs to, from 1.
+        epoch: usize,
+        /// The first sample of the batch that is non-finite by itself; `None` when none is (a sum that overflows, a
+        /// rule's own arithmetic) and for objectives of one sample.
+        sample: Option<usize>,
+        /// What was non-finite.
+        quantity: NonFinite,
+        /// Where it arose, if the objective can tell.
+        detail: Option<String>,
+    },
+}
+
+/// The non-finite number that ended a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum NonFinite {
+    /// The value of the objective.
+    Value(f64),
+    /// A component of the gradient; the value was finite.
+    Gradient {
+        /// Which component.
+        index: usize,
+        /// What it was.
+        value: f64,
+    },
+    /// A component of the point after the update; value and gradient before it were finite.
+    Point {
+        /// Which component.
+        index: usize,
+        /// What it was.
+        value: f64,
+    },
+}
+
+/// What a run records on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum History {
+    /// Nothing.
+    Off,
+    /// One [`Record`] an epoch. With full batches, where every step is an epoch, that is one a step. The last epoch is
+    /// recorded even if the run ended within it. The default.
+    #[default]
+    Epochs,
+    /// One [`Record`] a step.
+    Steps,
+}
+
+/// One line of the history: a step, or the mean of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Record {
+    /// The step, or the last step of the epoch, from 1.
+    pub step: usize,
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// The number of samples that the value is a mean over.
+    pub samples: usize,
+    /// The value before the step; for an epoch the mean over its samples, each taken at the point that was current when
+    /// its turn came.
+    pub value: f64,
+    /// The norm of the gradient before the step; for an epoch the norm of the mean of its gradients.
+    pub grad_norm: f64,
+    /// The learning rate of the step, or of the last step of the epoch.
+    pub rate: f64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "stopped        {}", self.stop)?;
+        writeln!(f, "steps          {}", self.steps)?;
+        writeln!(f, "epochs         {}", self.epochs)?;
+        writeln!(f, "evaluations    {}", self.evaluations)?;
+        writeln!(f, "value          {}", number(self.value))?;
+        writeln!(f, "gradient norm  {}", number(self.grad_norm))?;
+        writeln!(f, "x              {}", point(&self.x))?;
+        writeln!(f, "best value     {}", number(self.best_value))?;
+        writeln!(f, "best x         {}", point(&self.best_x))?;
+        if self.history.is_empty() {
+            return Ok(());
+        }
+        let head = ["epoch", "step", "value", "gradient norm", "rate"].map(str::to_owned);
+        let rows: Vec<[String; 5]> = std::iter::once(head)
+            .chain(excerpt(&self.history).map(|r| {
+                let [value, grad_norm, rate] = [r.value, r.grad_norm, r.rate].map(number);
+                [r.epoch.to_string(), r.step.to_string(), value, grad_norm, rate]
+            }))
+            .collect();
+        writeln!(f)?;
+        for row in &rows {
+            for (column, cell) in row.iter().enumerate() {
+                let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+                write!(f, "{}{cell:>width$}", if column == 0 { "" } else { "  " })?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::MaxSteps => write!(f, "at the step limit"),
+            StopReason::MaxEpochs => write!(f, "at the epoch limit"),
+            StopReason::GradientNorm => write!(f, "the gradient norm is within its tolerance"),
+            StopReason::TargetValue => write!(f, "the target value is reached"),
+            StopReason::Patience => write!(f, "the epoch means no longer improve"),
+            StopReason::TimeLimit => write!(f, "at the time limit"),
+            StopReason::Observer => write!(f, "on request"),
+            StopReason::NonFinite { step, epoch, sample, quantity, detail } => {
+                write!(f, "{quantity} in step {step} (epoch {epoch})")?;
+                if let Some(sample) = sample {
+                    write!(f, ", sample {sample}")?;
+                }
+                match (detail, quantity) {
+                    (Some(detail), _) => write!(f, ": {detail}"),
+                    (None, NonFinite::Point { .. }) => write!(f, "; try a smaller learning rate"),
+                    (None, NonFinite::Gradient { .. }) if *step == 1 => {
+                        write!(f, "; does the objective overwrite every component of the gradient?")
+                    }
+                    (None, _) if *step == 1 => write!(f, "; start from another point, or look at the data"),
+                    (None, _) => write!(f, "; try a smaller learning rate, or look at the data"),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for NonFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NonFinite::Value(value) => write!(f, "the value is {value}"),
+            NonFinite::Gradient { index, value } => write!(f, "component {index} of the gradient is {value}"),
+            NonFinite::Point { index, value } => write!(f, "component {index} of the point is {value}"),
+        }
+    }
+}
+
+/// At most ten records: the first, the last, and others evenly between them.
+fn excerpt(history: &[Record]) -> impl Iterator<Item = &Record> {
+    const ROWS: usize = 10;
+    let shown = history.len().min(ROWS);
+    (0..shown).map(move |i| match shown {
+        1 => &history[0],
+        // The product cannot overflow: 9 times the length of a slice of 48-byte records fits in usize.
+        _ => &history[i * (history.len() - 1) / (shown - 1)],
+    })
+}
+
+fn point(x: &[f64]) -> String {
+    const SHOWN: usize = 8;
+    let mut parts: Vec<String> = x.iter().take(SHOWN).map(|&v| number(v)).collect();
+    if x.len() > SHOWN {
+        parts.push(format!("… {} more", x.len() - SHOWN));
+    }
+    format!("[{}]", parts.join(", "))
+}
+
+/// Six significant digits without trailing zeros, with an exponent outside 1e-5 … 1e7.
+fn number(v: f64) -> String {
+    const DIGITS: i32 = 6;
+    if !v.is_finite() || v == 0.0 {
+        return v.to_string();
+    }
+    // Formatting rounds, and may carry into a new digit: so the exponent is read off the rounded text.
+    let scientific = format!("{v:.*e}", DIGITS as usize - 1);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if (-5..7).contains(&exponent) {
+        trim(&format!("{v:.*}", (DIGITS - 1 - exponent).max(0) as usize))
+    } else {
+        format!("{}e{exponent}", trim(mantissa))
+    }
+}

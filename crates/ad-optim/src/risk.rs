@@ -1,0 +1,160 @@
+use crate::differentiable::{check_batch, check_lengths};
+use crate::{Differentiable, Error};
+use ad_core::{Samples, Tape, Workspace};
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// The empirical risk of a recorded per-sample loss: its mean over samples.
+///
+/// With a tape of the loss ℓ(θ; k), whose inputs are the unknowns θ and whose parameters are the data k of one sample,
+///
+/// ```text
+/// f(θ) = 1/N · Σᵢ ℓ(θ; kᵢ)
+/// ```
+///
+/// The sum is folded by ad-core in a tree whose shape depends on the length of the batch alone, so that the bits do not
+/// depend on the number of threads.
+///
+/// # Example
+///
+/// A line through four points by least squares.
+///
+/// ```
+/// use ad_core::{Samples, Tape};
+/// use ad_optim::{Batches, EmpiricalRisk, GradientDescent, Trainer};
+///
+/// let loss = Tape::builder()
+///     .inputs(&["slope", "intercept"], &[0.0, 0.0])
+///     .params(&["u", "y"], &[0.0, 1.0])
+///     .record(|theta, k| (theta[0] * k[0] + theta[1] - k[1]).powi(2))?;
+/// let points = Samples::from_rows(&loss, &[0.0, 1.0, 1.0, 3.0, 2.0, 5.0, 3.0, 7.0])?;
+/// let risk = EmpiricalRisk::new(loss, points)?;
+///
+/// let out = Trainer::new(&risk, GradientDescent::new(0.1), vec![0.0, 0.0])
+///     .batches(Batches::shuffled(2).seed(7))
+///     .max_epochs(500)
+///     .run()?;
+/// assert!((out.x[0] - 2.0).abs() < 1e-6 && (out.x[1] - 1.0).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct EmpiricalRisk {
+    tape: Tape,
+    samples: Samples,
+    /// Scratch memory, one a thread that evaluates at the same time: a warm evaluation allocates nothing.
+    scratch: Mutex<Vec<Workspace>>,
+}
+
+impl EmpiricalRisk {
+    /// The mean of the loss recorded in `tape` over `samples`; the parameters the tape was recorded with play no part.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotScalar`] unless the tape has one output, [`Error::ParameterMismatch`] unless each sample has as many
+    /// values as the tape has parameters, [`Error::NoSamples`], and [`Error::EmptyPoint`] for a tape without inputs.
+    pub fn new(tape: Tape, samples: Samples) -> Result<Self, Error> {
+        check_scalar(&tape)?;
+        if tape.num_inputs() == 0 {
+            return Err(Error::EmptyPoint);
+        }
+        if samples.width() != tape.num_params() {
+            return Err(Error::ParameterMismatch { tape: tape.num_params(), sample: samples.width() });
+        }
+        if samples.len() == 0 {
+            return Err(Error::NoSamples);
+        }
+        Ok(EmpiricalRisk { tape, samples, scratch: Mutex::new(Vec::new()) })
+    }
+
+    /// The tape of the per-sample loss.
+    pub fn tape(&self) -> &Tape {
+        &self.tape
+    }
+
+    /// The samples.
+    pub fn samples(&self) -> &Samples {
+        &self.samples
+    }
+}
+
+impl fmt::Debug for EmpiricalRisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmpiricalRisk")
+            .field("dim", &self.dim())
+            .field("num_samples", &self.num_samples())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Differentiable for EmpiricalRisk {
+    fn dim(&self) -> usize {
+        self.tape.num_inputs()
+    }
+
+    fn num_samples(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn value_and_gradient(&self, x: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
+        check_lengths(self.dim(), x, grad)?;
+        check_batch(self.num_samples(), batch)?;
+        // A thread that panicked took its workspace with it, so the pool behind a poisoned lock is sound.
+        let pooled = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut workspace = pooled.unwrap_or_else(Workspace::new);
+        let sum = self.tape.sum_gradient_into(&mut workspace, x, &self.samples, batch, grad);
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+        Ok(mean(sum?, grad, batch.len()))
+    }
+
+    fn value_and_gradient_threads(
+        &self,
+        x: &[f64],
+        batch: &[usize],
+        grad: &mut [f64],
+        threads: usize,
+    ) -> Result<f64, Error> {
+        if threads <= 1 {
+            return self.value_and_gradient(x, batch, grad);
+        }
+        check_lengths(self.dim(), x, grad)?;
+        check_batch(self.num_samples(), batch)?;
+        let (sum, gradient) = self.tape.sum_gradient_threads(x, &self.samples, batch, threads)?;
+        grad.copy_from_slice(&gradient);
+        Ok(mean(sum, grad, batch.len()))
+    }
+}
+
+/// A tape with one output is a function of its inputs, at the parameters it holds; it has one sample.
+impl Differentiable for Tape {
+    fn dim(&self) -> usize {
+        self.num_inputs()
+    }
+
+    fn value_and_gradient(&self, x: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
+        thread_local! {
+            /// A tape has no room for scratch memory, and one workspace serves any tape.
+            static SCRATCH: RefCell<Option<Workspace>> = const { RefCell::new(None) };
+        }
+        check_scalar(self)?;
+        check_lengths(self.num_inputs(), x, grad)?;
+        check_batch(1, batch)?;
+        // Taken out while in use, so that an evaluation inside an evaluation finds none and makes its own.
+        let mut workspace = SCRATCH.take().unwrap_or_default();
+        let value = self.gradient_into(&mut workspace, x, grad);
+        SCRATCH.set(Some(workspace));
+        Ok(value?)
+    }
+}
+
+fn check_scalar(tape: &Tape) -> Result<(), Error> {
+    match tape.num_outputs() {
+        1 => Ok(()),
+        outputs => Err(Error::NotScalar { outputs }),
+    }
+}
+
+fn mean(sum: f64, gradient: &mut [f64], count: usize) -> f64 {
+    let count = count as f64;
+    gradient.iter_mut().for_each(|g| *g /= count);
+    sum / count
+}

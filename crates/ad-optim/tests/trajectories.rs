@@ -1,0 +1,250 @@
+//! The update rules against 40-digit references, which `reference/trajectories.py` computes from the
+//! papers with mpmath.
+#![allow(clippy::unwrap_used)]
+
+use ad_optim::{
+    Adam, Batches, Differentiable, Error, GradientDescent, Iterate, Rule, Trainer, Update, from_fn,
+};
+use std::collections::BTreeMap;
+
+/// Settings of one trajectory, as the columns of the csv give them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Case {
+    problem: String,
+    rule: String,
+    settings: [String; 5],
+}
+
+impl Case {
+    fn setting(&self, index: usize) -> f64 {
+        self.settings[index].parse().unwrap()
+    }
+
+    fn gradient_descent(&self) -> GradientDescent {
+        let plain = GradientDescent::new(self.setting(0));
+        match self.rule.as_str() {
+            "gd" => plain,
+            "momentum" => plain.momentum(self.setting(1)),
+            "nesterov" => plain.momentum(self.setting(1)).nesterov(),
+            other => panic!("no rule {other}"),
+        }
+    }
+
+    fn adam(&self) -> Adam {
+        Adam::new(self.setting(0))
+            .betas(self.setting(2), self.setting(3))
+            .eps(self.setting(4))
+    }
+}
+
+/// The reference points of a case, by step.
+type Trajectory = BTreeMap<usize, Vec<f64>>;
+
+fn references() -> BTreeMap<Case, Trajectory> {
+    let mut cases = BTreeMap::<Case, Trajectory>::new();
+    let text = include_str!("reference/trajectories.csv");
+    for row in csv::Reader::from_reader(text.as_bytes()).records() {
+        let row = row.unwrap();
+        let [problem, rule, settings @ .., step, component, x] = &row.iter().collect::<Vec<_>>()[..]
+        else {
+            panic!("a row of too few columns: {row:?}");
+        };
+        let case = Case {
+            problem: (*problem).to_owned(),
+            rule: (*rule).to_owned(),
+            settings: std::array::from_fn(|i| settings[i].to_owned()),
+        };
+        let point = cases.entry(case).or_default().entry(step.parse().unwrap()).or_default();
+        assert_eq!(point.len(), component.parse::<usize>().unwrap());
+        point.push(x.parse().unwrap());
+    }
+    cases
+}
+
+/// The logistic regression of the reference: labels ±1, the last unknown is the intercept.
+struct Logistic;
+
+const BATCH: usize = 5;
+const LABELS: [f64; 12] = [1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0, 1.0];
+const FEATURES: [[f64; 3]; 12] = [
+    [0.5, 1.25, -0.75],
+    [1.5, -0.25, 0.375],
+    [-1.0, 0.625, 1.125],
+    [0.25, -1.5, 0.5],
+    [2.0, 0.75, -0.125],
+    [-0.5, -0.875, 1.75],
+    [1.125, 1.0, 0.25],
+    [-1.75, 0.125, -0.625],
+    [0.875, -0.5, -1.25],
+    [-0.25, 1.625, 0.75],
+    [0.375, 0.25, -1.5],
+    [-1.375, -1.125, 0.125],
+];
+
+impl Differentiable for Logistic {
+    fn dim(&self) -> usize {
+        4
+    }
+
+    fn num_samples(&self) -> usize {
+        LABELS.len()
+    }
+
+    fn value_and_gradient(
+        &self,
+        theta: &[f64],
+        batch: &[usize],
+        grad: &mut [f64],
+    ) -> Result<f64, Error> {
+        let n = batch.len() as f64;
+        let mut value = 0.0;
+        grad.fill(0.0);
+        for &i in batch {
+            let [a, b, c] = FEATURES[i];
+            let row = [a, b, c, 1.0];
+            let margin = LABELS[i] * row.iter().zip(theta).map(|(r, t)| r * t).sum::<f64>();
+            value += (-margin).exp().ln_1p() / n;
+            let weight = -LABELS[i] / (1.0 + margin.exp());
+            for (g, r) in grad.iter_mut().zip(row) {
+                *g += weight * r / n;
+            }
+        }
+        Ok(value)
+    }
+}
+
+fn quadratic(x: &[f64], grad: &mut [f64]) -> f64 {
+    grad[0] = 2.0 * x[0];
+    grad[1] = 2.0 * x[1];
+    x[0] * x[0] + x[1] * x[1] + 6.0
+}
+
+fn rosenbrock(x: &[f64], grad: &mut [f64]) -> f64 {
+    let (a, b) = (1.0 - x[0], x[1] - x[0] * x[0]);
+    grad[0] = -2.0 * a - 400.0 * x[0] * b;
+    grad[1] = 200.0 * b;
+    a * a + 100.0 * b * b
+}
+
+/// Runs `rule` on the problem of `case` and compares every reference point.
+fn check(case: &Case, reference: &Trajectory, rule: impl Rule) -> Result<(), String> {
+    let (objective, start): (Box<dyn Differentiable>, Vec<f64>) = match case.problem.as_str() {
+        "quadratic" => (Box::new(from_fn(2, quadratic)), vec![1.0, 1.0]),
+        "rosenbrock" => (Box::new(from_fn(2, rosenbrock)), vec![-1.2, 1.0]),
+        "logistic" => (Box::new(Logistic), vec![0.25, -0.5, 0.75, 0.0]),
+        other => panic!("no problem {other}"),
+    };
+    let batches = match case.problem.as_str() {
+        "logistic" => Batches::sequential(BATCH),
+        _ => Batches::full(),
+    };
+    let mut trainer =
+        Trainer::new(objective, rule, start).batches(batches).max_steps(100);
+    let mut compared = 0;
+    while let Some(step) = trainer.next() {
+        let step = step.unwrap();
+        let Some(point) = reference.get(&step.step) else { continue };
+        compared += 1;
+        for (component, (&x, &expected)) in trainer.x().iter().zip(point).enumerate() {
+            let error = (x - expected).abs() / expected.abs().max(1.0);
+            // A NaN must not pass.
+            if error.is_nan() || error > 1e-12 {
+                let step = step.step;
+                return Err(format!("{case:?}, step {step}, x[{component}]: {x} for {expected}"));
+            }
+        }
+    }
+    assert_eq!(compared, reference.len(), "{case:?}: the run ended before the reference did");
+    Ok(())
+}
+
+#[test]
+fn every_rule_follows_its_reference() {
+    let cases = references();
+    assert_eq!(cases.len(), 16);
+    for (case, reference) in &cases {
+        assert_eq!(Vec::from_iter(reference.keys()), [&1, &2, &3, &4, &5, &100]);
+        let result = match case.rule.as_str() {
+            "adam" => check(case, reference, case.adam()),
+            _ => check(case, reference, case.gradient_descent()),
+        };
+        assert_eq!(result, Ok(()));
+    }
+}
+
+/// Adam with ε in places where it does not belong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Misplaced {
+    InsideTheRoot,
+    BeforeTheCorrection,
+    /// Not misplaced: shows that this transcription is wrong in nothing else.
+    No,
+}
+
+struct WrongAdam {
+    case: Case,
+    misplaced: Misplaced,
+}
+
+impl Rule for WrongAdam {
+    type State = (Vec<f64>, Vec<f64>);
+
+    fn init(&self, dim: usize) -> Result<Self::State, Error> {
+        Ok((vec![0.0; dim], vec![0.0; dim]))
+    }
+
+    fn step(&self, (m, v): &mut Self::State, at: &Iterate<'_>, update: &mut Update<'_>) {
+        let [rate, _, beta1, beta2, eps] =
+            std::array::from_fn(|i| self.case.settings[i].parse().unwrap_or(0.0));
+        let correction1 = 1.0 - f64::powi(beta1, at.step as i32);
+        let correction2 = 1.0 - f64::powi(beta2, at.step as i32);
+        for ((d, m), v) in update.delta.iter_mut().zip(m).zip(v) {
+            *m = beta1 * *m + (1.0 - beta1) * *d;
+            *v = beta2 * *v + (1.0 - beta2) * *d * *d;
+            let denominator = match self.misplaced {
+                Misplaced::InsideTheRoot => (*v / correction2 + eps).sqrt(),
+                Misplaced::BeforeTheCorrection => (v.sqrt() + eps) / correction2.sqrt(),
+                Misplaced::No => (*v / correction2).sqrt() + eps,
+            };
+            *d = rate * (*m / correction1) / denominator;
+        }
+    }
+}
+
+#[test]
+fn the_checker_rejects_adam_with_a_misplaced_eps() {
+    use Misplaced::{BeforeTheCorrection, InsideTheRoot, No};
+    let cases = references();
+    let adam = cases.iter().filter(|(case, _)| case.rule == "adam" && case.settings[4] == "0.01");
+    let mut tried = 0;
+    for (case, reference) in adam {
+        for misplaced in [InsideTheRoot, BeforeTheCorrection, No] {
+            let rule = WrongAdam { case: case.clone(), misplaced };
+            let accepted = check(case, reference, rule).is_ok();
+            assert_eq!(accepted, misplaced == No, "{misplaced:?} on {case:?}");
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 12);
+}
+
+#[test]
+fn the_checker_tells_momentum_from_nesterov() {
+    let cases = references();
+    let mut tried = 0;
+    for (case, reference) in cases.iter().filter(|(case, _)| case.rule == "momentum") {
+        let rule = case.gradient_descent();
+        assert!(check(case, reference, rule.clone()).is_ok());
+        assert!(check(case, reference, rule.nesterov()).is_err());
+        tried += 1;
+    }
+    assert_eq!(tried, 3);
+}
+
+#[test]
+fn the_checker_rejects_an_error_in_the_twelfth_digit() {
+    let cases = references();
+    let (case, reference) = cases.iter().find(|(case, _)| case.rule == "gd").unwrap();
+    let off = GradientDescent::new(case.setting(0) * (1.0 + 1e-11));
+    assert!(check(case, reference, off).is_err());
+}
