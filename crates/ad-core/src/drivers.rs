@@ -58,7 +58,14 @@ impl Tape {
             if let Err((now, lhs, rhs)) = T::confirm(guard.question(), guard.answer(), lhs, rhs) {
                 let rhs = if guard.question().operands() == 1 { f64::NAN } else { rhs };
                 let location = guard.location().clone();
-                return Err(Error::BranchChanged { guard: Box::new(guard.clone()), location, now, lhs, rhs, sample: None });
+                return Err(Error::BranchChanged {
+                    guard: Box::new(guard.clone()),
+                    location,
+                    now,
+                    lhs,
+                    rhs,
+                    sample: None,
+                });
             }
         }
         Ok(())
@@ -79,7 +86,9 @@ impl Tape {
     fn tangents_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, seeds: &[f64], k: usize, dy: &mut [f64]) {
         let data = &*self.data;
         replay::tangent_sweep::<f64, false>(data, values, seeds, k, &mut sweep.tangents);
-        let nan = |tangents: &[f64]| data.outputs.iter().any(|&o| tangents[o as usize * k..(o as usize + 1) * k].iter().any(|t| t.is_nan()));
+        let nan = |tangents: &[f64]| {
+            data.outputs.iter().any(|&o| tangents[o as usize * k..(o as usize + 1) * k].iter().any(|t| t.is_nan()))
+        };
         if nan(&sweep.tangents) || self.outputs(values).any(f64::is_nan) {
             replay::tangent_sweep::<f64, true>(data, values, seeds, k, &mut sweep.tangents);
         }
@@ -194,7 +203,14 @@ impl Tape {
     /// # Errors
     ///
     /// Those of [`Tape::jvp`], and [`Error::Length`] for y and dy.
-    pub fn jvp_into(&self, ws: &mut Workspace, x: &[f64], p: &[f64], y: &mut [f64], dy: &mut [f64]) -> Result<(), Error> {
+    pub fn jvp_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        p: &[f64],
+        y: &mut [f64],
+        dy: &mut [f64],
+    ) -> Result<(), Error> {
         self.expect_len("p (one number an input)", p.len(), self.num_inputs())?;
         self.expect_len("dy (one number an output)", dy.len(), self.num_outputs())?;
         check_seed("p", p)?;
@@ -230,7 +246,14 @@ impl Tape {
     /// # Errors
     ///
     /// Those of [`Tape::jvp_many`], and [`Error::Length`] for y.
-    pub fn jvp_many_into(&self, ws: &mut Workspace, x: &[f64], seeds: &Matrix, y: &mut [f64], jp: &mut Matrix) -> Result<(), Error> {
+    pub fn jvp_many_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        seeds: &Matrix,
+        y: &mut [f64],
+        jp: &mut Matrix,
+    ) -> Result<(), Error> {
         self.expect_len("seeds (one row an input)", seeds.rows(), self.num_inputs())?;
         if seeds.cols() == 0 {
             return Err(Error::Empty { what: "seeds", hint: "give at least one column" });
@@ -269,7 +292,14 @@ impl Tape {
     /// # Errors
     ///
     /// Those of [`Tape::vjp`], and [`Error::Length`] for y and xbar.
-    pub fn vjp_into(&self, ws: &mut Workspace, x: &[f64], w: &[f64], y: &mut [f64], xbar: &mut [f64]) -> Result<(), Error> {
+    pub fn vjp_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        w: &[f64],
+        y: &mut [f64],
+        xbar: &mut [f64],
+    ) -> Result<(), Error> {
         self.expect_len("w (one number an output)", w.len(), self.num_outputs())?;
         self.expect_len("xbar (one number an input)", xbar.len(), self.num_inputs())?;
         check_seed("w", w)?;

@@ -133,7 +133,9 @@ pub enum Error {
     },
 
     /// The samples were made for a tape with another number of parameters.
-    #[error("the samples have {got} numbers each, the tape has {expected} parameters: make them with Samples::from_rows(&tape, ..)")]
+    #[error(
+        "the samples have {got} numbers each, the tape has {expected} parameters: make them with Samples::from_rows(&tape, ..)"
+    )]
     SampleWidth {
         /// The tape's number of parameters.
         expected: usize,

@@ -46,7 +46,7 @@ pub enum Name {
     /// A letter alone, such as y.
     Letter(&'static str, Accent),
     /// A name the user gave.
-    Given(String),
+    Given(String, Accent),
     /// A constant.
     Number(f64),
 }
@@ -61,11 +61,23 @@ impl Name {
                 Script::Latex => format!("{}_{{{index}}}", accented(letter, *accent, script)),
             },
             Name::Letter(letter, accent) => accented(letter, *accent, script),
-            Name::Given(name) => match script {
-                Script::Latex => format!(r"\mathrm{{{}}}", escape_latex(name)),
-                _ => name.clone(),
+            Name::Given(name, accent) => match script {
+                Script::Latex => accented(&format!(r"\mathrm{{{}}}", escape_latex(name)), *accent, script),
+                _ => accented(name, *accent, script),
             },
             Name::Number(x) => number(*x, digits, script),
+        }
+    }
+}
+
+impl Name {
+    /// The same name with an accent; a number has none.
+    pub(crate) fn with_accent(self, accent: Accent) -> Name {
+        match self {
+            Name::Indexed(letter, _, index) => Name::Indexed(letter, accent, index),
+            Name::Letter(letter, _) => Name::Letter(letter, accent),
+            Name::Given(name, _) => Name::Given(name, accent),
+            Name::Number(x) => Name::Number(x),
         }
     }
 }
@@ -130,8 +142,10 @@ pub(crate) fn number(x: f64, digits: usize, script: Script) -> String {
         let size = if script == Script::Latex { r"\infty" } else { "inf" };
         return format!("{}{size}", if x < 0.0 { "-" } else { "" });
     }
+    // Both zeros print alike: which one arises is of no interest to a reader,
+    // and is the one thing that engines may disagree on.
     if x == 0.0 {
-        return if x.is_sign_negative() { "-0" } else { "0" }.to_owned();
+        return "0".to_owned();
     }
     let scientific = format!("{x:.*e}", digits - 1);
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -200,7 +214,7 @@ impl Formulas {
 
     /// The variable of that name.
     pub fn symbol(&self, name: &str) -> Formula<'_> {
-        self.name(Name::Given(name.to_owned()))
+        self.name(Name::Given(name.to_owned(), Accent::None))
     }
 
     /// The variable, or the number, of that name.
@@ -230,6 +244,16 @@ impl From<f64> for Formula<'_> {
 }
 
 impl<'a> Formula<'a> {
+    /// Whether both are the same node of the same arena.
+    pub(crate) fn is_same_node(self, other: Formula<'_>) -> bool {
+        match (self.term, other.term) {
+            (Term::Node(a), Term::Node(b)) => {
+                a == b && self.arena.map(std::ptr::from_ref) == other.arena.map(std::ptr::from_ref)
+            }
+            _ => false,
+        }
+    }
+
     fn number(self) -> Option<f64> {
         match self.term {
             Term::Number(c) => Some(c),
@@ -249,6 +273,34 @@ impl<'a> Formula<'a> {
             },
             _ => None,
         }
+    }
+
+    /// ∂result/∂operand of `op` at the operands `x`, as the table states it.
+    /// The operation's own result prints as its elementary expression.
+    pub(crate) fn partial(
+        arena: &'a Formulas,
+        op: Op,
+        result: usize,
+        operand: usize,
+        x: &[Formula<'a>],
+    ) -> Formula<'a> {
+        struct Partial<'a, 'x>(&'a Formulas, usize, usize, &'x [Formula<'a>]);
+        impl<'a> ops::Visitor for Partial<'a, '_> {
+            type Output = Formula<'a>;
+            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Formula<'a> {
+                let Partial(arena, result, operand, x) = self;
+                let v = std::array::from_fn(|j| arena.verbatim(O::OP, j, x));
+                O::partial(result, operand, std::array::from_fn(|i| x[i]), v)
+            }
+            fn fold<O: Fold>(self) -> Formula<'a> {
+                let Partial(arena, _, operand, x) = self;
+                O::partial(operand, x, arena.verbatim(O::OP, 0, x))
+            }
+            fn further_result(self) -> Formula<'a> {
+                Formula::from(0.0)
+            }
+        }
+        op.visit(Partial(arena, result, operand, x))
     }
 
     /// What a reader would write for this operation.
@@ -327,6 +379,66 @@ impl fmt::Debug for Formula<'_> {
     }
 }
 
+impl Op {
+    /// The printed form of each result, in the names of the operands; two
+    /// terms of a fold.
+    ///
+    /// ```
+    /// use ad_core::Op;
+    /// assert_eq!(Op::Atan2.formulas(), ["atan2(y, x)"]);
+    /// ```
+    pub fn formulas(self) -> Vec<String> {
+        let arena = Formulas::new();
+        let x = self.operand_symbols(&arena);
+        (0..self.info().forms.len()).map(|result| arena.verbatim(self, result, &x).to_string()).collect()
+    }
+
+    /// The printed form of ∂result/∂operand, a list of operands for each
+    /// result, as the table states it; the first term of a fold.
+    ///
+    /// ```
+    /// use ad_core::Op;
+    /// assert_eq!(Op::Mul.partial_formulas(), [["y", "x"]]);
+    /// assert_eq!(Op::Tanh.partial_formulas(), [["sech²(x)"]]);
+    /// ```
+    pub fn partial_formulas(self) -> Vec<Vec<String>> {
+        let arena = Formulas::new();
+        let x = self.operand_symbols(&arena);
+        let partial = |result, operand| Formula::partial(&arena, self, result, operand, &x).to_string();
+        let operands = self.info().operands.len();
+        (0..self.info().forms.len()).map(|j| (0..operands).map(|i| partial(j, i)).collect()).collect()
+    }
+
+    fn operand_symbols(self, arena: &Formulas) -> Vec<Formula<'_>> {
+        let names = self.info().operands;
+        match self.fold_stride() {
+            None => names.iter().map(|name| arena.symbol(name)).collect(),
+            Some(_) => (1..=2)
+                .flat_map(|i| names.iter().map(move |&name| Name::Indexed(name, Accent::None, i)))
+                .map(|name| arena.name(name))
+                .collect(),
+        }
+    }
+
+    /// How many operands a term of a fold takes; none if this is no fold.
+    fn fold_stride(self) -> Option<usize> {
+        struct Stride;
+        impl ops::Visitor for Stride {
+            type Output = Option<usize>;
+            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Option<usize> {
+                None
+            }
+            fn fold<O: Fold>(self) -> Option<usize> {
+                Some(O::STRIDE)
+            }
+            fn further_result(self) -> Option<usize> {
+                None
+            }
+        }
+        self.visit(Stride)
+    }
+}
+
 /// How tightly an expression holds together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Binding {
@@ -334,6 +446,15 @@ enum Binding {
     Product,
     Power,
     Atom,
+}
+
+/// What stands for so many things left out.
+pub(crate) fn more(count: usize, script: Script) -> String {
+    match script {
+        Script::Unicode => format!("… {count} more"),
+        Script::Ascii => format!("... {count} more"),
+        Script::Latex => format!(r"\dots\ \text{{{count} more}}"),
+    }
 }
 
 /// Operands of a fold that are printed; the others are counted.
@@ -365,15 +486,19 @@ impl Printer<'_> {
         }
     }
 
+    fn form(&self, term: Term) -> Option<Form> {
+        match self.get(term) {
+            Some(Node::Apply { op, result, .. }) => op.info().forms.get(result).copied(),
+            _ => None,
+        }
+    }
+
     fn binding(&self, term: Term) -> Binding {
-        match (term, self.get(term)) {
+        match (term, self.form(term)) {
             (Term::Number(c), _) if c.is_sign_negative() => Binding::Sum,
-            (_, Some(Node::Apply { op, result, .. })) => match op.info().forms[result] {
-                Form::Sum | Form::Difference | Form::Negation => Binding::Sum,
-                Form::Product | Form::Quotient | Form::Open(..) => Binding::Product,
-                Form::Power => Binding::Power,
-                _ => Binding::Atom,
-            },
+            (_, Some(Form::Sum | Form::Difference | Form::Negation)) => Binding::Sum,
+            (_, Some(Form::Product | Form::Quotient | Form::Open(..))) => Binding::Product,
+            (_, Some(Form::Power)) => Binding::Power,
             _ => Binding::Atom,
         }
     }
@@ -391,7 +516,9 @@ impl Printer<'_> {
         match (term, self.get(term)) {
             (Term::Number(c), _) => out.write_str(&number(c, self.digits, self.script))?,
             (_, Some(Node::Symbol(name))) => out.write_str(&name.render(self.script, self.digits))?,
-            (_, Some(Node::Apply { op, result, operands })) => self.print_form(op, result, &operands, depth + 1, out)?,
+            (_, Some(Node::Apply { op, result, operands })) => {
+                self.print_form(op, result, &operands, depth + 1, out)?
+            }
             (_, None) => out.write_str("?")?,
         }
         if parentheses {
@@ -409,7 +536,14 @@ impl Printer<'_> {
         match op.info().forms[result] {
             Form::Sum => infix(self, " + ", Binding::Sum, Binding::Product, out),
             Form::Difference => infix(self, self.symbols(" − ", " - ", " - "), Binding::Sum, Binding::Product, out),
-            Form::Product => infix(self, self.symbols("·", "*", r" \cdot "), Binding::Product, Binding::Product, out),
+            Form::Product => {
+                // A quotient on the right would read as if the product were divided.
+                let right = match self.form(x[1]) {
+                    Some(Form::Quotient | Form::Open(..)) if self.script != Script::Latex => Binding::Power,
+                    _ => Binding::Product,
+                };
+                infix(self, self.symbols("·", "*", r" \cdot "), Binding::Product, right, out)
+            }
             Form::Quotient if self.script == Script::Latex => self.print_template(r"\frac{@0}{@1}", x, depth, out),
             Form::Quotient => infix(self, "/", Binding::Product, Binding::Power, out),
             Form::Power if self.script == Script::Latex => self.print_template("#0^{@1}", x, depth, out),
@@ -418,7 +552,9 @@ impl Printer<'_> {
                 out.write_str(self.symbols("−", "-", "-"))?;
                 self.print(x[0], Binding::Product, depth, out)
             }
-            Form::Call(text, latex) => self.print_call(op, if self.script == Script::Latex { latex } else { text }, x, depth, out),
+            Form::Call(text, latex) => {
+                self.print_call(op, if self.script == Script::Latex { latex } else { text }, x, depth, out)
+            }
             Form::Closed(text, latex) | Form::Open(text, latex) => {
                 self.print_template(if self.script == Script::Latex { latex } else { text }, x, depth, out)
             }
@@ -427,23 +563,10 @@ impl Printer<'_> {
     }
 
     fn print_call(&mut self, op: Op, name: &str, x: &[Term], depth: usize, out: &mut String) -> fmt::Result {
-        struct Stride;
-        impl ops::Visitor for Stride {
-            type Output = Option<usize>;
-            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Option<usize> {
-                None
-            }
-            fn fold<O: Fold>(self) -> Option<usize> {
-                Some(O::STRIDE)
-            }
-            fn further_result(self) -> Option<usize> {
-                None
-            }
-        }
         let (open, close) = (self.symbols("(", "(", r"\left("), self.symbols(")", ")", r"\right)"));
         write!(out, "{name}{open}")?;
         // A dot product shows its two vectors, each in parentheses.
-        let stride = op.visit(Stride).unwrap_or(1);
+        let stride = op.fold_stride().unwrap_or(1);
         for vector in 0..stride {
             let members = x.iter().skip(vector).step_by(stride);
             if stride > 1 {
@@ -457,7 +580,7 @@ impl Printer<'_> {
                 self.print(member, Binding::Sum, depth, out)?;
             }
             if count > SHOWN_OPERANDS {
-                write!(out, ", {} {} more", self.symbols("…", "...", r"\dots"), count - SHOWN_OPERANDS)?;
+                write!(out, ", {}", more(count - SHOWN_OPERANDS, self.script))?;
             }
             if stride > 1 {
                 out.write_str(close)?;

@@ -4,6 +4,7 @@ mod drivers;
 mod dual;
 mod error;
 mod formula;
+mod graph;
 mod lanes;
 mod math;
 mod matrix;
@@ -12,11 +13,13 @@ mod record;
 mod replay;
 mod rule;
 mod tape;
+mod trace;
 
 pub use drivers::Linearization;
 pub use dual::Dual;
 pub use error::Error;
 pub use formula::{Accent, Formula, Formulas, Name, Script};
+pub use graph::Graph;
 pub use lanes::Lanes;
 pub use matrix::Matrix;
 pub use ops::{Op, OpInfo, Relation};
@@ -24,3 +27,4 @@ pub use record::{Answer, Builder, Escape, Guard, Outputs, Question, SourceLocati
 pub use replay::{Samples, Workspace};
 pub use rule::{Real, Rule};
 pub use tape::Tape;
+pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};

@@ -77,14 +77,7 @@ pub enum Relation {
 
 impl Relation {
     /// All six relations.
-    pub const ALL: [Relation; 6] = [
-        Relation::Lt,
-        Relation::Le,
-        Relation::Gt,
-        Relation::Ge,
-        Relation::Eq,
-        Relation::Ne,
-    ];
+    pub const ALL: [Relation; 6] = [Relation::Lt, Relation::Le, Relation::Gt, Relation::Ge, Relation::Eq, Relation::Ne];
 
     /// Whether `a ⋄ b` holds. With a NaN on either side only `!=` does.
     ///
@@ -192,34 +185,60 @@ const INF: f64 = f64::INFINITY;
 const NAN: f64 = f64::NAN;
 
 /// Both signs, both zeros, both infinities, NaN, halves and large numbers.
-const ANY: &[f64] = &[
-    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.3, -0.7, 3.75, -4.25, 30.0, -30.0, 1e-9, INF, -INF, NAN,
-];
+const ANY: &[f64] =
+    &[0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.3, -0.7, 3.75, -4.25, 30.0, -30.0, 1e-9, INF, -INF, NAN];
 /// Fewer points, for operations whose operands multiply the number of cases.
 const FEW: &[f64] = &[0.0, -0.0, 1.0, -1.5, 2.5, -0.25, INF, NAN];
 /// Fewer still, for four operands.
 const PAIR: &[f64] = &[0.0, 1.0, -1.5, INF, NAN];
 /// Around the multiples of π/2, and large arguments.
 const ANGLES: &[f64] = &[
-    0.0, -0.0, 0.5, -0.5, 1.0, -2.0, 1.5707963267948966, -1.5707963267948966, 3.141592653589793,
-    -3.141592653589793, 6.283185307179586, 100.0, 1e5, INF, -INF, NAN,
+    0.0,
+    -0.0,
+    0.5,
+    -0.5,
+    1.0,
+    -2.0,
+    1.5707963267948966,
+    -1.5707963267948966,
+    3.141592653589793,
+    -3.141592653589793,
+    6.283185307179586,
+    100.0,
+    1e5,
+    INF,
+    -INF,
+    NAN,
 ];
 /// Around the ends of (−1, 1).
-const UNIT: &[f64] = &[
-    0.0, -0.0, 0.5, -0.5, 0.3, -0.7, 0.999, -0.999, 1.0, -1.0, 1.5, -1.5, 1e-9, INF, -INF, NAN,
-];
+const UNIT: &[f64] = &[0.0, -0.0, 0.5, -0.5, 0.3, -0.7, 0.999, -0.999, 1.0, -1.0, 1.5, -1.5, 1e-9, INF, -INF, NAN];
 /// Positive numbers, and the edge at 0.
 const POSITIVE: &[f64] = &[
-    0.0, -0.0, 1e-300, 1e-9, 0.25, 0.36787944117144233, 0.5, 1.0, 1.5, 2.0, 10.0, 1e9, 1e300, -1.0, -2.5, INF, -INF, NAN,
+    0.0,
+    -0.0,
+    1e-300,
+    1e-9,
+    0.25,
+    0.36787944117144233,
+    0.5,
+    1.0,
+    1.5,
+    2.0,
+    10.0,
+    1e9,
+    1e300,
+    -1.0,
+    -2.5,
+    INF,
+    -INF,
+    NAN,
 ];
 /// Whole numbers and halves, where the rounding functions jump.
-const STEPS: &[f64] = &[
-    0.0, -0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, -0.25, -0.5, -0.75, -1.0, -1.5, -2.5, 1e15, INF, -INF, NAN,
-];
+const STEPS: &[f64] =
+    &[0.0, -0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, -0.25, -0.5, -0.75, -1.0, -1.5, -2.5, 1e15, INF, -INF, NAN];
 /// Where exponentials overflow and underflow.
-const EXPONENTS: &[f64] = &[
-    0.0, -0.0, 1.0, -1.0, 0.3, -0.7, 10.0, -10.0, 40.0, -40.0, 700.0, -700.0, 1000.0, -1000.0, 1e-9, INF, -INF, NAN,
-];
+const EXPONENTS: &[f64] =
+    &[0.0, -0.0, 1.0, -1.0, 0.3, -0.7, 10.0, -10.0, 40.0, -40.0, 700.0, -700.0, 1000.0, -1000.0, 1e-9, INF, -INF, NAN];
 /// Exponents that `powi` takes.
 const WHOLE: &[f64] = &[0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 5.0, -7.0];
 /// Exponents that `powf` takes.
@@ -294,12 +313,12 @@ methods {
 [Sqrt] sqrt(x) -> (v) {
     doc "the square root √x",
     // √−0 is −0; adding +0 keeps the slope at −0 from being −inf.
-    forms [Form::Call("sqrt", r"\sqrt")], value [math::sqrt(x)], partials [[T::lit(0.5) / (v + 0.0)]],
+    forms [Form::Closed("sqrt(@0)", r"\sqrt{@0}")], value [math::sqrt(x)], partials [[T::lit(0.5) / (v + 0.0)]],
     domain "x ≥ 0", kink "inf at 0", probes [POSITIVE],
 }
 [Cbrt] cbrt(x) -> (v) {
     doc "the cube root ∛x",
-    forms [Form::Call("cbrt", r"\operatorname{cbrt}")], value [math::cbrt(x)], partials [[(v * v * 3.0).recip()]],
+    forms [Form::Call("cbrt", r"\operatorname{cbrt}")], value [math::cbrt(x)], partials [[(T::lit(3.0) * v * v).recip()]],
     domain "all x", kink "inf at 0", probes [ANY],
 }
 [Hypot] hypot(x, y) -> (v) {
@@ -314,7 +333,7 @@ methods {
 }
 [Exp2] exp2(x) -> (v) {
     doc "the power 2ˣ",
-    forms [Form::Call("exp2", r"\operatorname{exp2}")], value [math::exp2(x)], partials [[v * std::f64::consts::LN_2]],
+    forms [Form::Call("exp2", r"\operatorname{exp2}")], value [math::exp2(x)], partials [[T::lit(std::f64::consts::LN_2) * v]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [ExpM1] exp_m1(x) -> (v) {
@@ -330,12 +349,12 @@ methods {
 }
 [Log2] log2(x) -> (v) {
     doc "the logarithm to base 2",
-    forms [Form::Call("log2", r"\log_2")], value [math::log2(x)], partials [[(x * std::f64::consts::LN_2).recip()]],
+    forms [Form::Call("log2", r"\log_2")], value [math::log2(x)], partials [[(T::lit(std::f64::consts::LN_2) * x).recip()]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log10] log10(x) -> (v) {
     doc "the logarithm to base 10",
-    forms [Form::Call("log10", r"\log_{10}")], value [math::log10(x)], partials [[(x * std::f64::consts::LN_10).recip()]],
+    forms [Form::Call("log10", r"\log_{10}")], value [math::log10(x)], partials [[(T::lit(std::f64::consts::LN_10) * x).recip()]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log] log(x, base) -> (v) {
@@ -564,17 +583,17 @@ methods {
 
 [Sech2] sech2(x) -> (v) {
     doc "the derivative of tanh, sech²x = 1/cosh²x = 4e/(1 + e)² with e = exp(−2|x|)",
-    forms [Form::Closed("sech²(@0)", r"\operatorname{sech}^2\left(@0\right)")], value [math::sech2(x)], partials [[x.tanh() * v * -2.0]],
+    forms [Form::Closed("sech²(@0)", r"\operatorname{sech}^2\left(@0\right)")], value [math::sech2(x)], partials [[T::lit(-2.0) * x.tanh() * v]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Gauss] gauss(x) -> (v) {
     doc "the derivative of erf, 2/√π·exp(−x²)",
-    forms [Form::Call("gauss", r"\operatorname{gauss}")], value [math::gauss(x)], partials [[(x * -2.0).chain_mul(v)]],
+    forms [Form::Call("gauss", r"\operatorname{gauss}")], value [math::gauss(x)], partials [[(T::lit(-2.0) * x).chain_mul(v)]],
     domain "all x", kink "", probes [ANY],
 }
 [Lorentz] lorentz(x) -> (v) {
     doc "the derivative of atan, 1/(1 + x²)",
-    forms [Form::Open("1/(1 + #0²)", r"\frac{1}{1 + #0^2}")], value [math::lorentz(x)], partials [[(x * -2.0).chain_mul(v * v)]],
+    forms [Form::Open("1/(1 + #0²)", r"\frac{1}{1 + #0^2}")], value [math::lorentz(x)], partials [[(T::lit(-2.0) * x).chain_mul(v * v)]],
     domain "all x", kink "", probes [ANY],
 }
 [OnePlusLn] one_plus_ln(x) -> (v) {
@@ -631,18 +650,18 @@ pairs {
 }
 
 folds {
-[Sum] sum(x, stride 1) -> v {
+[Sum] sum(terms: x) -> v {
     doc "the sum x₁ + x₂ + …, a left fold with a rounding at each step",
     form Form::Call("sum", r"\operatorname{sum}"),
-    value { x.iter().skip(1).fold(x[0], |sum, &term| sum + term) },
+    value { terms.iter().skip(1).fold(terms[0], |sum, &term| sum + term) },
     partial |_operand| { T::lit(1.0) },
     domain "all x", kink "", probes [FEW, FEW, FEW],
 }
-[Dot] dot(x, stride 2) -> v {
+[Dot] dot(factors: a, b) -> v {
     doc "the dot product a₁·b₁ + a₂·b₂ + …, a left fold with two roundings at each step",
     form Form::Call("dot", r"\operatorname{dot}"),
-    value { x.chunks_exact(2).skip(1).fold(x[0] * x[1], |sum, pair| sum + pair[0] * pair[1]) },
-    partial |operand| { x[operand ^ 1] },
+    value { factors.chunks_exact(2).skip(1).fold(factors[0] * factors[1], |sum, pair| sum + pair[0] * pair[1]) },
+    partial |operand| { factors[operand ^ 1] },
     domain "all a, b", kink "", probes [PAIR, PAIR, PAIR, PAIR],
 }
 }
@@ -660,7 +679,7 @@ macro_rules! define_operations {
         methods { $($methods:tt)* }
         pairs { $($pairs:tt)* }
         folds { $(
-            [$Fold:ident] $fold:ident($fx:ident, stride $stride:literal) -> $fv:ident {
+            [$Fold:ident] $fold:ident($fx:ident: $($fname:ident),*) -> $fv:ident {
                 doc $fdoc:literal, form $fform:expr, value $fvalue:block, partial |$foperand:ident| $fpartial:block,
                 domain $fdomain:literal, kink $fkink:literal, probes [$($fprobes:ident),*],
             }
@@ -674,7 +693,7 @@ macro_rules! define_operations {
 
             impl Fold for $Fold {
                 const OP: Op = Op::$Fold;
-                const STRIDE: usize = $stride;
+                const STRIDE: usize = count!($($fname),*);
 
                 #[inline(always)]
                 fn value<T: Rule>($fx: &[T]) -> T $fvalue
@@ -688,7 +707,7 @@ macro_rules! define_operations {
                 const INFO: OpInfo = OpInfo {
                     name: stringify!($fold),
                     doc: $fdoc,
-                    operands: &[stringify!($fx)],
+                    operands: &[$(stringify!($fname)),*],
                     forms: &[$fform],
                     domain: $fdomain,
                     kink: $fkink,

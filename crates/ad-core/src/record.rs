@@ -71,9 +71,15 @@ thread_local! {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SourceLocation {
+    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_file"))]
     file: Arc<str>,
     line: u32,
     nearest: bool,
+}
+
+#[cfg(feature = "serde")]
+fn serialize_file<S: serde::Serializer>(file: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(file)
 }
 
 impl SourceLocation {
@@ -151,7 +157,9 @@ impl Question {
             Question::IsInfinite => Answer::Bool(a.is_infinite()),
             Question::IsSignNegative => Answer::Bool(a.is_sign_negative()),
             // −2⁶³ is a number of f64, 2⁶³ − 1 is not: the range is half open.
-            Question::ToI64 => Answer::Integer((-9.223372036854775808e18..9.223372036854775808e18).contains(&a.trunc()).then_some(a as i64)),
+            Question::ToI64 => Answer::Integer(
+                (-9.223372036854775808e18..9.223372036854775808e18).contains(&a.trunc()).then_some(a as i64),
+            ),
         }
     }
 }
@@ -792,7 +800,10 @@ impl Builder {
     pub fn record<O: Outputs>(self, f: impl FnOnce(&[Var], &[Var]) -> O) -> Result<Tape, Error> {
         let caller = Location::caller();
         if self.x0.is_empty() {
-            return Err(Error::Empty { what: "the list of inputs", hint: "a tape needs at least one independent variable" });
+            return Err(Error::Empty {
+                what: "the list of inputs",
+                hint: "a tape needs at least one independent variable",
+            });
         }
         check_names("inputs", &self.input_names, self.x0.len())?;
         check_names("parameters", &self.param_names, self.k0.len())?;
@@ -857,7 +868,8 @@ impl Builder {
         let place = |operand: u32| if operand & CONSTANT_BIT != 0 { operand & !CONSTANT_BIT } else { operand + shift };
 
         // The place of a row recorded from inside std is that of the row before it.
-        let mut places: Vec<SourceLocation> = recording.location_statics.iter().map(|l| SourceLocation::new(l)).collect();
+        let mut places: Vec<SourceLocation> =
+            recording.location_statics.iter().map(|l| SourceLocation::new(l)).collect();
         let in_std: Vec<bool> = recording.location_statics.iter().map(|l| is_std(l)).collect();
         let mut nearest_numbers: HashMap<Option<u32>, u32> = HashMap::new();
         let mut known: Option<u32> = None;
@@ -878,7 +890,8 @@ impl Builder {
         known_before.push(known);
         let locate = |row: usize, location: &'static Location<'static>| {
             if is_std(location) {
-                let base = known_before[row].map_or(SourceLocation::new(caller), |number| places[number as usize].clone());
+                let base =
+                    known_before[row].map_or(SourceLocation::new(caller), |number| places[number as usize].clone());
                 SourceLocation { nearest: true, ..base }
             } else {
                 SourceLocation::new(location)
@@ -943,7 +956,10 @@ fn check_names(what: &'static str, names: &[String], expected: usize) -> Result<
             return Err(Error::BadName { name: name.clone(), reason: "is empty: give it a letter at least" });
         }
         if name.chars().any(char::is_control) {
-            return Err(Error::BadName { name: name.clone(), reason: "holds a control character: it would break the printed tables" });
+            return Err(Error::BadName {
+                name: name.clone(),
+                reason: "holds a control character: it would break the printed tables",
+            });
         }
     }
     Ok(())

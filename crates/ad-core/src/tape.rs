@@ -17,7 +17,7 @@ use crate::replay;
 ///
 /// let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1] - x[1].exp())?;
 /// let (y, dy) = tape.jvp(&[2.0, 4.0], &[1.0, 0.0])?;
-/// assert_eq!(y, [-47.01429696969138]);
+/// assert_eq!(y, [-47.01429686969138]);
 /// assert!((dy[0] - 3.090702573174318).abs() < 1e-15);
 /// assert_eq!(tape.to_string(), "\
 /// v₋₁ = x₁
@@ -135,7 +135,7 @@ impl TapeData {
         } else if index < self.first_param() {
             Name::Indexed("v", accent, (index - self.first_input()) as i64 + 1 - self.num_inputs as i64)
         } else if index < self.first_row() {
-            self.variable_name(index)
+            self.variable_name(index).with_accent(accent)
         } else {
             Name::Indexed("v", accent, (index - self.first_row()) as i64 + 1)
         }
@@ -154,7 +154,7 @@ impl TapeData {
             (&self.param_names, "k", index - self.first_param())
         };
         match names.get(position) {
-            Some(name) => Name::Given(name.clone()),
+            Some(name) => Name::Given(name.clone(), Accent::None),
             None => Name::Indexed(letter, Accent::None, position as i64 + 1),
         }
     }
@@ -298,7 +298,9 @@ impl Tape {
             return malformed(0, "the columns of the list differ in length");
         }
         for row in 0..data.ops.len() {
-            if data.operand_starts[row] > data.operand_starts[row + 1] || data.operand_starts[row + 1] as usize > data.operands.len() {
+            if data.operand_starts[row] > data.operand_starts[row + 1]
+                || data.operand_starts[row + 1] as usize > data.operands.len()
+            {
                 return malformed(row, "its operands lie outside the list of operands");
             }
             if row == 0 && data.ops[row] == Op::FurtherResult {
@@ -327,6 +329,9 @@ impl fmt::Display for Tape {
         let data = &*self.data;
         for index in data.first_input()..data.first_param() {
             writeln!(f, "{} = {}", data.value_name(index, Accent::None), data.variable_name(index))?;
+        }
+        for index in data.first_param()..data.first_row() {
+            writeln!(f, "{} = parameter", data.variable_name(index))?;
         }
         for row in 0..data.ops.len() {
             let formulas = Formulas::new();

@@ -19,9 +19,9 @@
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    // /// The tape could not be replayed; the error of ad-core says why and on which line.
-    // #[error(transparent)]
-    // Core(#[from] ad_core::Error),
+    /// The tape could not be replayed; the error of ad-core says why and on which line.
+    #[error(transparent)]
+    Core(#[from] ad_core::Error),
 
     /// An objective written by the user failed; made by [`Error::objective`].
     #[error("the objective failed: {0}")]

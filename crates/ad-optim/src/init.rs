@@ -1,10 +1,10 @@
 //! Starting values for weights, drawn from one seed.
 //!
 //! The generator is ChaCha with 8 rounds, keyed by the 32 bytes `seed` (8, little-endian), zero (8) and
-//! `"ad-optim initial"` (16, ASCII). One call draws one stream from its beginning: give every layer its own seed, or two
-//! layers of one size start with equal weights. The uniform draws have the same bits on every machine; so do the normal
-//! ones, but for about one in four thousand that lies in the tail beyond 3.65 standard deviations, which rand_distr
-//! computes with the platform's logarithm.
+//! `"ad-optim initial"` (16, ASCII). One call draws one stream from its beginning: give every layer its own seed, or
+//! two layers of one size start with equal weights. The uniform draws have the same bits on every machine; so do the
+//! normal ones, but for about one in four thousand that lies in the tail beyond 3.65 standard deviations, which
+//! rand_distr computes with the platform's logarithm.
 //!
 //! # Example
 //!
@@ -26,8 +26,8 @@ use rand_distr::{Distribution, StandardNormal, Uniform};
 
 /// `fan_in · fan_out` weights uniform in (−a, a), a = √(6 / (fan_in + fan_out)).
 ///
-/// Keeps the variance of activations and of adjoints near 1 through layers of tanh or logistic units. Source:
-/// Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural networks*, AISTATS 2010, eq. 16.
+/// Keeps the variance of activations and of adjoints near 1 through layers of tanh or logistic units. Source: Glorot
+/// and Bengio, *Understanding the difficulty of training deep feedforward neural networks*, AISTATS 2010, eq. 16.
 ///
 /// # Errors
 ///
@@ -105,7 +105,12 @@ pub fn normal(count: usize, std: f64, seed: u64) -> Result<Vec<f64>, Error> {
 fn check_fans(owner: &'static str, fan_in: usize, fan_out: usize) -> Result<(), Error> {
     for (setting, fan) in [("fan_in", fan_in), ("fan_out", fan_out)] {
         if fan == 0 {
-            return Err(Error::setting(owner, setting, 0.0, "at least 1: the number of units on that side of the layer"));
+            return Err(Error::setting(
+                owner,
+                setting,
+                0.0,
+                "at least 1: the number of units on that side of the layer",
+            ));
         }
     }
     Ok(())

@@ -1,10 +1,59 @@
-//! Trains functions recorded by ad-core.
+//! Trains functions recorded by [`ad_core`]: gradient descent and stochastic minibatch Adam.
+//!
+//! An objective is anything [`Differentiable`]: a recorded [`ad_core::Tape`] with one output, the mean of a recorded
+//! loss over samples ([`EmpiricalRisk`]), or a type of your own. A [`Rule`] says how a gradient moves the point,
+//! [`Batches`] how the samples are divided, and a [`Trainer`] repeats the step until a stop rule holds. It returns an
+//! [`Outcome`] that says why it stopped and that never lost the best point.
+//!
+//! ```
+//! use ad_core::{Samples, Tape};
+//! use ad_optim::{Adam, Batches, EmpiricalRisk, Trainer};
+//!
+//! // Minimise a recorded function.
+//! let tape = Tape::record(&[1.0, 1.0], |x| x[0] * x[0] + x[1] * x[1] + 6.0)?;
+//! let out = Trainer::new(&tape, Adam::new(0.1), vec![1.0, 1.0]).max_steps(1000).grad_tol(1e-8).run()?;
+//! assert!((out.best_value - 6.0).abs() < 1e-12);
+//!
+//! // Train: mean over samples of a recorded per-sample loss (parameters of the tape = one sample's data).
+//! // Here logistic regression on one feature u with labels ±1: ln(1 + exp(−label · (θ₁ + θ₂·u))).
+//! let tape = Tape::builder()
+//!     .inputs(&["theta1", "theta2"], &[0.0, 0.0])
+//!     .params(&["u", "label"], &[0.0, 1.0])
+//!     .record(|theta, k| (-k[1] * (theta[0] + theta[1] * k[0])).softplus())?;
+//! let rows: Vec<f64> = (0..200)
+//!     .flat_map(|i| {
+//!         let u = f64::from(i) / 100.0 - 1.0;
+//!         [u, if u + 0.3 * (f64::from(i) * 0.7).sin() > 0.0 { 1.0 } else { -1.0 }]
+//!     })
+//!     .collect();
+//! let samples = Samples::from_rows(&tape, &rows)?;
+//! let theta0 = vec![0.0, 0.0];
+//!
+//! let risk = EmpiricalRisk::new(tape, samples)?;
+//! let out = Trainer::new(&risk, Adam::new(1e-3), theta0)
+//!     .batches(Batches::shuffled(64).seed(7)).max_epochs(20).threads(2).run()?;
+//! assert!(out.value < 0.6931); // ln 2, the value at the start
+//! println!("{out}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # For readers of the literature
+//!
+//! Two slips are repeated in introductions to automatic differentiation, and corrected here. The step of gradient
+//! descent is x ← x − γ·∇f(x), with the *gradient*; x − γ·f(x) subtracts a number from a vector. And the usual example,
+//! f(x, y) = x² + y² + 6, has a *minimum* at the origin, of value 6; it has no maximum.
+//!
+//! # What is deliberately absent
+//!
+//! Rules never see data, the loop never sees a rule's state, and observers never change the run. There is one source of
+//! randomness, the seed that you pass; no clock enters a result, unless you set a time limit.
+
 mod batches;
 mod differentiable;
 mod error;
 pub mod init;
 mod outcome;
-// mod risk;
+mod risk;
 mod rules;
 mod trainer;
 
@@ -12,6 +61,6 @@ pub use batches::Batches;
 pub use differentiable::{Differentiable, FromFn, from_fn};
 pub use error::Error;
 pub use outcome::{History, NonFinite, Outcome, Record, StopReason};
-// pub use risk::EmpiricalRisk;
+pub use risk::EmpiricalRisk;
 pub use rules::{Adam, AdamState, GradientDescent, Iterate, Rule, Update};
 pub use trainer::{DEFAULT_MAX_STEPS, Step, Trainer};

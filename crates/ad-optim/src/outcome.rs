@@ -2,11 +2,12 @@ use std::fmt;
 
 /// How a run ended, and with what.
 ///
-/// `value` and `grad_norm` belong to `x`, and `best_value` to `best_x`; both values are means over *all* samples, whatever
-/// the batches were, and `best_value ≤ value`. See [the best point](crate::Trainer#the-best-point) for what "best" is
-/// judged on with minibatches, and [`StopReason::NonFinite`] for the one case in which less is known.
+/// `value` and `grad_norm` belong to `x`, and `best_value` to `best_x`; both values are means over *all* samples,
+/// whatever the batches were, and `best_value ≤ value`. See [the best point](crate::Trainer#the-best-point) for what
+/// "best" is judged on with minibatches, and [`StopReason::NonFinite`] for the one case in which less is known.
 ///
-/// `Display` prints a table, with at most ten rows of the history.
+/// `Display` prints a table, with at most ten rows of the history and six significant digits; `{:.12}` sets another
+/// number of digits.
 ///
 /// # Example
 ///
@@ -59,8 +60,8 @@ pub struct Outcome {
     pub steps: usize,
     /// The number of epochs completed. With full batches every step is one.
     pub epochs: usize,
-    /// How often value and gradient were asked for: once a step, and for the measurements at the end. The search for the
-    /// sample behind a non-finite value is not counted.
+    /// How often value and gradient were asked for: once a step, and for the measurements at the end. The search for
+    /// the sample behind a non-finite value is not counted.
     pub evaluations: usize,
     /// Why the run ended.
     pub stop: StopReason,
@@ -68,7 +69,24 @@ pub struct Outcome {
     pub history: Vec<Record>,
 }
 
-/// Why a run ended.
+/// Why a run ended. `Display` says it in words, and what to try next where there is something to try.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{GradientDescent, StopReason, Trainer, from_fn};
+///
+/// let f = from_fn(1, |x, grad| { grad[0] = 1.0 / x[0]; x[0].ln() });
+/// let out = Trainer::new(&f, GradientDescent::new(1.0), vec![2.0]).max_steps(100).run()?;
+/// // 2 → 1.5 → 0.83 → −0.37, where the logarithm is NaN: the last point that was finite is kept.
+/// assert!(matches!(out.stop, StopReason::NonFinite { step: 4, .. }));
+/// assert_eq!(
+///     out.stop.to_string(),
+///     "the value is NaN in step 4 (epoch 4); try a smaller learning rate, or look at the data"
+/// );
+/// assert!((out.x[0] - 5.0 / 6.0).abs() < 1e-15);
+/// # Ok::<(), ad_optim::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -88,9 +106,10 @@ pub enum StopReason {
     Observer,
     /// A value, a gradient or a point was NaN or infinite.
     ///
-    /// The outcome's `x` is then the last point at which value and gradient were finite. Its `value` and `grad_norm`, and
-    /// `best_value`, are means over all samples where those are finite, and else over the last batch or epoch that was. If
-    /// even the starting point is non-finite, `x` and `best_x` are that point and the values say what was found there.
+    /// The outcome's `x` is then the last point at which value and gradient were finite. Its `value` and `grad_norm`,
+    /// and `best_value`, are means over all samples where those are finite, and else over the last batch or epoch that
+    /// was. If even the starting point is non-finite, `x` and `best_x` are that point and the values say what was
+    /// found there.
     NonFinite {
         /// The step that could not be made, from 1. The measurement after the last step counts as one more.
         step: usize,
@@ -129,6 +148,19 @@ pub enum NonFinite {
 }
 
 /// What a run records on its way.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{GradientDescent, History, Trainer, from_fn};
+///
+/// let f = from_fn(1, |x, grad| { grad[0] = 2.0 * x[0]; x[0] * x[0] });
+/// let trainer = || Trainer::new(&f, GradientDescent::new(0.25), vec![1.0]).max_steps(3);
+/// let values: Vec<f64> = trainer().run()?.history.iter().map(|record| record.value).collect();
+/// assert_eq!(values, [1.0, 0.25, 0.0625]);
+/// assert!(trainer().history(History::Off).run()?.history.is_empty());
+/// # Ok::<(), ad_optim::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum History {
@@ -163,6 +195,9 @@ pub struct Record {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(6);
+        let number = |v| number(v, digits);
+        let point = |x: &[f64]| point(x, number);
         writeln!(f, "stopped        {}", self.stop)?;
         writeln!(f, "steps          {}", self.steps)?;
         writeln!(f, "epochs         {}", self.epochs)?;
@@ -244,7 +279,7 @@ fn excerpt(history: &[Record]) -> impl Iterator<Item = &Record> {
     })
 }
 
-fn point(x: &[f64]) -> String {
+fn point(x: &[f64], number: impl Fn(f64) -> String) -> String {
     const SHOWN: usize = 8;
     let mut parts: Vec<String> = x.iter().take(SHOWN).map(|&v| number(v)).collect();
     if x.len() > SHOWN {
@@ -253,14 +288,14 @@ fn point(x: &[f64]) -> String {
     format!("[{}]", parts.join(", "))
 }
 
-/// Six significant digits without trailing zeros, with an exponent outside 1e-5 … 1e7.
-fn number(v: f64) -> String {
-    const DIGITS: i32 = 6;
+/// Significant digits without trailing zeros, with an exponent outside 1e-5 … 1e7.
+pub(crate) fn number(v: f64, digits: usize) -> String {
+    let digits = digits.clamp(1, 17);
     if !v.is_finite() || v == 0.0 {
         return v.to_string();
     }
     // Formatting rounds, and may carry into a new digit: so the exponent is read off the rounded text.
-    let scientific = format!("{v:.*e}", DIGITS as usize - 1);
+    let scientific = format!("{v:.*e}", digits - 1);
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let trim = |text: &str| match text.contains('.') {
@@ -268,7 +303,8 @@ fn number(v: f64) -> String {
         false => text.to_owned(),
     };
     if (-5..7).contains(&exponent) {
-        trim(&format!("{v:.*}", (DIGITS - 1 - exponent).max(0) as usize))
+        let places = (digits as i32 - 1 - exponent).max(0) as usize;
+        trim(&format!("{v:.places$}"))
     } else {
         format!("{}e{exponent}", trim(mantissa))
     }

@@ -51,17 +51,11 @@ impl EmpiricalRisk {
     /// # Errors
     ///
     /// [`Error::NotScalar`] unless the tape has one output, [`Error::ParameterMismatch`] unless each sample has as many
-    /// values as the tape has parameters, [`Error::NoSamples`], and [`Error::EmptyPoint`] for a tape without inputs.
+    /// values as the tape has parameters.
     pub fn new(tape: Tape, samples: Samples) -> Result<Self, Error> {
         check_scalar(&tape)?;
-        if tape.num_inputs() == 0 {
-            return Err(Error::EmptyPoint);
-        }
         if samples.width() != tape.num_params() {
             return Err(Error::ParameterMismatch { tape: tape.num_params(), sample: samples.width() });
-        }
-        if samples.len() == 0 {
-            return Err(Error::NoSamples);
         }
         Ok(EmpiricalRisk { tape, samples, scratch: Mutex::new(Vec::new()) })
     }
@@ -100,7 +94,7 @@ impl Differentiable for EmpiricalRisk {
         check_batch(self.num_samples(), batch)?;
         // A thread that panicked took its workspace with it, so the pool behind a poisoned lock is sound.
         let pooled = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut workspace = pooled.unwrap_or_else(Workspace::new);
+        let mut workspace = pooled.unwrap_or_default();
         let sum = self.tape.sum_gradient_into(&mut workspace, x, &self.samples, batch, grad);
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         Ok(mean(sum?, grad, batch.len()))

@@ -5,8 +5,8 @@ use crate::Error;
 /// A rule is a value that holds settings alone. What it remembers between steps is its `State`, made by
 /// [`init`](Rule::init) and kept by the trainer, which never looks inside. A rule never sees data.
 ///
-/// Rules compose in tuples: each member receives the δ that the one before it left, and the first receives the gradient.
-/// A transform, such as clipping, is therefore nothing but a rule that comes before or after another.
+/// Rules compose in tuples: each member receives the δ that the one before it left, and the first receives the
+/// gradient. A transform, such as clipping, is therefore nothing but a rule that comes before or after another.
 ///
 /// # Example
 ///
@@ -52,7 +52,7 @@ pub trait Rule {
     fn step(&self, state: &mut Self::State, at: &Iterate<'_>, update: &mut Update<'_>);
 }
 
-/// Where a step starts: what a [`Rule`] may read.
+/// Where a step starts: what a [`Rule`] may read. [`Rule`] has an example.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Iterate<'a> {
@@ -68,7 +68,7 @@ pub struct Iterate<'a> {
     pub gradient: &'a [f64],
 }
 
-/// What a step does: what a [`Rule`] may write.
+/// What a step does: what a [`Rule`] may write. [`Rule`] has an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Update<'a> {
@@ -89,9 +89,9 @@ pub struct Update<'a> {
 /// .nesterov() as well  v ← μ·v + g,    x ← x − γ·(g + μ·v)
 /// ```
 ///
-/// The rate is applied outside v, as in torch's `SGD` and optax's `sgd`: a change of the rate acts at once. Sutskever et
-/// al. (ICML 2013) put it inside, v ← μ·v − γ·g, which is the same for a constant rate. Sources: Polyak, *USSR Comp.
-/// Math. Math. Phys.* 4 (1964); Nesterov, *Soviet Math. Doklady* 27 (1983), in the form of Bengio et al.,
+/// The rate is applied outside v, as in torch's `SGD` and optax's `sgd`: a change of the rate acts at once. Sutskever
+/// et al. (ICML 2013) put it inside, v ← μ·v − γ·g, which is the same for a constant rate. Sources: Polyak, *USSR
+/// Comp. Math. Math. Phys.* 4 (1964); Nesterov, *Soviet Math. Doklady* 27 (1983), in the form of Bengio et al.,
 /// arXiv:1212.0901, that evaluates the gradient at x itself.
 ///
 /// # Errors
@@ -177,8 +177,8 @@ impl Rule for GradientDescent {
 /// `eps_root`, inside the root, is 0 by default). The paper's shorter form at the end of its section 2, which puts the
 /// corrections into α, scales ε by √(1 − β₂ᵗ) and is *not* used. Defaults: β₁ = 0.9, β₂ = 0.999, ε = 1e-8.
 ///
-/// A component whose v overflows (gradients beyond 1e154) ends the run as non-finite; plain arithmetic would freeze that
-/// component without a word.
+/// A component whose v overflows (gradients beyond 1e154) ends the run as non-finite; plain arithmetic would freeze
+/// that component without a word.
 ///
 /// # Errors
 ///
@@ -238,7 +238,12 @@ impl Rule for Adam {
         check_rate("Adam", self.rate)?;
         for (setting, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&beta) {
-                return Err(Error::setting("Adam", setting, beta, "at least 0 and below 1; the paper has 0.9 and 0.999"));
+                return Err(Error::setting(
+                    "Adam",
+                    setting,
+                    beta,
+                    "at least 0 and below 1; the paper has 0.9 and 0.999",
+                ));
             }
         }
         if !(self.eps.is_finite() && self.eps > 0.0) {

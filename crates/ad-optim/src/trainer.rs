@@ -1,4 +1,6 @@
+use crate::outcome::number;
 use crate::{Batches, Differentiable, Error, History, Iterate, NonFinite, Outcome, Record, Rule, StopReason, Update};
+use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -17,20 +19,20 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 ///
 /// # When it stops
 ///
-/// As soon as one of the stop rules holds. With full batches (the default) `grad_tol` and `target_value` are judged on the
-/// exact value at each point, before the step. With minibatches they are judged at the end of each epoch: when the mean
-/// of the epoch says that the rule may hold, all samples are evaluated at the current point, and that decides.
-/// `patience` compares means of epochs. No rule is ever judged on one minibatch.
-/// Where none of `max_steps`, `max_epochs` and `time_limit` is set, the limit is [`DEFAULT_MAX_STEPS`] steps.
-/// A non-finite value, gradient or point always ends the run, see [`StopReason::NonFinite`].
+/// As soon as one of the stop rules holds. With full batches (the default) `grad_tol` and `target_value` are judged on
+/// the exact value at each point, before the step. With minibatches they are judged at the end of each epoch: when the
+/// mean of the epoch says that the rule may hold, all samples are evaluated at the current point, and that decides.
+/// `patience` compares means of epochs. No rule is ever judged on one minibatch. Where none of `max_steps`,
+/// `max_epochs` and `time_limit` is set, the limit is [`DEFAULT_MAX_STEPS`] steps. A non-finite value, gradient or
+/// point always ends the run, see [`StopReason::NonFinite`].
 ///
 /// # The best point
 ///
 /// With full batches it is the point with the smallest value among all that were visited. With minibatches no value on
-/// the way is exact, so the point *at the end* of the epoch with the smallest mean is kept; after the run all samples are
-/// evaluated there and at the last point, and the smaller value wins. If neither is below what the first batch showed at
-/// the starting point, the starting point is evaluated too. These measurements are what a minibatch run costs beyond its
-/// steps: one or two passes over the samples, three if it never improved.
+/// the way is exact, so the point *at the end* of the epoch with the smallest mean is kept; after the run all samples
+/// are evaluated there and at the last point, and the smaller value wins. If neither is below what the first batch
+/// showed at the starting point, the starting point is evaluated too. These measurements are what a minibatch run
+/// costs beyond its steps: one or two passes over the samples, three if it never improved.
 ///
 /// # Determinism
 ///
@@ -65,6 +67,7 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 /// assert_eq!(trainer.finish()?, out);
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
+#[must_use = "a trainer does nothing until it is run or iterated"]
 pub struct Trainer<'a, D, R: Rule> {
     plan: Plan<D, R>,
     observers: Vec<Observer<'a>>,
@@ -75,7 +78,21 @@ pub struct Trainer<'a, D, R: Rule> {
 
 /// One update, as reported by the iterator and to observers.
 ///
-/// Value and gradient norm are those from which the update was made: on its batch, at the point before it.
+/// Value and gradient norm are those from which the update was made: on its batch, at the point before it. `Display`
+/// prints one line, for logs.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{GradientDescent, Trainer, from_fn};
+///
+/// let f = from_fn(1, |x, grad| { grad[0] = 2.0 * x[0]; x[0] * x[0] });
+/// let mut trainer = Trainer::new(&f, GradientDescent::new(0.25), vec![3.0]);
+/// let Some(step) = trainer.next() else { unreachable!("no stop rule holds yet") };
+/// assert_eq!(step?.to_string(), "step 1  epoch 1  value 9  gradient norm 6  rate 0.25");
+/// assert_eq!(trainer.x(), [1.5]);
+/// # Ok::<(), ad_optim::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Step {
@@ -155,8 +172,20 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
 
     /// Stops when `epochs` epochs in succession had means not below the smallest one so far minus `min_delta`.
     ///
-    /// An epoch counts as an improvement if its mean is smaller by *more* than `min_delta ≥ 0` than the mean of the last
-    /// improvement. `epochs` is at least 1.
+    /// An epoch counts as an improvement if its mean is smaller by *more* than `min_delta ≥ 0` than the mean of the
+    /// last improvement. `epochs` is at least 1.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_optim::{GradientDescent, StopReason, Trainer, from_fn};
+    ///
+    /// // With this rate the point only changes its sign, and the value stays what it is.
+    /// let f = from_fn(1, |x, grad| { grad[0] = 2.0 * x[0]; x[0] * x[0] });
+    /// let out = Trainer::new(&f, GradientDescent::new(1.0), vec![1.0]).patience(3, 0.0).run()?;
+    /// assert_eq!((out.stop, out.steps), (StopReason::Patience, 4));
+    /// # Ok::<(), ad_optim::Error>(())
+    /// ```
     pub fn patience(mut self, epochs: usize, min_delta: f64) -> Self {
         self.plan.patience = Some((epochs, min_delta));
         self
@@ -208,6 +237,25 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
     }
 
     /// Like [`observe`](Trainer::observe), for observers that also look at the point after the step.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_optim::{GradientDescent, Trainer, from_fn};
+    /// use std::ops::ControlFlow;
+    ///
+    /// let f = from_fn(1, |x, grad| { grad[0] = 2.0 * x[0]; x[0] * x[0] });
+    /// let mut path = Vec::new();
+    /// Trainer::new(&f, GradientDescent::new(0.25), vec![1.0])
+    ///     .max_steps(3)
+    ///     .observe_point(|_step, x| {
+    ///         path.push(x[0]);
+    ///         ControlFlow::Continue(())
+    ///     })
+    ///     .run()?;
+    /// assert_eq!(path, [0.5, 0.25, 0.125]);
+    /// # Ok::<(), ad_optim::Error>(())
+    /// ```
     pub fn observe_point(mut self, observer: impl FnMut(&Step, &[f64]) -> ControlFlow<()> + 'a) -> Self {
         self.observers.push(Box::new(observer));
         self
@@ -218,8 +266,23 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
         self.run.as_ref().map_or(&self.plan.x0, |run| &run.x)
     }
 
-    /// The best point so far and its value, once there is one: exact with full batches, else the end of the best epoch and
-    /// the mean of that epoch. It survives an error of the objective.
+    /// The best point so far and its value, once there is one: exact with full batches, else the end of the best epoch
+    /// and the mean of that epoch. It survives an error of the objective.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// use ad_optim::{GradientDescent, Trainer};
+    ///
+    /// // Recorded on the branch x > 1, which the run leaves with its fourth point.
+    /// let tape = Tape::record(&[8.0], |x| if x[0] > 1.0 { x[0] * x[0] } else { -x[0] })?;
+    /// let mut trainer = Trainer::new(&tape, GradientDescent::new(0.25), vec![8.0]);
+    /// let error = trainer.by_ref().find_map(Result::err);
+    /// assert!(error.is_some_and(|error| error.to_string().contains("the branch")));
+    /// assert_eq!(trainer.best(), Some((&[2.0][..], 4.0)));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn best(&self) -> Option<(&[f64], f64)> {
         let run = self.run.as_ref()?;
         let best = if run.whole { run.best.as_ref() } else { run.best_epoch.as_ref() }?;
@@ -235,9 +298,9 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
     ///
     /// # Errors
     ///
-    /// Before the first step: an empty, non-finite or ill-sized start, a setting of the rule, the batches or the trainer
-    /// that is out of range, an objective without samples. Later: whatever the objective's evaluation returns. To keep
-    /// the best point through such an error, iterate and ask [`best`](Trainer::best).
+    /// Before the first step: an empty, non-finite or ill-sized start, a setting of the rule, the batches or the
+    /// trainer that is out of range, an objective without samples. Later: whatever the objective's evaluation returns.
+    /// To keep the best point through such an error, iterate and ask [`best`](Trainer::best).
     pub fn run(mut self) -> Result<Outcome, Error> {
         for step in &mut self {
             step?;
@@ -294,6 +357,15 @@ impl<D: Differentiable, R: Rule> Iterator for Trainer<'_, D, R> {
 }
 
 impl<D: Differentiable, R: Rule> FusedIterator for Trainer<'_, D, R> {}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(6);
+        let [value, grad_norm, rate] = [self.value, self.grad_norm, self.rate].map(|v| number(v, digits));
+        let (step, epoch) = (self.step, self.epoch);
+        write!(f, "step {step}  epoch {epoch}  value {value}  gradient norm {grad_norm}  rate {rate}")
+    }
+}
 
 type Observer<'a> = Box<dyn FnMut(&Step, &[f64]) -> ControlFlow<()> + 'a>;
 
@@ -427,15 +499,8 @@ impl<S> Run<S> {
         };
         let Some(rate) = self.update(plan, value) else { return Ok(None) };
         self.tally.add(samples, value, &self.gradient, rate);
-        let mut step = Step {
-            step: self.steps,
-            epoch: self.epochs + 1,
-            value,
-            grad_norm,
-            rate,
-            samples,
-            epoch_mean: None,
-        };
+        let mut step =
+            Step { step: self.steps, epoch: self.epochs + 1, value, grad_norm, rate, samples, epoch_mean: None };
         if plan.history == History::Steps {
             let (step, epoch) = (step.step, step.epoch);
             self.history.push(Record { step, epoch, samples, value, grad_norm, rate });
@@ -540,8 +605,8 @@ impl<S> Run<S> {
             }
         }
         // An epoch mean only proposes to stop: its batches were taken at different points. All samples decide.
-        let proposed = plan.target_value.is_some_and(|target| mean <= target)
-            || plan.grad_tol.is_some_and(|tol| grad_norm <= tol);
+        let proposed =
+            plan.target_value.is_some_and(|target| mean <= target) || plan.grad_tol.is_some_and(|tol| grad_norm <= tol);
         if !self.whole && self.stop.is_none() && proposed {
             self.measure(plan)?;
         }

@@ -94,10 +94,7 @@ fn full_batches_are_all_samples_in_order() {
 fn impossible_sizes_are_typed_errors() {
     assert!(matches!(Batches::full().epoch(0, 1), Err(Error::NoSamples)));
     assert!(matches!(Batches::sequential(0).epoch(3, 1), Err(Error::ZeroBatchSize)));
-    assert!(matches!(
-        Batches::shuffled(4).drop_last(true).epoch(3, 1),
-        Err(Error::NoBatch { size: 4, samples: 3 })
-    ));
+    assert!(matches!(Batches::shuffled(4).drop_last(true).epoch(3, 1), Err(Error::NoBatch { size: 4, samples: 3 })));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! papers with mpmath.
 #![allow(clippy::unwrap_used)]
 
+use ad_core::{Samples, Tape};
 use ad_optim::{
-    Adam, Batches, Differentiable, Error, GradientDescent, Iterate, Rule, Trainer, Update, from_fn,
+    Adam, Batches, Differentiable, EmpiricalRisk, Error, GradientDescent, Iterate, Rule, Trainer, Update, from_fn,
 };
 use std::collections::BTreeMap;
 
@@ -31,9 +32,7 @@ impl Case {
     }
 
     fn adam(&self) -> Adam {
-        Adam::new(self.setting(0))
-            .betas(self.setting(2), self.setting(3))
-            .eps(self.setting(4))
+        Adam::new(self.setting(0)).betas(self.setting(2), self.setting(3)).eps(self.setting(4))
     }
 }
 
@@ -45,8 +44,7 @@ fn references() -> BTreeMap<Case, Trajectory> {
     let text = include_str!("reference/trajectories.csv");
     for row in csv::Reader::from_reader(text.as_bytes()).records() {
         let row = row.unwrap();
-        let [problem, rule, settings @ .., step, component, x] = &row.iter().collect::<Vec<_>>()[..]
-        else {
+        let [problem, rule, settings @ .., step, component, x] = &row.iter().collect::<Vec<_>>()[..] else {
             panic!("a row of too few columns: {row:?}");
         };
         let case = Case {
@@ -90,12 +88,7 @@ impl Differentiable for Logistic {
         LABELS.len()
     }
 
-    fn value_and_gradient(
-        &self,
-        theta: &[f64],
-        batch: &[usize],
-        grad: &mut [f64],
-    ) -> Result<f64, Error> {
+    fn value_and_gradient(&self, theta: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
         let n = batch.len() as f64;
         let mut value = 0.0;
         grad.fill(0.0);
@@ -126,20 +119,60 @@ fn rosenbrock(x: &[f64], grad: &mut [f64]) -> f64 {
     a * a + 100.0 * b * b
 }
 
+/// The problems with gradients written by hand.
+fn by_hand(problem: &str) -> Box<dyn Differentiable> {
+    match problem {
+        "quadratic" => Box::new(from_fn(2, quadratic)),
+        "rosenbrock" => Box::new(from_fn(2, rosenbrock)),
+        "logistic" => Box::new(Logistic),
+        other => panic!("no problem {other}"),
+    }
+}
+
+/// The problems as recorded tapes.
+fn recorded(problem: &str) -> Box<dyn Differentiable> {
+    match problem {
+        "quadratic" => Box::new(Tape::record(&[1.0, 1.0], |x| x[0] * x[0] + x[1] * x[1] + 6.0).unwrap()),
+        "rosenbrock" => {
+            let rosenbrock = Tape::record(&[1.0, 1.0], |x| (1.0 - x[0]).powi(2) + 100.0 * (x[1] - x[0] * x[0]).powi(2));
+            Box::new(rosenbrock.unwrap())
+        }
+        "logistic" => {
+            let loss = Tape::builder()
+                .inputs(&["a", "b", "c", "intercept"], &[0.0; 4])
+                .params(&["u", "v", "w", "label"], &[0.0; 4])
+                .record(|t, k| (-k[3] * (t[0] * k[0] + t[1] * k[1] + t[2] * k[2] + t[3])).softplus())
+                .unwrap();
+            let rows: Vec<f64> = FEATURES.iter().zip(LABELS).flat_map(|(&[a, b, c], label)| [a, b, c, label]).collect();
+            let samples = Samples::from_rows(&loss, &rows).unwrap();
+            Box::new(EmpiricalRisk::new(loss, samples).unwrap())
+        }
+        other => panic!("no problem {other}"),
+    }
+}
+
 /// Runs `rule` on the problem of `case` and compares every reference point.
 fn check(case: &Case, reference: &Trajectory, rule: impl Rule) -> Result<(), String> {
-    let (objective, start): (Box<dyn Differentiable>, Vec<f64>) = match case.problem.as_str() {
-        "quadratic" => (Box::new(from_fn(2, quadratic)), vec![1.0, 1.0]),
-        "rosenbrock" => (Box::new(from_fn(2, rosenbrock)), vec![-1.2, 1.0]),
-        "logistic" => (Box::new(Logistic), vec![0.25, -0.5, 0.75, 0.0]),
+    check_on(by_hand(&case.problem), case, reference, rule)
+}
+
+fn check_on(
+    objective: Box<dyn Differentiable>,
+    case: &Case,
+    reference: &Trajectory,
+    rule: impl Rule,
+) -> Result<(), String> {
+    let start = match case.problem.as_str() {
+        "quadratic" => vec![1.0, 1.0],
+        "rosenbrock" => vec![-1.2, 1.0],
+        "logistic" => vec![0.25, -0.5, 0.75, 0.0],
         other => panic!("no problem {other}"),
     };
     let batches = match case.problem.as_str() {
         "logistic" => Batches::sequential(BATCH),
         _ => Batches::full(),
     };
-    let mut trainer =
-        Trainer::new(objective, rule, start).batches(batches).max_steps(100);
+    let mut trainer = Trainer::new(objective, rule, start).batches(batches).max_steps(100);
     let mut compared = 0;
     while let Some(step) = trainer.next() {
         let step = step.unwrap();
@@ -164,11 +197,13 @@ fn every_rule_follows_its_reference() {
     assert_eq!(cases.len(), 16);
     for (case, reference) in &cases {
         assert_eq!(Vec::from_iter(reference.keys()), [&1, &2, &3, &4, &5, &100]);
-        let result = match case.rule.as_str() {
-            "adam" => check(case, reference, case.adam()),
-            _ => check(case, reference, case.gradient_descent()),
-        };
-        assert_eq!(result, Ok(()));
+        for objective in [by_hand(&case.problem), recorded(&case.problem)] {
+            let result = match case.rule.as_str() {
+                "adam" => check_on(objective, case, reference, case.adam()),
+                _ => check_on(objective, case, reference, case.gradient_descent()),
+            };
+            assert_eq!(result, Ok(()));
+        }
     }
 }
 
@@ -194,8 +229,7 @@ impl Rule for WrongAdam {
     }
 
     fn step(&self, (m, v): &mut Self::State, at: &Iterate<'_>, update: &mut Update<'_>) {
-        let [rate, _, beta1, beta2, eps] =
-            std::array::from_fn(|i| self.case.settings[i].parse().unwrap_or(0.0));
+        let [rate, _, beta1, beta2, eps] = std::array::from_fn(|i| self.case.settings[i].parse().unwrap_or(0.0));
         let correction1 = 1.0 - f64::powi(beta1, at.step as i32);
         let correction2 = 1.0 - f64::powi(beta2, at.step as i32);
         for ((d, m), v) in update.delta.iter_mut().zip(m).zip(v) {

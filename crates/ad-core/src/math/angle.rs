@@ -48,17 +48,8 @@ fn atan_of_quotient(n: f64, d: f64) -> (f64, f64) {
 /// `atan t − t` for `|t| ≤ 1/8`, from the Taylor series, whose first missing
 /// term is below 2⁻⁶³ of the result.
 fn cubic_rest(t: f64) -> f64 {
-    const TERMS: [f64; 9] = [
-        -1.0 / 19.0,
-        1.0 / 17.0,
-        -1.0 / 15.0,
-        1.0 / 13.0,
-        -1.0 / 11.0,
-        1.0 / 9.0,
-        -1.0 / 7.0,
-        1.0 / 5.0,
-        -1.0 / 3.0,
-    ];
+    const TERMS: [f64; 9] =
+        [-1.0 / 19.0, 1.0 / 17.0, -1.0 / 15.0, 1.0 / 13.0, -1.0 / 11.0, 1.0 / 9.0, -1.0 / 7.0, 1.0 / 5.0, -1.0 / 3.0];
     let square = t * t;
     let mut sum = 0.0;
     for term in TERMS {
@@ -87,18 +78,10 @@ pub(super) fn atan2(y: f64, x: f64) -> f64 {
         FRAC_PI_2
     } else if rise > run {
         let (high, low) = atan_of_quotient(run, rise);
-        if left {
-            add(FRAC_PI_2, FRAC_PI_2_LOW, high, low)
-        } else {
-            add(FRAC_PI_2, FRAC_PI_2_LOW, -high, -low)
-        }
+        if left { add(FRAC_PI_2, FRAC_PI_2_LOW, high, low) } else { add(FRAC_PI_2, FRAC_PI_2_LOW, -high, -low) }
     } else {
         let (high, low) = atan_of_quotient(rise, run);
-        if left {
-            add(PI, PI_LOW, -high, -low)
-        } else {
-            high + low
-        }
+        if left { add(PI, PI_LOW, -high, -low) } else { high + low }
     };
     size.copysign(y)
 }

@@ -28,10 +28,7 @@ impl Parts {
     /// The number as two `f64`, for one that is not near the ends of the
     /// range, or whose low part no longer matters there.
     pub(super) fn pair(self) -> (f64, f64) {
-        (
-            scale(self.high, self.exponent),
-            scale(self.low, self.exponent),
-        )
+        (scale(self.high, self.exponent), scale(self.low, self.exponent))
     }
 }
 
@@ -75,9 +72,5 @@ pub(super) fn exp_parts(x: f64, low: f64) -> Parts {
     let (table_high, table_low) = EXP2[(steps & 63) as usize];
     let increment = table_low + (table_high * (rest + r * r * curve) + table_high * r);
     let high = table_high + increment;
-    Parts {
-        high,
-        low: (table_high - high) + increment,
-        exponent: steps >> 6,
-    }
+    Parts { high, low: (table_high - high) + increment, exponent: steps >> 6 }
 }

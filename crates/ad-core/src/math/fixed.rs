@@ -67,11 +67,7 @@ pub(super) fn exponentials_less_one(u: f64, t: f64) -> f64 {
 
     // 1 − e^−t = t · (1 − t/2 + t²/6 − …).
     let (integer, exponent) = decompose(t);
-    let fixed = if exponent + 127 >= 0 {
-        integer << (exponent + 127)
-    } else {
-        shifted(integer, -127 - exponent)
-    };
+    let fixed = if exponent + 127 >= 0 { integer << (exponent + 127) } else { shifted(integer, -127 - exponent) };
     let mut series = ONE;
     let mut term = ONE;
     let mut n = 1;

@@ -3,8 +3,8 @@
 mod samples;
 mod scalar;
 
-pub use samples::Samples;
 pub(crate) use samples::SampleScratch;
+pub use samples::Samples;
 pub(crate) use scalar::{load, param_values, primal_all, primal_sweep, reverse_sweep, shape, tangent_sweep};
 
 /// The scratch memory of the sweeps.

@@ -100,7 +100,12 @@ fn add(sum: &mut [f64], term: &[f64]) {
 impl SampleScratch {
     /// The sum of one leaf, into `self.streams[..width]`: `sample(position, out)`
     /// gives the terms.
-    fn leaf<E>(&mut self, width: usize, positions: usize, mut sample: impl FnMut(usize, &mut [f64]) -> Result<(), E>) -> Result<(), E> {
+    fn leaf<E>(
+        &mut self,
+        width: usize,
+        positions: usize,
+        mut sample: impl FnMut(usize, &mut [f64]) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.streams.clear();
         self.streams.resize(STREAMS * width, -0.0);
         self.sample.resize(width, 0.0);
@@ -173,7 +178,14 @@ impl Tape {
 
     /// The sum of one leaf: `value_and_gradient[0]` is the value, the rest the
     /// gradient, if it is wanted.
-    fn sample_leaf(&self, ws: &mut Workspace, x: &[f64], samples: &Samples, idx: &[usize], width: usize) -> Result<(), Error> {
+    fn sample_leaf(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        width: usize,
+    ) -> Result<(), Error> {
         let mut scratch = std::mem::take(&mut ws.samples);
         let summed = scratch.leaf(width, idx.len(), |position, out| {
             let params = samples.row(idx[position]);
@@ -190,7 +202,14 @@ impl Tape {
 
     /// Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in the first
     /// `width` entries of the workspace's tree.
-    fn sum_samples(&self, ws: &mut Workspace, x: &[f64], samples: &Samples, idx: &[usize], width: usize) -> Result<(), Error> {
+    fn sum_samples(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        width: usize,
+    ) -> Result<(), Error> {
         ws.samples.start();
         for leaf in idx.chunks(LEAF) {
             self.sample_leaf(ws, x, samples, leaf, width)?;
@@ -232,7 +251,13 @@ impl Tape {
     /// # Errors
     ///
     /// Those of [`Tape::sum_value`].
-    pub fn sum_value_into(&self, ws: &mut Workspace, x: &[f64], samples: &Samples, idx: &[usize]) -> Result<f64, Error> {
+    pub fn sum_value_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+    ) -> Result<f64, Error> {
         self.check_samples("sum_value", x, samples, idx)?;
         self.sum_samples(ws, x, samples, idx, 1)?;
         Ok(ws.samples.subtrees[0])
@@ -295,7 +320,13 @@ impl Tape {
     /// assert_eq!(tape.sum_gradient_threads(&[0.3], &samples, &idx, 4)?, one);
     /// # Ok::<(), ad_core::Error>(())
     /// ```
-    pub fn sum_gradient_threads(&self, x: &[f64], samples: &Samples, idx: &[usize], threads: usize) -> Result<(f64, Vec<f64>), Error> {
+    pub fn sum_gradient_threads(
+        &self,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        threads: usize,
+    ) -> Result<(f64, Vec<f64>), Error> {
         let threads = NonZeroUsize::new(threads).ok_or(Error::NoThreads)?.get();
         let leaves = idx.len().div_ceil(LEAF);
         let threads = threads.min(leaves.max(1));
@@ -320,7 +351,10 @@ impl Tape {
             let shares = idx.chunks(share * LEAF).zip(sums.chunks_mut(share * width));
             let handles: Vec<_> = shares.map(|share| scope.spawn(move || work(share))).collect();
             // A panic of a thread is passed on as it was.
-            handles.into_iter().map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            handles
+                .into_iter()
+                .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
         });
         // The first share that failed holds the smallest position.
         outcomes.into_iter().collect::<Result<(), Error>>()?;

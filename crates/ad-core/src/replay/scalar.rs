@@ -207,7 +207,13 @@ impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
 
 /// The tangents of every active value in `k` directions at once: `seeds` holds
 /// k numbers an input, and so does `tangents` afterwards for each value.
-pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(data: &TapeData, values: &[T], seeds: &[T], k: usize, tangents: &mut Vec<T>) {
+pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
+    data: &TapeData,
+    values: &[T],
+    seeds: &[T],
+    k: usize,
+    tangents: &mut Vec<T>,
+) {
     tangents.clear();
     tangents.resize(data.num_values() * k, T::lit(0.0));
     let first_input = data.first_input() * k;
@@ -248,7 +254,9 @@ impl<T: Differentiated, const STRICT: bool> Visitor for AdjointRow<'_, T, STRICT
         for i in 0..N {
             let operand = self.operands[i] as usize;
             if self.active[operand] {
-                let term = |j: usize| product::<T, STRICT>(checked::<T, STRICT>(O::partial(j, i, x, v), v[j], &x), adjoints[j]);
+                let term = |j: usize| {
+                    product::<T, STRICT>(checked::<T, STRICT>(O::partial(j, i, x, v), v[j], &x), adjoints[j])
+                };
                 let contribution = (1..M).fold(term(0), |sum, j| sum + term(j));
                 self.adjoints[operand] = self.adjoints[operand] + contribution;
             }
@@ -276,7 +284,12 @@ impl<T: Differentiated, const STRICT: bool> Visitor for AdjointRow<'_, T, STRICT
 }
 
 /// The adjoints of every value, from one weight an output.
-pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(data: &TapeData, values: &[T], weights: &[T], adjoints: &mut Vec<T>) {
+pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(
+    data: &TapeData,
+    values: &[T],
+    weights: &[T],
+    adjoints: &mut Vec<T>,
+) {
     adjoints.clear();
     adjoints.resize(data.num_values(), T::lit(0.0));
     for (&output, &weight) in data.outputs.iter().zip(weights) {

@@ -355,6 +355,13 @@ def power_at_edge(d):
     return x, y
 
 
+def power_near_one(d):
+    """A base near one with an exponent that takes it across the range."""
+    x = d.sign() * (1.0 + d.near(d.rng.choice((-52, -25)), -21))
+    y = d.uniform(-745.0, 709.0) / math.log(abs(x))
+    return x, float(math.floor(y)) if x < 0.0 else y
+
+
 def small_power(d):
     return d.near(-350, 350), d.rng.choice((-3, -2, -1, 0, 1, 2, 3, 3, -3))
 
@@ -432,7 +439,7 @@ FUNCTIONS = {
         lambda d: 1.0 + d.size(-52, 4), size(0, 1024), uniform(1.0, 3.0), edge_up(1.0, 2.0, 2.0**26, 2.0**28, LARGEST))),
     "atanh": (atanh, mix(near(-60, 0), uniform(-1.0, 1.0), around(1.0, -53, -2), around(-1.0, -53, -2), subnormal,
                          edge(0.5, 2.0**-32, 2.0**-28, 1.0, 2.0**-1022))),
-    "pow": (power, mix(pair(positive, near(-10, 4)), pair(size(-4, 5), near(-4, 8)), power_at_edge, power_at_edge,
+    "pow": (power, mix(pair(positive, near(-10, 4)), pair(size(-4, 5), near(-4, 8)), power_at_edge, power_at_edge, power_near_one,
                        pair(around(1.0, -53, -1), near(-4, 50)), pair(near(-40, 40), lambda d: float(d.rng.randrange(-30, 30))),
                        pair(positive, fixed(0.5, 1.5, 2.0, -1.0, -0.5, 3.0, 1 / 3)), pair(subnormal, uniform(-2.0, 2.0)))),
     "powi": (power_of_integer, mix(small_power, small_power_at_edge, integer_power, integer_power_at_edge,

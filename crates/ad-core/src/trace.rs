@@ -1,0 +1,585 @@
+//! Printed traces: the textbook's table of a forward or a reverse sweep.
+//!
+//! The formulas come from the table of operations, evaluated in
+//! [`Formula`](crate::Formula). The text is meant to be snapshot-tested: the
+//! same bytes on every machine, in debug and release. A change of the format is
+//! a breaking change.
+
+use std::fmt::{self, Write};
+
+use crate::error::Error;
+use crate::formula::{Accent, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, escape_latex, more, number};
+use crate::matrix::Matrix;
+use crate::record::SourceLocation;
+use crate::replay::Workspace;
+use crate::tape::{Tape, TapeData};
+
+/// Which sweep a [`Trace`] shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum TraceKind {
+    /// Values alone.
+    Primal,
+    /// Values and tangents, from the inputs down to the outputs.
+    Tangent,
+    /// Values and adjoints, from the outputs up to the inputs.
+    Adjoint,
+}
+
+/// A row of a [`Trace`].
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct TraceRow {
+    /// The name of the variable, such as `v₁`.
+    pub name: String,
+    /// The elementary operation, such as `cos(v₋₁)`.
+    pub operation: String,
+    /// The primal value.
+    pub value: f64,
+    /// The tangent of each seed, or the adjoint; none in a primal trace.
+    pub derivatives: Vec<TraceDerivative>,
+    /// Where the operation stands in your code; none for inputs, parameters and outputs.
+    pub location: Option<SourceLocation>,
+}
+
+/// A derivative in a [`TraceRow`].
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct TraceDerivative {
+    /// The name, such as `v̇₁` or `v̄₁`.
+    pub name: String,
+    /// How it is computed, such as `−sin(v₋₁)·v̇₋₁`.
+    pub formula: String,
+    /// Its value.
+    pub value: f64,
+}
+
+/// A sweep at one point, row by row; from [`Tape::primal_trace`],
+/// [`Tape::tangent_trace`], [`Tape::tangent_traces`] and [`Tape::adjoint_trace`].
+///
+/// `Display` is the aligned text table, with six significant digits or as many
+/// as the formatter's precision says: `{trace:.12}`.
+///
+/// ```
+/// use ad_core::Tape;
+/// let tape = Tape::record(&[3.0], |x| x[0] * x[0])?;
+/// assert_eq!(tape.tangent_trace(&[3.0], &[1.0])?.to_string(), "\
+/// primal      value  tangent, p = (1)    value
+/// ────────────────────────────────────────────
+/// v₀ = x₁         3  v̇₀ = p                  1
+/// v₁ = v₀·v₀      9  v̇₁ = v̇₀·v₀ + v₀·v̇₀      6
+/// y = v₁          9  ẏ = v̇₁                  6
+/// ");
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Trace {
+    kind: TraceKind,
+    tape: Tape,
+    values: Vec<f64>,
+    /// `seeds.len()` numbers a value.
+    derivatives: Vec<f64>,
+    seeds: Vec<Vec<f64>>,
+    script: Script,
+    digits: usize,
+    locations: bool,
+    rows: Vec<TraceRow>,
+}
+
+impl Trace {
+    fn new(kind: TraceKind, tape: &Tape, values: Vec<f64>, derivatives: Vec<f64>, seeds: Vec<Vec<f64>>) -> Trace {
+        let mut trace = Trace {
+            kind,
+            tape: tape.clone(),
+            values,
+            derivatives,
+            seeds,
+            script: Script::Unicode,
+            digits: DIGITS,
+            locations: false,
+            rows: Vec::new(),
+        };
+        trace.rows = trace.build(trace.script, trace.digits);
+        trace
+    }
+
+    /// The rows, from the inputs to the outputs; of an adjoint trace from the
+    /// outputs to the inputs.
+    pub fn rows(&self) -> &[TraceRow] {
+        &self.rows
+    }
+
+    /// Which sweep this is.
+    pub fn kind(&self) -> TraceKind {
+        self.kind
+    }
+
+    /// The same trace with a column that shows where each operation stands in
+    /// your code, as file:line. The line numbers make a snapshot change with
+    /// every edit above them, so they are left out by default.
+    #[must_use]
+    pub fn with_locations(mut self) -> Trace {
+        self.locations = true;
+        self
+    }
+
+    /// The same trace in ASCII: `v[1]`, `dv[1]`, `bv[1]`, `*`, `-`. Names that
+    /// you gave are printed as they are.
+    #[must_use]
+    pub fn ascii(mut self) -> Trace {
+        self.script = Script::Ascii;
+        self.rows = self.build(self.script, self.digits);
+        self
+    }
+
+    /// The same trace with so many significant digits (at least 1).
+    #[must_use]
+    pub fn digits(mut self, digits: usize) -> Trace {
+        self.digits = digits;
+        self.rows = self.build(self.script, self.digits);
+        self
+    }
+
+    /// A Markdown table.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[3.0], |x| x[0].exp())?;
+    /// assert!(tape.primal_trace(&[3.0])?.to_markdown().starts_with("| name | operation | value |\n|---|---|---:|\n"));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let escape = |text: &String| {
+            let special = |c: char| matches!(c, '|' | '\\' | '*' | '_' | '`' | '<' | '[' | ']');
+            text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect::<String>()
+        };
+        let mut text = line(&self.header());
+        let rule: Vec<&str> =
+            self.numeric_columns().iter().map(|&numeric| if numeric { "---:" } else { "---" }).collect();
+        let _ = writeln!(text, "|{}|", rule.join("|"));
+        for row in &self.rows {
+            let cells: Vec<String> =
+                self.cells(row, &|x| number(x, self.digits, self.script)).iter().map(escape).collect();
+            text += &line(&cells);
+        }
+        text
+    }
+
+    /// A LaTeX `tabular`; its formulas need the package amsmath.
+    pub fn to_latex(&self) -> String {
+        let rows = self.build(Script::Latex, self.digits);
+        let columns: String = self.numeric_columns().iter().map(|&numeric| if numeric { 'r' } else { 'l' }).collect();
+        let mut text = format!("\\begin{{tabular}}{{{columns}}}\n");
+        let header: Vec<String> = self.header().iter().map(|cell| escape_latex(cell)).collect();
+        let _ = writeln!(text, "{} \\\\\n\\hline", header.join(" & "));
+        for row in &rows {
+            let mut cells = self.cells(row, &|x| number(x, self.digits, Script::Latex));
+            let formulas = if self.locations { cells.len() - 1 } else { cells.len() };
+            for cell in &mut cells[..formulas] {
+                *cell = format!("${cell}$");
+            }
+            if let (true, Some(location)) = (self.locations, cells.last_mut()) {
+                *location = format!(r"\texttt{{{}}}", escape_latex(location));
+            }
+            let _ = writeln!(text, "{} \\\\", cells.join(" & "));
+        }
+        text + "\\end{tabular}\n"
+    }
+
+    /// Comma-separated values after RFC 4180, but with `\n` line ends; numbers
+    /// in full, so that reading them back gives the same bits.
+    pub fn to_csv(&self) -> String {
+        let quote = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
+            true => format!("\"{}\"", cell.replace('"', "\"\"")),
+            false => cell.clone(),
+        };
+        let line = |cells: Vec<String>| cells.iter().map(quote).collect::<Vec<_>>().join(",") + "\n";
+        let mut text = line(self.header());
+        for row in &self.rows {
+            text += &line(self.cells(row, &|x| format!("{x:?}")));
+        }
+        text
+    }
+
+    /// The word for the derivative: tangent or adjoint.
+    fn word(&self) -> &'static str {
+        if self.kind == TraceKind::Adjoint { "adjoint" } else { "tangent" }
+    }
+
+    /// The seed as shown in a heading: `tangent, p = (1, 0)`.
+    fn heading(&self, seed: &[f64], script: Script, digits: usize) -> String {
+        let letter = if self.kind == TraceKind::Adjoint { "w" } else { "p" };
+        let mut shown: Vec<String> = seed.iter().take(SHOWN_OPERANDS).map(|&s| number(s, digits, script)).collect();
+        if seed.len() > SHOWN_OPERANDS {
+            shown.push(more(seed.len() - SHOWN_OPERANDS, script));
+        }
+        format!("{}, {letter} = ({})", self.word(), shown.join(", "))
+    }
+
+    /// The headings where name and operation are columns of their own.
+    fn header(&self) -> Vec<String> {
+        let mut header = vec!["name".to_owned(), "operation".to_owned(), "value".to_owned()];
+        for seed in &self.seeds {
+            header.push(self.heading(seed, self.script, self.digits));
+            header.push(format!("{} value", self.word()));
+        }
+        if self.locations {
+            header.push("location".to_owned());
+        }
+        header
+    }
+
+    fn numeric_columns(&self) -> Vec<bool> {
+        let mut numeric = vec![false, false, true];
+        numeric.extend(self.seeds.iter().flat_map(|_| [false, true]));
+        numeric.extend(self.locations.then_some(false));
+        numeric
+    }
+
+    fn cells(&self, row: &TraceRow, number: &dyn Fn(f64) -> String) -> Vec<String> {
+        let mut cells = vec![row.name.clone(), row.operation.clone(), number(row.value)];
+        for derivative in &row.derivatives {
+            cells.push(format!("{} = {}", derivative.name, derivative.formula));
+            cells.push(number(derivative.value));
+        }
+        if self.locations {
+            cells.push(row.location.as_ref().map(SourceLocation::to_string).unwrap_or_default());
+        }
+        cells
+    }
+
+    /// The rows in a script, the numbers of the formulas with so many digits.
+    fn build(&self, script: Script, digits: usize) -> Vec<TraceRow> {
+        let writer = RowWriter { trace: self, data: &self.tape.data, script, digits, uses: Uses::default() };
+        writer.rows()
+    }
+
+    /// The aligned text table.
+    fn write_text(&self, f: &mut fmt::Formatter<'_>, rows: &[TraceRow], digits: usize) -> fmt::Result {
+        let mut table = vec![vec!["primal".to_owned(), "value".to_owned()]];
+        for seed in &self.seeds {
+            table[0].extend([self.heading(seed, self.script, digits), "value".to_owned()]);
+        }
+        if self.locations {
+            table[0].push("location".to_owned());
+        }
+        for row in rows {
+            let cells = self.cells(row, &|x| number(x, digits, self.script));
+            let primal = format!("{} = {}", cells[0], cells[1]);
+            table.push(std::iter::once(primal).chain(cells.into_iter().skip(2)).collect());
+        }
+        let columns = table[0].len();
+        let widths: Vec<usize> =
+            (0..columns).map(|c| table.iter().map(|line| width(&line[c])).max().unwrap_or(0)).collect();
+        let total = widths.iter().sum::<usize>() + 2 * (columns - 1);
+        // Numbers stand in the odd columns, on the right of what they belong to.
+        let right = |c: usize| c % 2 == 1;
+        for (i, line) in table.iter().enumerate() {
+            let mut text = String::new();
+            for (c, cell) in line.iter().enumerate() {
+                let padding = " ".repeat(widths[c] - width(cell));
+                let gap = if c > 0 { "  " } else { "" };
+                text += gap;
+                text += &if right(c) { padding + cell } else { cell.clone() + &padding };
+            }
+            writeln!(f, "{}", text.trim_end())?;
+            if i == 0 {
+                writeln!(f, "{}", if self.script == Script::Ascii { "-" } else { "─" }.repeat(total))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The columns a text takes: combining accents take none.
+fn width(text: &str) -> usize {
+    text.chars().filter(|c| !('\u{300}'..='\u{36f}').contains(c)).count()
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match f.precision() {
+            Some(digits) if digits != self.digits => self.write_text(f, &self.build(self.script, digits), digits),
+            _ => self.write_text(f, &self.rows, self.digits),
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Trace {
+    /// As a struct with the fields kind, seeds and rows.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut trace = serializer.serialize_struct("Trace", 3)?;
+        trace.serialize_field("kind", &self.kind)?;
+        trace.serialize_field("seeds", &self.seeds)?;
+        trace.serialize_field("rows", &self.rows)?;
+        trace.end()
+    }
+}
+
+/// For each value the places where it is read, the last row first.
+#[derive(Default)]
+struct Uses {
+    starts: Vec<usize>,
+    /// Row, result and operand position.
+    places: Vec<(usize, usize, usize)>,
+}
+
+impl Uses {
+    fn new(data: &TapeData) -> Uses {
+        let active = |row: usize| data.active[data.first_row() + row];
+        let mut starts = vec![0; data.num_values() + 1];
+        let each = |visit: &mut dyn FnMut(usize, (usize, usize, usize))| {
+            for row in (0..data.ops.len()).rev().filter(|&row| active(row)) {
+                let (head, result) = data.head(row);
+                for (position, &operand) in data.operands(head).iter().enumerate() {
+                    visit(operand as usize, (row, result, position));
+                }
+            }
+        };
+        each(&mut |operand, _| starts[operand + 1] += 1);
+        for value in 0..data.num_values() {
+            starts[value + 1] += starts[value];
+        }
+        let mut next = starts.clone();
+        let mut places = vec![(0, 0, 0); starts[data.num_values()]];
+        each(&mut |operand, place| {
+            places[next[operand]] = place;
+            next[operand] += 1;
+        });
+        Uses { starts, places }
+    }
+
+    fn of(&self, value: usize) -> &[(usize, usize, usize)] {
+        &self.places[self.starts[value]..self.starts[value + 1]]
+    }
+}
+
+struct RowWriter<'a> {
+    trace: &'a Trace,
+    data: &'a TapeData,
+    script: Script,
+    digits: usize,
+    uses: Uses,
+}
+
+impl RowWriter<'_> {
+    fn rows(mut self) -> Vec<TraceRow> {
+        let data = self.data;
+        if self.trace.kind == TraceKind::Adjoint {
+            self.uses = Uses::new(data);
+        }
+        let values = (data.first_input()..data.num_values()).map(|value| self.value_row(value));
+        let outputs = (0..data.outputs.len()).map(|position| self.output_row(position));
+        let mut rows: Vec<TraceRow> = values.chain(outputs).collect();
+        if self.trace.kind == TraceKind::Adjoint {
+            rows.reverse();
+        }
+        rows
+    }
+
+    fn accent(&self) -> Accent {
+        if self.trace.kind == TraceKind::Adjoint { Accent::Bar } else { Accent::Dot }
+    }
+
+    fn text(&self, name: &Name) -> String {
+        name.render(self.script, self.digits)
+    }
+
+    /// The row of an input, a parameter or an operation.
+    fn value_row(&self, value: usize) -> TraceRow {
+        let data = self.data;
+        let operation = match value.checked_sub(data.first_row()) {
+            Some(row) => data.row_formula(row, &Formulas::new()).render(self.script, self.digits),
+            None if value < data.first_param() => self.text(&data.variable_name(value)),
+            None if self.script == Script::Latex => r"\text{parameter}".to_owned(),
+            None => "parameter".to_owned(),
+        };
+        let k = self.trace.seeds.len();
+        let derivative = |d: usize| TraceDerivative {
+            name: self.text(&data.value_name(value, self.accent())),
+            formula: match self.trace.kind {
+                TraceKind::Adjoint => self.adjoint_formula(value),
+                _ => self.tangent_formula(value),
+            },
+            value: self.trace.derivatives[value * k + d],
+        };
+        TraceRow {
+            name: self.text(&data.value_name(value, Accent::None)),
+            operation,
+            value: self.trace.values[value],
+            derivatives: (0..k).map(derivative).collect(),
+            location: value.checked_sub(data.first_row()).map(|row| data.location(row).clone()),
+        }
+    }
+
+    fn output_row(&self, position: usize) -> TraceRow {
+        let data = self.data;
+        let output = data.outputs[position] as usize;
+        let name = data.output_name(position);
+        let k = self.trace.seeds.len();
+        let derivative = |d: usize| {
+            let (formula, value) = match self.trace.kind {
+                TraceKind::Adjoint => {
+                    (self.text(&self.seed_name("w", position, data.outputs.len())), self.trace.seeds[d][position])
+                }
+                _ if data.active[output] => {
+                    (self.text(&data.value_name(output, Accent::Dot)), self.trace.derivatives[output * k + d])
+                }
+                _ => ("0".to_owned(), 0.0),
+            };
+            TraceDerivative { name: self.text(&name.clone().with_accent(self.accent())), formula, value }
+        };
+        TraceRow {
+            name: self.text(&name),
+            operation: self.text(&data.value_name(output, Accent::None)),
+            value: self.trace.values[output],
+            derivatives: (0..k).map(derivative).collect(),
+            location: None,
+        }
+    }
+
+    fn seed_name(&self, letter: &'static str, position: usize, count: usize) -> Name {
+        match count {
+            1 => Name::Letter(letter, Accent::None),
+            _ => Name::Indexed(letter, Accent::None, position as i64 + 1),
+        }
+    }
+
+    /// ∂result/∂operand of a row, and whether it is an operand to the right of that one.
+    fn partial<'f>(&self, formulas: &'f Formulas, row: usize, result: usize, position: usize) -> (Formula<'f>, bool) {
+        let data = self.data;
+        let (head, _) = data.head(row);
+        let names = data.operands(head).iter().map(|&operand| formulas.name(data.operand_name(operand)));
+        let x: Vec<Formula<'f>> = names.collect();
+        let partial = Formula::partial(formulas, data.ops[head], result, position, &x);
+        (partial, x.iter().skip(position + 1).any(|x| x.is_same_node(partial)))
+    }
+
+    /// A sum of terms, the ninth and later ones counted.
+    fn sum<'f>(&self, terms: usize, term: impl Fn(usize) -> Formula<'f>) -> String {
+        if terms == 0 {
+            return "0".to_owned();
+        }
+        let shown = (1..terms.min(SHOWN_OPERANDS)).fold(term(0), |sum, i| sum + term(i));
+        let mut text = shown.render(self.script, self.digits);
+        if terms > SHOWN_OPERANDS {
+            text += &format!(" + {}", more(terms - SHOWN_OPERANDS, self.script));
+        }
+        text
+    }
+
+    fn tangent_formula(&self, value: usize) -> String {
+        let data = self.data;
+        let Some(row) = value.checked_sub(data.first_row()) else {
+            return match value < data.first_param() {
+                true => self.text(&self.seed_name("p", value - data.first_input(), data.num_inputs)),
+                false => "0".to_owned(),
+            };
+        };
+        let formulas = Formulas::new();
+        let (head, result) = data.head(row);
+        let operands = data.operands(head);
+        let active: Vec<usize> = (0..operands.len()).filter(|&i| data.active[operands[i] as usize]).collect();
+        self.sum(active.len(), |term| {
+            let position = active[term];
+            let tangent = formulas.name(data.value_name(operands[position] as usize, Accent::Dot));
+            // The product rule keeps the order of the factors: v̇₁·v₂ + v₁·v̇₂.
+            match self.partial(&formulas, row, result, position) {
+                (partial, true) => tangent * partial,
+                (partial, false) => partial * tangent,
+            }
+        })
+    }
+
+    fn adjoint_formula(&self, value: usize) -> String {
+        let data = self.data;
+        if !data.active[value] {
+            return "0".to_owned();
+        }
+        let formulas = Formulas::new();
+        let seeded: Vec<usize> = (0..data.outputs.len()).filter(|&j| data.outputs[j] as usize == value).collect();
+        let uses = self.uses.of(value);
+        self.sum(seeded.len() + uses.len(), |term| match term.checked_sub(seeded.len()) {
+            None => formulas.name(data.output_name(seeded[term]).with_accent(Accent::Bar)),
+            Some(i) => {
+                let (row, result, position) = uses[i];
+                let adjoint = formulas.name(data.value_name(data.first_row() + row, Accent::Bar));
+                adjoint * self.partial(&formulas, row, result, position).0
+            }
+        })
+    }
+}
+
+impl Tape {
+    /// The values row by row at x.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`].
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[2.0, 4.0], |x| x[0] * x[1])?;
+    /// assert_eq!(tape.primal_trace(&[2.0, 4.0])?.rows()[2].value, 8.0);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn primal_trace(&self, x: &[f64]) -> Result<Trace, Error> {
+        let mut ws = Workspace::new();
+        self.eval_into(&mut ws, x, &mut vec![0.0; self.num_outputs()])?;
+        Ok(Trace::new(TraceKind::Primal, self, ws.values, Vec::new(), Vec::new()))
+    }
+
+    /// Values and tangents row by row at x, for the seed p.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::jvp`].
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1])?;
+    /// let trace = tape.tangent_trace(&[2.0, 4.0], &[1.0, 0.0])?;
+    /// assert_eq!(trace.rows()[2].derivatives[0].formula, "−sin(v₋₁)·v̇₋₁");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn tangent_trace(&self, x: &[f64], p: &[f64]) -> Result<Trace, Error> {
+        self.expect_len("p (one number an input)", p.len(), self.num_inputs())?;
+        self.tangent_traces(x, &Matrix::from_vec(self.num_inputs(), 1, p.to_vec())?)
+    }
+
+    /// Values and tangents row by row at x, for k seeds: `seeds` is n × k, one
+    /// seed a column; the table has a formula and a value for each.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::jvp_many`].
+    pub fn tangent_traces(&self, x: &[f64], seeds: &Matrix) -> Result<Trace, Error> {
+        let mut ws = Workspace::new();
+        self.jvp_many_into(&mut ws, x, seeds, &mut vec![0.0; self.num_outputs()], &mut Matrix::default())?;
+        let columns = (0..seeds.cols()).map(|j| (0..seeds.rows()).map(|i| seeds[(i, j)]).collect()).collect();
+        Ok(Trace::new(TraceKind::Tangent, self, ws.values, ws.sweep.tangents, columns))
+    }
+
+    /// Values and adjoints row by row at x, for the weights w (one an output),
+    /// from the outputs up to the inputs.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::vjp`].
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1])?;
+    /// let trace = tape.adjoint_trace(&[2.0, 4.0], &[1.0])?;
+    /// assert_eq!(trace.rows().last().unwrap().derivatives[0].formula, "v̄₂·v₀ − v̄₁·sin(v₋₁)");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn adjoint_trace(&self, x: &[f64], w: &[f64]) -> Result<Trace, Error> {
+        let mut ws = Workspace::new();
+        self.vjp_into(&mut ws, x, w, &mut vec![0.0; self.num_outputs()], &mut vec![0.0; self.num_inputs()])?;
+        Ok(Trace::new(TraceKind::Adjoint, self, ws.values, ws.sweep.adjoints, vec![w.to_vec()]))
+    }
+}

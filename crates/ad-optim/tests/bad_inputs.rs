@@ -1,0 +1,213 @@
+//! A table of bad inputs, each with its typed error and a message that says what to do.
+#![allow(clippy::unwrap_used)]
+
+use ad_core::{Samples, Tape};
+use ad_optim::{Adam, Batches, Differentiable, EmpiricalRisk, Error, GradientDescent, Rule, Trainer, from_fn};
+
+const NAN: f64 = f64::NAN;
+const INF: f64 = f64::INFINITY;
+
+fn bowl() -> impl Differentiable {
+    from_fn(2, |x, grad| {
+        grad[0] = 2.0 * x[0];
+        grad[1] = 2.0 * x[1];
+        x[0] * x[0] + x[1] * x[1] + 6.0
+    })
+}
+
+/// The error of `run`, which must be the iterator's first and only item and that of `finish`, too.
+fn refused<D: Differentiable, R: Rule>(trainer: impl Fn() -> Trainer<'static, D, R>) -> Error {
+    let error = trainer().run().unwrap_err();
+    let mut iterator = trainer();
+    let first = iterator.next().unwrap().unwrap_err();
+    assert_eq!(first.to_string(), error.to_string());
+    assert!(iterator.next().is_none());
+    assert_eq!(iterator.finish().unwrap_err().to_string(), error.to_string());
+    error
+}
+
+/// Asserts that the setting is refused by name, with its value in the message.
+fn assert_setting(error: Error, name: &str, given: f64) {
+    match &error {
+        Error::InvalidSetting { setting, value, .. } => {
+            assert_eq!(*setting, name);
+            assert!(*value == given || value.is_nan() && given.is_nan());
+            assert!(error.to_string().contains(&format!("is {given}, but it must be")), "{error}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn assert_rule(rule: impl Rule + Clone, name: &str, given: f64) {
+    let error = refused(|| Trainer::new(bowl(), rule.clone(), vec![1.0, 1.0]));
+    assert_setting(error, name, given);
+}
+
+#[test]
+fn settings_of_rules() {
+    for rate in [0.0, -0.0, -1e-3, NAN, INF, -INF] {
+        assert_rule(GradientDescent::new(rate), "learning rate", rate);
+        assert_rule(GradientDescent::new(rate).momentum(0.9).nesterov(), "learning rate", rate);
+        assert_rule(Adam::new(rate), "learning rate", rate);
+        assert_rule((GradientDescent::new(0.1), Adam::new(rate)), "learning rate", rate);
+    }
+    for momentum in [-0.1, 1.0, NAN, INF] {
+        assert_rule(GradientDescent::new(0.1).momentum(momentum), "momentum", momentum);
+    }
+    for beta in [-0.1, 1.0, NAN, INF] {
+        assert_rule(Adam::new(0.1).betas(beta, 0.999), "beta1", beta);
+        assert_rule(Adam::new(0.1).betas(0.9, beta), "beta2", beta);
+    }
+    for eps in [0.0, -1e-8, NAN, INF] {
+        assert_rule(Adam::new(0.1).eps(eps), "eps", eps);
+    }
+}
+
+#[test]
+fn settings_at_the_edge_of_their_range_are_accepted() {
+    fn runs(rule: impl Rule) {
+        assert!(Trainer::new(bowl(), rule, vec![1.0, 1.0]).max_steps(2).run().is_ok());
+    }
+    runs(GradientDescent::new(f64::MIN_POSITIVE).momentum(0.0));
+    runs(GradientDescent::new(0.1).nesterov());
+    runs(Adam::new(0.1).betas(0.0, 0.0));
+    runs(Adam::new(0.1).eps(5e-324));
+}
+
+#[test]
+fn settings_of_the_trainer() {
+    type Set =
+        fn(Trainer<'static, Box<dyn Differentiable>, Adam>, f64) -> Trainer<'static, Box<dyn Differentiable>, Adam>;
+    let table: [(&str, &[f64], Set); 5] = [
+        ("grad_tol", &[-1.0, NAN], |trainer, v| trainer.grad_tol(v)),
+        ("target_value", &[NAN], |trainer, v| trainer.target_value(v)),
+        ("patience in epochs", &[0.0], |trainer, v| trainer.patience(v as usize, 0.0)),
+        ("min_delta of patience", &[-1.0, NAN, INF], |trainer, v| trainer.patience(1, v)),
+        ("number of threads", &[0.0], |trainer, v| trainer.threads(v as usize)),
+    ];
+    for (name, values, set) in table {
+        for &value in values {
+            let make = || {
+                let objective = Box::new(bowl()) as Box<dyn Differentiable>;
+                set(Trainer::new(objective, Adam::new(0.1), vec![1.0, 1.0]), value)
+            };
+            assert_setting(refused(make), name, value);
+        }
+    }
+}
+
+#[test]
+fn starting_points() {
+    let refused = |x0: Vec<f64>| refused(|| Trainer::new(bowl(), Adam::new(0.1), x0.clone()));
+    assert!(matches!(refused(vec![]), Error::EmptyPoint));
+    let error = refused(vec![1.0; 3]);
+    assert!(matches!(error, Error::DimensionMismatch { expected: 2, got: 3, .. }));
+    assert_eq!(
+        error.to_string(),
+        "the starting point has length 3, but the objective has 2 unknowns; \
+         pass one component for each unknown"
+    );
+    assert!(matches!(refused(vec![1.0]), Error::DimensionMismatch { expected: 2, got: 1, .. }));
+    for bad in [NAN, INF, -INF] {
+        match refused(vec![1.0, bad]) {
+            Error::NonFiniteStart { index: 1, value } => {
+                assert!(value == bad || value.is_nan() && bad.is_nan());
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn objectives_without_unknowns_or_samples() {
+    struct Odd {
+        dim: usize,
+        samples: usize,
+    }
+    impl Differentiable for Odd {
+        fn dim(&self) -> usize {
+            self.dim
+        }
+        fn num_samples(&self) -> usize {
+            self.samples
+        }
+        fn value_and_gradient(&self, _: &[f64], _: &[usize], _: &mut [f64]) -> Result<f64, Error> {
+            unreachable!("nothing may be evaluated before the checks are done")
+        }
+    }
+    let refused = |dim, samples, batches: Batches| {
+        refused(|| Trainer::new(Odd { dim, samples }, Adam::new(0.1), vec![1.0]).batches(batches.clone()))
+    };
+    assert!(matches!(refused(0, 1, Batches::full()), Error::EmptyPoint));
+    assert!(matches!(refused(1, 0, Batches::full()), Error::NoSamples));
+    assert!(matches!(refused(1, 0, Batches::shuffled(2)), Error::NoSamples));
+    assert!(matches!(refused(1, 5, Batches::sequential(0)), Error::ZeroBatchSize));
+    assert!(matches!(refused(1, 5, Batches::shuffled(0)), Error::ZeroBatchSize));
+    let error = refused(1, 5, Batches::shuffled(6).drop_last(true));
+    assert_eq!(
+        error.to_string(),
+        "batches of 6 from 5 samples with drop_last(true) leave no batch; \
+         use a size of at most 5, or drop_last(false)"
+    );
+}
+
+fn line() -> (Tape, Samples) {
+    let tape = Tape::builder()
+        .inputs(&["a", "b"], &[0.0, 0.0])
+        .params(&["u", "y"], &[0.0, 0.0])
+        .record(|theta, k| (theta[0] * k[0] + theta[1] - k[1]).powi(2))
+        .unwrap();
+    let samples = Samples::from_rows(&tape, &[0.0, 1.0, 1.0, 3.0, 2.0, 5.0]).unwrap();
+    (tape, samples)
+}
+
+#[test]
+fn tapes_and_samples() {
+    let two = Tape::record(&[1.0, 2.0], |x| [x[0], x[1]]).unwrap();
+    let error = refused(|| Trainer::new(two.clone(), Adam::new(0.1), vec![1.0, 1.0]));
+    assert!(matches!(error, Error::NotScalar { outputs: 2 }));
+
+    let (tape, samples) = line();
+    let error = EmpiricalRisk::new(two, samples.clone()).unwrap_err();
+    assert!(matches!(error, Error::NotScalar { outputs: 2 }));
+    let other = Tape::builder().inputs(&[], &[0.0]).params(&[], &[0.0]).record(|x, k| x[0] * k[0]).unwrap();
+    let error = EmpiricalRisk::new(other, samples.clone()).unwrap_err();
+    assert!(matches!(error, Error::ParameterMismatch { tape: 1, sample: 2 }));
+
+    let risk = EmpiricalRisk::new(tape, samples).unwrap();
+    let error = refused(|| {
+        let owned = EmpiricalRisk::new(risk.tape().clone(), risk.samples().clone()).unwrap();
+        Trainer::new(owned, Adam::new(0.1), vec![1.0])
+    });
+    assert!(matches!(error, Error::DimensionMismatch { expected: 2, got: 1, .. }));
+}
+
+#[test]
+fn evaluations_check_what_they_are_given() {
+    fn table(objective: &dyn Differentiable) {
+        let (dim, samples) = (objective.dim(), objective.num_samples());
+        let (x, mut grad) = (vec![0.5; dim], vec![0.0; dim]);
+        for threads in [1, 2] {
+            let call = |x: &[f64], batch: &[usize], grad: &mut [f64]| {
+                objective.value_and_gradient_threads(x, batch, grad, threads).unwrap_err()
+            };
+            let error = call(&x[1..], &[0], &mut grad);
+            assert!(matches!(error, Error::DimensionMismatch { what: "the point", .. }));
+            let error = call(&x, &[0], &mut grad[1..]);
+            assert!(matches!(error, Error::DimensionMismatch { what: "the gradient", .. }));
+            assert!(matches!(call(&x, &[], &mut grad), Error::EmptyBatch));
+            let error = call(&x, &[0, samples], &mut grad);
+            assert!(matches!(error, Error::SampleOutOfRange { sample, .. } if sample == samples));
+        }
+    }
+    let (tape, samples) = line();
+    table(&tape);
+    table(&EmpiricalRisk::new(tape, samples).unwrap());
+    table(&bowl());
+}
+
+#[test]
+fn errors_travel_between_threads_and_through_boxes() {
+    fn assert_error<T: std::error::Error + Send + Sync + 'static>() {}
+    assert_error::<Error>();
+}
