@@ -1,4 +1,58 @@
-//! Records a Rust function once as a Wengert list and replays it.
+//! Records an ordinary Rust function once, as a Wengert list of elementary
+//! operations, and replays it: forward with tangents for J·p, in reverse with
+//! adjoints for Jᵀ·w, over many samples, and as a printed trace.
+//!
+//! ```
+//! use ad_core::Tape;
+//!
+//! // y = cos(x₁) + x₁·x₂ − exp(x₂)
+//! let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1] - x[1].exp())?;
+//!
+//! let (y, dy) = tape.jvp(&[2.0, 4.0], &[1.0, 0.0])?; // J·p
+//! let (y, gradient) = tape.gradient(&[3.0, 1.0])?; // at another point, without recording again
+//! println!("{}", tape.tangent_trace(&[2.0, 4.0], &[1.0, 0.0])?); // the textbook's table
+//! # Ok::<(), ad_core::Error>(())
+//! ```
+//!
+//! # Where to look
+//!
+//! | to | see |
+//! |---|---|
+//! | record a function; names, parameters | [`Tape::record`], [`Tape::builder`], [`Var`] |
+//! | write it once for `f64`, duals and recording | [`Real`] |
+//! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
+//! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
+//! | no allocation in a loop | the `_into` twins and [`Workspace`] |
+//! | sums over data | [`Samples`], [`Tape::sum_value`], [`Tape::sum_gradient`] |
+//! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
+//! | another number type | [`Tape::eval_with`], [`Rule`], [`Dual`], [`Lanes`], [`Formula`] |
+//! | what each operation computes and differentiates to | [`Op`], `docs/ops.md` |
+//!
+//! # What a replay promises
+//!
+//! - **It is never silently wrong.** A comparison made while recording is a
+//!   guard; a replay that would answer it otherwise is
+//!   [`Error::BranchChanged`] with the line of your code.
+//! - **The same bits everywhere**: elementary functions come with the crate, and
+//!   no result depends on the machine, on debug or release, on threads or on
+//!   what a workspace was used for before.
+//! - **It does not panic** on bad input: every failure is an [`Error`] that says
+//!   what to do next.
+//!
+//! # Conventions
+//!
+//! - A product of derivatives that is 0·∞ or 0·NaN counts as 0, forward and in
+//!   reverse alike; outside its domain an operation has a NaN value and NaN
+//!   derivatives. (Forward and reverse may differ where the zero itself arose by
+//!   cancellation or underflow, as in √(x − x).)
+//! - Where a derivative is not unique, `docs/ops.md` says what is chosen:
+//!   0 for `abs` at 0, ½ and ½ for `max` at a tie, 0 for `relu` at 0.
+//! - Overflow and underflow follow IEEE 754. Processor modes that flush
+//!   subnormal numbers to zero are not supported.
+//!
+//! # Features
+//!
+//! - `serde`: `Serialize` for [`Trace`], [`Matrix`] and what they hold.
 
 mod drivers;
 mod dual;
@@ -28,3 +82,6 @@ pub use replay::{Samples, Workspace};
 pub use rule::{Real, Rule};
 pub use tape::Tape;
 pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};
+
+#[cfg(all(target_arch = "x86", not(target_feature = "sse2")))]
+compile_error!("without SSE2, x86 rounds intermediate results twice: the same bits everywhere cannot be kept");

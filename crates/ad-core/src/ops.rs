@@ -24,6 +24,8 @@
 //! operation of its own (`sech2` for tanh′, `gauss` for erf′), and the table is
 //! closed under differentiation. `docs/adding-an-op.md` walks through adding one.
 
+use std::f64::consts::{FRAC_PI_2, LN_2, LN_10, PI, TAU};
+
 use crate::math;
 use crate::rule::Rule;
 
@@ -192,24 +194,8 @@ const FEW: &[f64] = &[0.0, -0.0, 1.0, -1.5, 2.5, -0.25, INF, NAN];
 /// Fewer still, for four operands.
 const PAIR: &[f64] = &[0.0, 1.0, -1.5, INF, NAN];
 /// Around the multiples of π/2, and large arguments.
-const ANGLES: &[f64] = &[
-    0.0,
-    -0.0,
-    0.5,
-    -0.5,
-    1.0,
-    -2.0,
-    1.5707963267948966,
-    -1.5707963267948966,
-    3.141592653589793,
-    -3.141592653589793,
-    6.283185307179586,
-    100.0,
-    1e5,
-    INF,
-    -INF,
-    NAN,
-];
+const ANGLES: &[f64] =
+    &[0.0, -0.0, 0.5, -0.5, 1.0, -2.0, FRAC_PI_2, -FRAC_PI_2, PI, -PI, TAU, 100.0, 1e5, INF, -INF, NAN];
 /// Around the ends of (−1, 1).
 const UNIT: &[f64] = &[0.0, -0.0, 0.5, -0.5, 0.3, -0.7, 0.999, -0.999, 1.0, -1.0, 1.5, -1.5, 1e-9, INF, -INF, NAN];
 /// Positive numbers, and the edge at 0.
@@ -271,7 +257,7 @@ operators {
 }
 [Rem] rem(x, y) -> (v) {
     doc "the remainder x − y·trunc(x/y), with the sign of x",
-    forms [Form::Open("#0 % #1", r"#0 \bmod #1")], value [x % y],
+    forms [Form::Open("#0 % #1", r"#0 \bmod #1")], value [math::rem(x, y)],
     // x − v is y times a whole number up to rounding, which `round` removes.
     partials [[T::lit(1.0), -((x - v) / y).round()]],
     domain "y ≠ 0, x finite", kink "slope of the branch it is on where x/y is whole", probes [ANY, ANY],
@@ -333,7 +319,7 @@ methods {
 }
 [Exp2] exp2(x) -> (v) {
     doc "the power 2ˣ",
-    forms [Form::Call("exp2", r"\operatorname{exp2}")], value [math::exp2(x)], partials [[T::lit(std::f64::consts::LN_2) * v]],
+    forms [Form::Call("exp2", r"\operatorname{exp2}")], value [math::exp2(x)], partials [[T::lit(LN_2) * v]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [ExpM1] exp_m1(x) -> (v) {
@@ -349,12 +335,12 @@ methods {
 }
 [Log2] log2(x) -> (v) {
     doc "the logarithm to base 2",
-    forms [Form::Call("log2", r"\log_2")], value [math::log2(x)], partials [[(T::lit(std::f64::consts::LN_2) * x).recip()]],
+    forms [Form::Call("log2", r"\log_2")], value [math::log2(x)], partials [[(T::lit(LN_2) * x).recip()]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log10] log10(x) -> (v) {
     doc "the logarithm to base 10",
-    forms [Form::Call("log10", r"\log_{10}")], value [math::log10(x)], partials [[(T::lit(std::f64::consts::LN_10) * x).recip()]],
+    forms [Form::Call("log10", r"\log_{10}")], value [math::log10(x)], partials [[(T::lit(LN_10) * x).recip()]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log] log(x, base) -> (v) {

@@ -156,10 +156,11 @@ impl Question {
             Question::IsFinite => Answer::Bool(a.is_finite()),
             Question::IsInfinite => Answer::Bool(a.is_infinite()),
             Question::IsSignNegative => Answer::Bool(a.is_sign_negative()),
-            // −2⁶³ is a number of f64, 2⁶³ − 1 is not: the range is half open.
-            Question::ToI64 => Answer::Integer(
-                (-9.223372036854775808e18..9.223372036854775808e18).contains(&a.trunc()).then_some(a as i64),
-            ),
+            Question::ToI64 => {
+                // −2⁶³ is a number of f64, 2⁶³ − 1 is not: the range is half open.
+                let limit = 2f64.powi(63);
+                Answer::Integer((-limit..limit).contains(&a).then_some(a as i64))
+            }
         }
     }
 }

@@ -152,3 +152,35 @@ fn below(n: u64, rng: &mut impl Rng) -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::below;
+    use rand::TryRng;
+    use std::convert::Infallible;
+
+    /// Draws given numbers, as if by chance.
+    struct Given(std::vec::IntoIter<u64>);
+
+    impl TryRng for Given {
+        type Error = Infallible;
+        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+            unreachable!("a draw takes 64 bits")
+        }
+        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+            Ok(self.0.next().expect("a draw too many"))
+        }
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+            unreachable!("a draw takes 64 bits")
+        }
+    }
+
+    #[test]
+    fn draws_that_would_be_too_frequent_are_refused() {
+        // 2⁶⁴ mod n is 2⁶³ − 1: the low halves 0 and 2 are below it, 2⁶³ + 1 is not.
+        let mut rng = Given(vec![0, 2, 1, u64::MAX].into_iter());
+        assert_eq!(below((1 << 63) + 1, &mut rng), 0);
+        assert_eq!(rng.0.next(), Some(u64::MAX));
+        assert_eq!(below(6, &mut Given(vec![u64::MAX].into_iter())), 5);
+    }
+}

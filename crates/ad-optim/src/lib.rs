@@ -64,3 +64,8 @@ pub use outcome::{History, NonFinite, Outcome, Record, StopReason};
 pub use risk::EmpiricalRisk;
 pub use rules::{Adam, AdamState, GradientDescent, Iterate, Rule, Update};
 pub use trainer::{DEFAULT_MAX_STEPS, Step, Trainer};
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -321,6 +321,7 @@ fn a_non_finite_minibatch_names_its_sample() {
     assert!(matches!(out.stop, StopReason::NonFinite { step: 2, epoch: 1, sample: Some(5), .. }));
     assert_eq!(out.stop.to_string(), "the value is NaN in step 2 (epoch 1), sample 5: datum 5");
     // No mean over all samples exists anywhere, so the last batch that had one speaks.
+    assert_eq!(out.evaluations, 4, "two steps, the last point, the start");
     let first_batch = (1.0 + 4.0) / 3.0;
     assert_eq!((out.steps, &out.x[..], &out.best_x[..]), (1, &[0.0][..], &[0.0][..]));
     assert!((out.value - first_batch).abs() < 1e-15 && out.best_value == out.value);
@@ -354,6 +355,18 @@ fn the_best_point_of_minibatches_is_measured_on_all_samples() {
         assert!(out.best_value <= out.value);
         assert_eq!((out.steps, out.epochs), (32, 4));
     }
+    // An epoch of bad means does not take the place of a good one before it.
+    let mut trainer = Trainer::new(&spread, Jump { at_step: 15, by: 50.0 }, vec![100.0])
+        .batches(Batches::sequential(6))
+        .max_epochs(3);
+    trainer.by_ref().take(14).for_each(drop);
+    let (second, mean) = (trainer.x().to_vec(), trainer.best().unwrap().1);
+    let last = trainer.by_ref().last().unwrap().unwrap();
+    assert!(last.epoch == 3 && last.epoch_mean.unwrap() > mean);
+    assert_eq!(trainer.best(), Some((&second[..], mean)));
+    let out = trainer.finish().unwrap();
+    let last_value = spread.value(out.x[0]);
+    assert_eq!(out.best_value, last_value.min(spread.value(second[0])));
     // A run that only ever got worse still knows where it started.
     let out = Trainer::new(&spread, GradientDescent::new(1.5), vec![19.0])
         .batches(Batches::shuffled(6))
@@ -381,7 +394,7 @@ fn the_history_is_what_was_asked_for() {
     let spread = Spread::new((0..10).map(f64::from));
     let run = |history| {
         let mut steps = Vec::new();
-        let out = Trainer::new(&spread, GradientDescent::new(0.01), vec![9.0])
+        let out = Trainer::new(&spread, GradientDescent::new(0.01), vec![100.0])
             .batches(Batches::shuffled(4))
             .max_steps(8)
             .history(history)
@@ -412,7 +425,10 @@ fn the_history_is_what_was_asked_for() {
     for (record, steps) in out.history.iter().zip(steps.chunks(3)) {
         let weighted = |f: fn(&Step) -> f64| steps.iter().map(|step| f(step) * step.samples as f64).sum::<f64>();
         let mean = weighted(|step| step.value) / record.samples as f64;
-        assert!((record.value - mean).abs() < 1e-12);
+        assert!((record.value / mean - 1.0).abs() < 1e-14);
+        // So far from the data all gradients have one sign, and the norm of their mean is the mean of their norms.
+        let mean = weighted(|step| step.grad_norm) / record.samples as f64;
+        assert!((record.grad_norm / mean - 1.0).abs() < 1e-14);
         let last = steps.last().unwrap();
         assert_eq!(last.epoch_mean, (record.epoch < 3).then_some(record.value));
     }
@@ -530,6 +546,8 @@ fn pointers_pass_on_every_method() {
             Some(format!("row {sample}"))
         }
     }
+    let out = Trainer::new(Special, Adam::new(0.1), vec![0.0]).threads(1).grad_tol(0.0).run();
+    assert_eq!(out.unwrap().value, 1.0, "one thread needs no method for threads");
     let boxed: Box<dyn Differentiable> = Box::new(&Special);
     assert_eq!((boxed.dim(), boxed.num_samples()), (1, 2));
     assert_eq!(boxed.value_and_gradient(&[0.0], &[0], &mut [0.0]).unwrap(), 1.0);

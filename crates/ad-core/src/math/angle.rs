@@ -1,5 +1,6 @@
 //! The arc tangent of a quotient.
 
+use super::exponential::nearest;
 use super::tables::ATAN;
 use core::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI};
 
@@ -36,26 +37,29 @@ fn atan_of_quotient(n: f64, d: f64) -> (f64, f64) {
     };
     if quotient < 0.125 {
         let rest = libm::fma(-quotient, d, n) / d;
-        return (quotient, rest + cubic_rest(quotient));
+        return (quotient, rest + rest_of_atan(quotient));
     }
-    let nearest = (quotient * 64.0).round_ties_even();
-    let c = nearest / 64.0;
+    let row = nearest(quotient * 64.0);
+    let c = row / 64.0;
     let t = libm::fma(-c, d, n) / (d + c * n);
-    let (high, low) = ATAN[nearest as usize];
-    (high, low + (t + cubic_rest(t)))
+    let (high, low) = ATAN[row as usize];
+    (high, low + (t + rest_of_small_atan(t)))
 }
 
 /// `atan t − t` for `|t| ≤ 1/8`, from the Taylor series, whose first missing
-/// term is below 2⁻⁶³ of the result.
-fn cubic_rest(t: f64) -> f64 {
-    const TERMS: [f64; 9] =
-        [-1.0 / 19.0, 1.0 / 17.0, -1.0 / 15.0, 1.0 / 13.0, -1.0 / 11.0, 1.0 / 9.0, -1.0 / 7.0, 1.0 / 5.0, -1.0 / 3.0];
-    let square = t * t;
-    let mut sum = 0.0;
-    for term in TERMS {
-        sum = sum * square + term;
-    }
-    t * square * sum
+/// term is below 2⁻⁶³ of the result; even and odd terms run side by side.
+fn rest_of_atan(t: f64) -> f64 {
+    let z = t * t;
+    let w = z * z;
+    let odd = -1.0 / 3.0 + w * (-1.0 / 7.0 + w * (-1.0 / 11.0 + w * (-1.0 / 15.0 + w * (-1.0 / 19.0))));
+    let even = 1.0 / 5.0 + w * (1.0 / 9.0 + w * (1.0 / 13.0 + w * (1.0 / 17.0)));
+    t * z * (odd + z * even)
+}
+
+/// The same for `|t| ≤ 1/128`, where four terms do.
+fn rest_of_small_atan(t: f64) -> f64 {
+    let z = t * t;
+    t * z * (-1.0 / 3.0 + z * (1.0 / 5.0 + z * (-1.0 / 7.0 + z * (1.0 / 9.0))))
 }
 
 /// The angle of `(x, y)`; see [`super::atan2`].

@@ -52,6 +52,15 @@ pub(super) fn scale(x: f64, exponent: i32) -> f64 {
     }
 }
 
+/// The integer nearest to `x`, a half going to the even one, for `|x| < 2⁵⁰`.
+///
+/// Adding `1.5 · 2⁵²` leaves no room for a fraction. Where the processor has no
+/// instruction for it this is several times as fast as `round_ties_even`.
+pub(super) fn nearest(x: f64) -> f64 {
+    const SHIFT: f64 = (3_u64 << 51) as f64;
+    (x + SHIFT) - SHIFT
+}
+
 /// `2^k` for `−1022 ≤ k ≤ 1023`.
 fn power_of_two(k: i32) -> f64 {
     f64::from_bits(((k + 1023) as u64) << 52)
@@ -64,7 +73,7 @@ fn power_of_two(k: i32) -> f64 {
 /// the step rounds off is kept. The polynomial is the Taylor one, whose first
 /// missing term is below 2⁻⁶⁴.
 pub(super) fn exp_parts(x: f64, low: f64) -> Parts {
-    let steps = (x * PER_STEP).round_ties_even();
+    let steps = nearest(x * PER_STEP);
     let (r, rest) = two_sum(x - steps * STEP_HIGH, -(steps * STEP_LOW));
     let (r, rest) = two_sum(r, rest + low);
     let curve = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))));

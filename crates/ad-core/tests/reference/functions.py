@@ -448,7 +448,8 @@ FUNCTIONS = {
     "erfc": (mp.erfc, mix(*ERF)),
     "logistic": (lambda x: 1 / (1 + capped_exp(-x)), mix(*SIGMOID)),
     "softplus": (softplus, mix(*SIGMOID)),
-    "logaddexp": (logaddexp, mix(pair(wide, wide), pair(near(-4, 6), near(-4, 6)), close(-53, -1), pair(uniform(-800, 720), uniform(-800, 720)),
+    "logaddexp": (logaddexp, mix(pair(wide, wide), pair(near(-4, 6), near(-4, 6)), close(-53, -1),
+                                 pair(uniform(-800, 720), uniform(-800, 720)),
                                  log_zero(-8, 1), log_zero(-60, -1), log_zero(-1070, -1),
                                  pair(near(-60, 1), uniform(-60, 1)), pair(uniform(-3.0, 0.0), uniform(-3.0, 0.0)),
                                  pair(near(-1000, -100), uniform(-740, -60)), both_ways(near(-20, 0), uniform(-20.0, 0.0)))),
@@ -494,7 +495,7 @@ FUNCTIONS = {
     "domain": (domain, mix(triple(wide, wide, wide), triple(wide, fixed(NAN), wide), triple(wide, fixed(NAN), fixed(NAN)))),
 }
 
-# Functions whose result is one of few: fewer points tell as much.
+# Functions that round once or not at all: fewer points tell as much.
 FEW = {"relu", "sign", "signum", "copysign", "max", "min", "exceeds", "inside", "heaviside_difference",
        "domain", "rem", "floor", "ceil", "trunc", "clamp", "chain_mul", "chain_div", "sin_cos"}
 # Functions with more branches than the others.
@@ -566,7 +567,7 @@ def split(value):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=180, help="points of a usual function")
+    parser.add_argument("--points", type=int, default=200, help="points of a usual function")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="functions, separated by commas")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("functions.csv"))
@@ -577,7 +578,7 @@ def main():
         for name in names:
             reference, generate = FUNCTIONS[name]
             count = arguments.points
-            count = count // 2 if name in FEW else count * 3 // 2 if name in MANY else count
+            count = count * 3 // 4 if name in FEW else count * 3 // 2 if name in MANY else count
             for operands in generate(Draw(f"{arguments.seed} {name}"), count):
                 value, rest = split(evaluate(reference, operands))
                 words = " ".join(map(bits, operands))

@@ -1,0 +1,492 @@
+//! The whole path, end to end: record a function, look at its derivatives, minimise, and train on real data.
+//!
+//! Run it from the root of the repository with `cargo run --release --example quickstart`. It tells its story on stdout,
+//! the same bytes every time, reports progress on stderr, and leaves a plot of the training in the target directory.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{array, env, fs};
+
+use ad_core::{Matrix, Real, Samples, Tape};
+use ad_optim::{Adam, Batches, EmpiricalRisk, GradientDescent, Trainer, init};
+use indicatif::{ProgressBar, ProgressStyle};
+use plotters::prelude::*;
+
+/// Whatever goes wrong is shown to the user as one line.
+type Fallible<T = ()> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let mut out = io::stdout().lock();
+    match run(&mut out) {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough, such as `head`, closes the pipe: that is no failure.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told if stderr is closed as well.
+            let _ = writeln!(io::stderr(), "quickstart: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run(out: &mut impl Write) -> Fallible {
+    record_and_differentiate(out)?;
+    minimise(out)?;
+    train(out)?;
+    Ok(out.flush()?)
+}
+
+fn heading(out: &mut impl Write, title: &str) -> io::Result<()> {
+    writeln!(out, "{title}\n{}\n", "=".repeat(title.chars().count()))
+}
+
+// Part 1: a function, its list of operations, and its derivatives.
+
+fn record_and_differentiate(out: &mut impl Write) -> Fallible {
+    heading(out, "1. Record a function and differentiate it")?;
+
+    writeln!(
+        out,
+        "We run y = cos(x1) + x1*x2 - exp(x2) once, at (x1, x2) = (2, 4), and write down every elementary\n\
+         operation on the way. This is the Wengert list, or tape; v₋₁ and v₀ stand for the two inputs:\n"
+    )?;
+    let x = [2.0, 4.0];
+    let tape = Tape::record(&x, |x| {
+        let (x1, x2) = (x[0], x[1]);
+        let v1 = x1.cos();
+        let v2 = x1 * x2;
+        let v3 = x2.exp();
+        let v4 = v1 + v2;
+        v4 - v3
+    })?;
+    writeln!(out, "{tape}")?;
+
+    writeln!(
+        out,
+        "Forward mode asks: how fast does y change if we move the inputs in a direction p? It goes down the\n\
+         list with two columns, the value v of each row and its tangent v̇, by the chain rule. Moving x1 alone,\n\
+         p = (1, 0), gives ∂y/∂x1 in the last row:\n"
+    )?;
+    writeln!(out, "{}", tape.tangent_trace(&x, &[1.0, 0.0])?)?;
+    writeln!(out, "Moving x2 alone, p = (0, 1), gives ∂y/∂x2:\n")?;
+    writeln!(out, "{}", tape.tangent_trace(&x, &[0.0, 1.0])?)?;
+
+    writeln!(
+        out,
+        "Reverse mode asks: how much does each row matter for y? It goes up the same list with the adjoint v̄\n\
+         of each row, starting from ȳ = 1. One pass gives the derivatives for all inputs, in the last two rows:\n"
+    )?;
+    writeln!(out, "{}", tape.adjoint_trace(&x, &[1.0])?)?;
+
+    writeln!(out, "The same list as a graph, in the language of Graphviz (draw it with `dot -Tsvg`):\n")?;
+    writeln!(out, "{}", tape.graph().to_dot())?;
+
+    writeln!(
+        out,
+        "A program rarely needs the table, only the numbers. J is the Jacobian, the matrix of all partial\n\
+         derivatives; J·p is one forward sweep, and does not build J:\n"
+    )?;
+    for p in [[1.0, 0.0], [0.0, 1.0]] {
+        let (y, dy) = tape.jvp(&x, &p)?;
+        writeln!(out, "y = {}   J·p = {} for p = ({}, {})", y[0], dy[0], p[0], p[1])?;
+    }
+    let jacobian: Matrix = tape.jacobian(&x)?;
+    writeln!(out, "J = {jacobian}")?;
+    writeln!(out, "By hand: ∂y/∂x1 = x2 - sin(x1) = 4 - sin(2) and ∂y/∂x2 = x1 - exp(x2) = 2 - exp(4).\n")?;
+    Ok(())
+}
+
+// Part 2: the gradient tells the way downhill.
+
+fn minimise(out: &mut impl Write) -> Fallible {
+    heading(out, "2. Minimise a function by gradient descent")?;
+
+    writeln!(
+        out,
+        "The gradient ∇f points uphill, so we repeat x <- x - γ·∇f(x) with a small step γ = 0.1 until the\n\
+         gradient is as good as zero. f(x, y) = x² + y² + 6 is a bowl: its minimum, 6, lies at the origin\n\
+         (and it has no maximum). We start at (1, 1):\n"
+    )?;
+    let bowl = Tape::builder().inputs(&["x", "y"], &[1.0, 1.0]).record(|v, _| v[0].powi(2) + v[1].powi(2) + 6.0)?;
+    let outcome =
+        Trainer::new(&bowl, GradientDescent::new(0.1), vec![1.0, 1.0]).max_steps(1000).grad_tol(1e-8).run()?;
+    writeln!(out, "{outcome}")?;
+    Ok(())
+}
+
+// Part 3: training is minimising the mean loss over data.
+
+/// 344 penguins of three species; data/README.md says where they come from. They are in the public domain (CC0).
+const DATA: &str = include_str!("../data/penguins.csv");
+const SPECIES: [&str; 3] = ["Adelie", "Chinstrap", "Gentoo"];
+const FEATURES: [&str; 4] = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"];
+
+/// The number of units in the hidden layer of the network.
+const HIDDEN: usize = 8;
+
+/// The one source of everything random: the split, the initial weights, the order of the minibatches.
+const SEED: u64 = 7;
+const MAX_EPOCHS: usize = 200;
+
+/// What is known of one penguin, as the network sees it: the features, then a 1 at the place of its species and 0
+/// elsewhere ("one-hot").
+type Sample = [f64; FEATURES.len() + SPECIES.len()];
+
+struct Penguin {
+    features: [f64; FEATURES.len()],
+    species: usize,
+}
+
+/// Fully connected units: each adds up its inputs, weighted, and its bias.
+fn layer<T: Real, const UNITS: usize>(theta: &[T], inputs: &[T]) -> [T; UNITS] {
+    let (weights, biases) = theta.split_at(UNITS * inputs.len());
+    array::from_fn(|unit| T::dot(&weights[unit * inputs.len()..][..inputs.len()], inputs) + biases[unit])
+}
+
+/// The network: one score a species, the higher the likelier. Written once, for any number type: with `Var` it is
+/// recorded for training, with `f64` it classifies.
+fn scores<T: Real>(theta: &[T], features: &[T]) -> [T; SPECIES.len()] {
+    let (first, second) = theta.split_at(HIDDEN * (FEATURES.len() + 1));
+    let hidden: [T; HIDDEN] = layer(first, features).map(T::tanh);
+    layer(second, &hidden)
+}
+
+/// The cross-entropy −ln(probability of the true species), where the probabilities are the softmax of the scores:
+/// ln(Σ exp(scores)) − score of the true species. `logaddexp` forms the first term without overflow.
+fn loss<T: Real>(theta: &[T], sample: &[T]) -> T {
+    let (features, one_hot) = sample.split_at(FEATURES.len());
+    let scores = scores(theta, features);
+    let [a, b, c] = scores;
+    a.logaddexp(b).logaddexp(c) - T::dot(&scores, one_hot)
+}
+
+fn classify(theta: &[f64], features: &[f64]) -> usize {
+    let scores = scores(theta, features);
+    (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })
+}
+
+fn train(out: &mut impl Write) -> Fallible {
+    heading(out, "3. Train a classifier on real data")?;
+
+    let (penguins, dropped) = read_penguins(DATA)?;
+    writeln!(
+        out,
+        "Which of three species is a penguin, given the length and depth of its bill, the length of its flippers\n\
+         and its body mass? The Palmer penguins (public domain, CC0; Horst, Hill and Gorman 2020) are {} rows;\n\
+         we drop {dropped} of them because measurements are missing, and keep {}.\n",
+        penguins.len() + dropped,
+        penguins.len()
+    )?;
+
+    let (training, held_out) = split(&penguins)?;
+    writeln!(
+        out,
+        "We train on {} of them, and hold out {}, drawn at random, a fifth of each species: the network never\n\
+         sees these, so they show how it does on penguins that it does not know. Each feature is shifted and\n\
+         scaled to mean 0 and standard deviation 1, as measured on the training part alone.\n",
+        training.len(),
+        held_out.len()
+    )?;
+    let scale = Scale::of(&training);
+    let training: Vec<Sample> = training.iter().map(|penguin| scale.apply(penguin)).collect();
+    let held_out: Vec<Sample> = held_out.iter().map(|penguin| scale.apply(penguin)).collect();
+
+    // Weights start small and random, or all hidden units would learn the same; biases start at 0. Each layer has a
+    // seed of its own, since the same seed would draw the same numbers again.
+    let mut theta0 = init::glorot_uniform(FEATURES.len(), HIDDEN, SEED)?;
+    theta0.extend([0.0; HIDDEN]);
+    theta0.extend(init::glorot_uniform(HIDDEN, SPECIES.len(), SEED + 1)?);
+    theta0.extend([0.0; SPECIES.len()]);
+
+    // The weights are the inputs of the tape, by which it differentiates; the data of a penguin are its parameters.
+    let tape = Tape::builder().inputs(&[], &theta0).params(&[], &training[0]).record(loss)?;
+    writeln!(
+        out,
+        "The network has {} inputs, {HIDDEN} tanh units and {} scores: {} weights to be learned. Its loss for one\n\
+         penguin is recorded once, {} rows long, and replayed for every other. Adam takes minibatches of\n\
+         32 penguins in random order; an epoch is one pass over the training part. We stop when 20 epochs\n\
+         have not lowered the training loss by more than 0.001, or after {MAX_EPOCHS} epochs.\n",
+        FEATURES.len(),
+        SPECIES.len(),
+        tape.num_inputs(),
+        tape.len()
+    )?;
+    let samples = Samples::from_rows(&tape, training.as_flattened())?;
+    let risk = EmpiricalRisk::new(tape, samples)?;
+    let mut trainer = Trainer::new(&risk, Adam::new(0.01), theta0)
+        .batches(Batches::shuffled(32).seed(SEED))
+        .max_epochs(MAX_EPOCHS)
+        .patience(20, 1e-3)
+        .threads(2);
+
+    let mut curve = vec![Point::measure(0, trainer.x(), &training, &held_out)];
+    let progress = Progress::new()?;
+    writeln!(out, "epoch  training loss  held-out loss  held-out accuracy")?;
+    writeln!(out, "{}", curve[0])?;
+    while let Some(step) = trainer.next() {
+        let step = step?;
+        if step.epoch_mean.is_none() {
+            continue;
+        }
+        let point = Point::measure(step.epoch, trainer.x(), &training, &held_out);
+        progress.report(&point);
+        if point.epoch.is_multiple_of(10) {
+            progress.pause(|| writeln!(out, "{point}"))?;
+        }
+        curve.push(point);
+    }
+    progress.clear();
+    let outcome = trainer.finish()?;
+    writeln!(out, "\nStopped after {} epochs: {}.\n", outcome.epochs, outcome.stop)?;
+
+    // The best point is chosen by the training loss; to choose it on the held-out penguins would flatter the result.
+    let theta = &outcome.best_x;
+    writeln!(
+        out,
+        "The best weights met on the way have a training loss of {:.4}. With them the network names the species\n\
+         of the held-out penguins; rows are the true species, columns the answers:\n",
+        outcome.best_value
+    )?;
+    write_confusion(out, theta, &held_out)?;
+    let right = count_right(theta, &held_out);
+    let percent = percent_right(theta, &held_out);
+    writeln!(out, "\nAccuracy on held-out penguins: {right} of {}, {percent:.1} %.\n", held_out.len())?;
+
+    let path = plot_path();
+    write_plot(&path, &curve)?;
+    writeln!(out, "The loss of both parts, epoch by epoch, is drawn in {}.", shown(&path).display())?;
+    Ok(())
+}
+
+/// The penguins with all four measurements, and the number of rows without.
+fn read_penguins(csv: &str) -> Fallible<(Vec<Penguin>, usize)> {
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let headings = reader.headers()?.clone();
+    let column = |name: &str| {
+        headings.iter().position(|heading| heading == name).ok_or_else(|| format!("penguins.csv has no column {name}"))
+    };
+    let species_column = column("species")?;
+    let [a, b, c, d] = FEATURES.map(column);
+    let feature_columns = [a?, b?, c?, d?];
+
+    let (mut penguins, mut dropped) = (Vec::new(), 0);
+    for record in reader.records() {
+        let record = record?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let bad = |text: &str, column: &str| format!("penguins.csv, line {line}: {text:?} is no {column}");
+        if feature_columns.iter().any(|&column| &record[column] == "NA") {
+            dropped += 1;
+            continue;
+        }
+        let name = &record[species_column];
+        let species = SPECIES.iter().position(|&known| known == name).ok_or_else(|| bad(name, "known species"))?;
+        let mut features = [0.0; FEATURES.len()];
+        for ((feature, column), name) in features.iter_mut().zip(feature_columns).zip(FEATURES) {
+            *feature = record[column].parse().map_err(|_| bad(&record[column], name))?;
+        }
+        penguins.push(Penguin { features, species });
+    }
+    Ok((penguins, dropped))
+}
+
+/// A training part and a held-out part, the latter a fifth of each species (rounded up), drawn at random.
+fn split(penguins: &[Penguin]) -> Fallible<(Vec<&Penguin>, Vec<&Penguin>)> {
+    let (mut training, mut held_out) = (Vec::new(), Vec::new());
+    for species in 0..SPECIES.len() {
+        let members: Vec<&Penguin> = penguins.iter().filter(|penguin| penguin.species == species).collect();
+        // One shuffled epoch is a random order of the members, the same on every machine.
+        let order = Batches::shuffled(members.len()).seed(SEED).epoch(members.len(), 1)?.concat();
+        let (first, last) = order.split_at(members.len() * 4 / 5);
+        training.extend(first.iter().map(|&i| members[i]));
+        held_out.extend(last.iter().map(|&i| members[i]));
+    }
+    Ok((training, held_out))
+}
+
+/// Mean and standard deviation of each feature.
+struct Scale {
+    mean: [f64; FEATURES.len()],
+    sd: [f64; FEATURES.len()],
+}
+
+impl Scale {
+    fn of(penguins: &[&Penguin]) -> Scale {
+        let average = |of: &dyn Fn(&Penguin) -> f64| {
+            penguins.iter().map(|penguin| of(penguin)).sum::<f64>() / penguins.len() as f64
+        };
+        let mean = array::from_fn(|i| average(&|penguin| penguin.features[i]));
+        let sd = array::from_fn(|i| average(&|penguin| (penguin.features[i] - mean[i]).powi(2)).sqrt());
+        Scale { mean, sd }
+    }
+
+    fn apply(&self, penguin: &Penguin) -> Sample {
+        array::from_fn(|i| match i.checked_sub(FEATURES.len()) {
+            None => (penguin.features[i] - self.mean[i]) / self.sd[i],
+            Some(species) => f64::from(u8::from(species == penguin.species)),
+        })
+    }
+}
+
+fn species_of(sample: &Sample) -> usize {
+    sample[FEATURES.len()..].iter().position(|&label| label == 1.0).unwrap_or_default()
+}
+
+fn count_right(theta: &[f64], samples: &[Sample]) -> usize {
+    samples.iter().filter(|sample| classify(theta, &sample[..FEATURES.len()]) == species_of(sample)).count()
+}
+
+fn percent_right(theta: &[f64], samples: &[Sample]) -> f64 {
+    100.0 * count_right(theta, samples) as f64 / samples.len() as f64
+}
+
+/// How well some weights do, on both parts of the data.
+struct Point {
+    epoch: usize,
+    training_loss: f64,
+    held_out_loss: f64,
+    percent: f64,
+}
+
+impl Point {
+    fn measure(epoch: usize, theta: &[f64], training: &[Sample], held_out: &[Sample]) -> Point {
+        let mean_loss =
+            |samples: &[Sample]| samples.iter().map(|sample| loss(theta, sample)).sum::<f64>() / samples.len() as f64;
+        Point {
+            epoch,
+            training_loss: mean_loss(training),
+            held_out_loss: mean_loss(held_out),
+            percent: percent_right(theta, held_out),
+        }
+    }
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Point { epoch, training_loss, held_out_loss, percent } = self;
+        write!(f, "{epoch:5}  {training_loss:13.4}  {held_out_loss:13.4}  {percent:15.1} %")
+    }
+}
+
+fn write_confusion(out: &mut impl Write, theta: &[f64], samples: &[Sample]) -> io::Result<()> {
+    let mut counts = [[0; SPECIES.len()]; SPECIES.len()];
+    for sample in samples {
+        counts[species_of(sample)][classify(theta, &sample[..FEATURES.len()])] += 1;
+    }
+    let [a, b, c] = SPECIES;
+    writeln!(out, "{:9}  {a:>9}  {b:>9}  {c:>9}", "")?;
+    for (name, [a, b, c]) in SPECIES.iter().zip(counts) {
+        writeln!(out, "{name:9}  {a:9}  {b:9}  {c:9}")?;
+    }
+    Ok(())
+}
+
+/// A bar where stderr is a terminal, else a line now and then.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn new() -> Fallible<Progress> {
+        let style = ProgressStyle::with_template("training  {bar:40}  epoch {pos} of at most {len}  {msg}")?;
+        Ok(Progress(ProgressBar::new(MAX_EPOCHS as u64).with_style(style)))
+    }
+
+    fn report(&self, point: &Point) {
+        self.0.set_message(format!("loss {:.4}", point.training_loss));
+        self.0.set_position(point.epoch as u64);
+        if self.0.is_hidden() && point.epoch.is_multiple_of(20) {
+            // Progress is a courtesy: a closed stderr must not end the training.
+            let _ = writeln!(io::stderr(), "training: epoch {} of at most {MAX_EPOCHS}", point.epoch);
+        }
+    }
+
+    /// Takes the bar off the screen while something else is written.
+    fn pause<R>(&self, write: impl FnOnce() -> R) -> R {
+        self.0.suspend(write)
+    }
+
+    fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Where the plot goes: to cargo's target directory, wherever the example is started from.
+fn plot_path() -> PathBuf {
+    let target = match env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => PathBuf::from(target),
+        // The package lies two directories below the root of the workspace.
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("")).join("target"),
+    };
+    target.join("quickstart-loss.svg")
+}
+
+/// The path as seen from the current directory, where it lies below that.
+fn shown(path: &Path) -> &Path {
+    let below = env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok());
+    below.unwrap_or(path)
+}
+
+fn write_plot(path: &Path, curve: &[Point]) -> Fallible {
+    let svg = draw(curve).map_err(|error| format!("the loss curve could not be drawn: {error}"))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(path, svg))
+        .map_err(|error| format!("the loss curve cannot be written to {}: {error}", path.display()))?;
+    Ok(())
+}
+
+/// The loss of both parts over the epochs, as SVG.
+fn draw(curve: &[Point]) -> Fallible<String> {
+    const TRAINING: RGBColor = RGBColor(0, 114, 178);
+    const HELD_OUT: RGBColor = RGBColor(213, 94, 0);
+
+    let epochs = curve.last().map_or(1, |point| point.epoch.max(1));
+    let losses = || curve.iter().flat_map(|point| [point.training_loss, point.held_out_loss]);
+    let (low, high) = losses().fold((f64::INFINITY, 0.0_f64), |(low, high), loss| (low.min(loss), high.max(loss)));
+
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (800, 500)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&root)
+            .caption("Palmer penguins: loss over the training", ("sans-serif", 22))
+            .margin(16)
+            .x_label_area_size(48)
+            .y_label_area_size(68)
+            // A logarithmic axis, because the loss falls by orders of magnitude.
+            .build_cartesian_2d(0..epochs, (low * 0.8..high * 1.2).log_scale())?;
+        chart
+            .configure_mesh()
+            .x_desc("epoch")
+            .y_desc("mean cross-entropy (log scale)")
+            .axis_desc_style(("sans-serif", 16))
+            .label_style(("sans-serif", 14))
+            .bold_line_style(RGBColor(220, 220, 220))
+            .light_line_style(RGBColor(240, 240, 240))
+            .draw()?;
+        let series: [(&str, RGBColor, fn(&Point) -> f64); 2] =
+            [("training", TRAINING, |point| point.training_loss), ("held out", HELD_OUT, |point| point.held_out_loss)];
+        for (name, colour, loss) in series {
+            let points = curve.iter().map(|point| (point.epoch, loss(point)));
+            chart
+                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .margin(16)
+            .legend_area_size(32)
+            .label_font(("sans-serif", 16))
+            .background_style(WHITE)
+            .border_style(RGBColor(180, 180, 180))
+            .draw()?;
+        root.present()?;
+    }
+    Ok(svg)
+}
