@@ -636,6 +636,31 @@ fn second_derivatives_agree_between_a_replay_and_a_call() {
     }
 }
 
+/// ∂²/∂x∂y = ∂²/∂y∂x, away from the edges.
+#[test]
+fn second_derivatives_are_symmetric() {
+    for case in cases() {
+        let n = case.inputs();
+        let inside = |x: &&Vec<f64>| x.iter().all(|x| (1e-100..1e100).contains(&x.abs()));
+        for x in with_neighbours(&case.points).iter().filter(inside) {
+            let mixed = |i: usize, k: usize| {
+                let seed = |a: usize, b: usize| if a == b { 1.0 } else { 0.0 };
+                let seeded = |j: usize| Dual::new(Dual::new(x[j], seed(j, k)), Dual::new(seed(j, i), 0.0));
+                let x: Vec<Dual<Dual>> = (0..n).map(seeded).collect();
+                dual(case.op, &x, case.c).iter().map(|y| y.dv.dv).collect::<Vec<_>>()
+            };
+            for (i, k) in (0..n).flat_map(|i| (0..i).map(move |k| (i, k))) {
+                // Where the mixed ones cancel, the others say what is small.
+                let size = |j: usize| mixed(i, i)[j].abs() + mixed(k, k)[j].abs();
+                for (j, (a, b)) in mixed(i, k).into_iter().zip(mixed(k, i)).enumerate() {
+                    let close = (a - b).abs() <= 1e-11 * (a.abs() + b.abs()) + 1e-14 * size(j);
+                    assert!(close || equal(a, b) || !(a * b).is_finite(), "{}: {i}, {k}: {a} {b}", case.describe(x));
+                }
+            }
+        }
+    }
+}
+
 // The checker itself.
 
 macro_rules! wrong_rules {
