@@ -9,7 +9,7 @@ use crate::tape::Tape;
 /// Directions a forward Jacobian carries through one sweep.
 const CHUNK: usize = 7;
 
-fn check_seed(what: &'static str, seed: &[f64]) -> Result<(), Error> {
+pub(crate) fn check_seed(what: &'static str, seed: &[f64]) -> Result<(), Error> {
     match seed.iter().position(|s| !s.is_finite()) {
         Some(index) => Err(Error::NonFiniteSeed { what, index, value: seed[index] }),
         None => Ok(()),
@@ -40,18 +40,19 @@ impl Tape {
     fn primal(&self, ws: &mut Workspace, x: &[f64]) -> Result<(), Error> {
         self.expect_len("x (one number an input)", x.len(), self.num_inputs())?;
         replay::load(&self.data, x, &self.params, &mut ws.values);
-        replay::primal_sweep(&self.data, &self.param_values, &mut ws.values);
+        replay::primal_sweep(&self.data, &self.param_values, &mut ws.values, &mut ws.sweep.gathered);
         self.check_guards(&ws.values)
     }
 
     /// The primal sweep at x with the parameters of one sample.
     pub(crate) fn primal_with(&self, ws: &mut Workspace, x: &[f64], params: &[f64]) -> Result<(), Error> {
         replay::load(&self.data, x, params, &mut ws.values);
-        replay::primal_all(&self.data, &mut ws.values);
+        replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered);
         self.check_guards(&ws.values)
     }
 
     /// Puts the question of every guard again, in the order of the recording.
+    #[track_caller]
     fn check_guards<T: Rule>(&self, values: &[T]) -> Result<(), Error> {
         for guard in self.guards() {
             let [lhs, rhs] = guard.operands.map(|operand| values[operand as usize]);
@@ -85,15 +86,26 @@ impl Tape {
     /// input) into `dy` (k numbers an output), after a primal sweep.
     fn tangents_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, seeds: &[f64], k: usize, dy: &mut [f64]) {
         let data = &*self.data;
-        replay::tangent_sweep::<f64, false>(data, values, seeds, k, &mut sweep.tangents);
-        let nan = |tangents: &[f64]| {
-            data.outputs.iter().any(|&o| tangents[o as usize * k..(o as usize + 1) * k].iter().any(|t| t.is_nan()))
-        };
-        if nan(&sweep.tangents) || self.outputs(values).any(f64::is_nan) {
-            replay::tangent_sweep::<f64, true>(data, values, seeds, k, &mut sweep.tangents);
-        }
+        let replay::SweepMemory { tangents, gathered, .. } = sweep;
+        replay::tangent_sweep::<f64, false>(data, values, seeds, k, tangents, gathered);
+        let mut strict = self.outputs(values).any(f64::is_nan);
         for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
-            dy.copy_from_slice(&sweep.tangents[output as usize * k..(output as usize + 1) * k]);
+            dy.copy_from_slice(&tangents[output as usize * k..(output as usize + 1) * k]);
+            strict |= dy.iter().any(|t| t.is_nan());
+        }
+        if strict {
+            replay::tangent_sweep::<f64, true>(data, values, seeds, k, tangents, gathered);
+            for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
+                let output = output as usize;
+                for (dy, &strict) in dy.iter_mut().zip(&tangents[output * k..(output + 1) * k]) {
+                    // Only what the NaN concerns: the strict rule may turn a −0
+                    // of another direction into +0, and a direction's bits must
+                    // not depend on its company.
+                    if dy.is_nan() || values[output].is_nan() {
+                        *dy = strict;
+                    }
+                }
+            }
         }
     }
 
@@ -101,11 +113,12 @@ impl Tape {
     fn adjoints_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, w: &[f64], xbar: &mut [f64]) {
         let data = &*self.data;
         let inputs = data.first_input()..data.first_param();
-        replay::reverse_sweep::<f64, false>(data, values, w, &mut sweep.adjoints);
-        if sweep.adjoints[inputs.clone()].iter().any(|a| a.is_nan()) || self.outputs(values).any(f64::is_nan) {
-            replay::reverse_sweep::<f64, true>(data, values, w, &mut sweep.adjoints);
+        let replay::SweepMemory { adjoints, gathered, .. } = sweep;
+        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered);
+        if adjoints[inputs.clone()].iter().any(|a| a.is_nan()) || self.outputs(values).any(f64::is_nan) {
+            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered);
         }
-        xbar.copy_from_slice(&sweep.adjoints[inputs]);
+        xbar.copy_from_slice(&adjoints[inputs]);
     }
 
     /// [`Tape::adjoints_into`] on the workspace that holds the primal sweep.
@@ -172,7 +185,7 @@ impl Tape {
         self.expect_len("x (one number an input)", x.len(), self.num_inputs())?;
         let mut values = Vec::new();
         replay::load(&self.data, x, &self.params, &mut values);
-        replay::primal_all(&self.data, &mut values);
+        replay::primal_all(&self.data, &mut values, &mut Vec::new());
         self.check_guards(&values)?;
         Ok(self.data.outputs.iter().map(|&output| values[output as usize]).collect())
     }

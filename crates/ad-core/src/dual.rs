@@ -131,52 +131,60 @@ impl<T: Real> Dual<T> {
     }
 }
 
-impl<T: PartialEq> PartialEq for Dual<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.v == other.v
-    }
+/// Writes the comparisons of one pair of types, each handed on to the same
+/// comparison of the values, so that a recorded guard has the relation that
+/// was asked and the caller's line.
+macro_rules! comparisons {
+    ($Left:ty, $Right:ty, ($($value:tt)*) ($Bound:ty) ($($other_value:tt)*), $($T:tt)*) => {
+        impl<T> PartialEq<$Right> for $Left
+        where
+            $($T)*: PartialEq<$Bound>,
+        {
+            #[track_caller]
+            fn eq(&self, other: &$Right) -> bool {
+                self$($value)* == other$($other_value)*
+            }
+            #[track_caller]
+            #[allow(clippy::partialeq_ne_impl)]
+            fn ne(&self, other: &$Right) -> bool {
+                self$($value)* != other$($other_value)*
+            }
+        }
+        impl<T> PartialOrd<$Right> for $Left
+        where
+            $($T)*: PartialOrd<$Bound>,
+        {
+            #[track_caller]
+            fn partial_cmp(&self, other: &$Right) -> Option<Ordering> {
+                self$($value)*.partial_cmp(&other$($other_value)*)
+            }
+            #[track_caller]
+            fn lt(&self, other: &$Right) -> bool {
+                self$($value)* < other$($other_value)*
+            }
+            #[track_caller]
+            fn le(&self, other: &$Right) -> bool {
+                self$($value)* <= other$($other_value)*
+            }
+            #[track_caller]
+            fn gt(&self, other: &$Right) -> bool {
+                self$($value)* > other$($other_value)*
+            }
+            #[track_caller]
+            fn ge(&self, other: &$Right) -> bool {
+                self$($value)* >= other$($other_value)*
+            }
+        }
+    };
 }
-
-impl<T: PartialEq<f64>> PartialEq<f64> for Dual<T> {
-    fn eq(&self, other: &f64) -> bool {
-        self.v == *other
-    }
-}
-
-impl<T: PartialOrd> PartialOrd for Dual<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.v.partial_cmp(&other.v)
-    }
-}
-
-impl<T: PartialOrd<f64>> PartialOrd<f64> for Dual<T> {
-    fn partial_cmp(&self, other: &f64) -> Option<Ordering> {
-        self.v.partial_cmp(other)
-    }
-}
-
-impl<T: Rule> PartialEq<Dual<T>> for f64
-where
-    f64: PartialEq<T>,
-{
-    fn eq(&self, other: &Dual<T>) -> bool {
-        *self == other.v
-    }
-}
-
-impl<T: Rule> PartialOrd<Dual<T>> for f64
-where
-    f64: PartialOrd<T>,
-{
-    fn partial_cmp(&self, other: &Dual<T>) -> Option<Ordering> {
-        self.partial_cmp(&other.v)
-    }
-}
+comparisons!(Dual<T>, Dual<T>, (.v) (T) (.v), T);
+comparisons!(Dual<T>, f64, (.v) (f64) (.to_owned()), T);
+comparisons!(f64, Dual<T>, (.to_owned()) (T) (.v), f64);
 
 impl<T: Rule> Sum for Dual<T> {
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {
         let terms: Vec<Self> = iter.collect();
-        Rule::sum(&terms)
+        Rule::sum_of(&terms)
     }
 }
 

@@ -57,10 +57,11 @@ pub enum Error {
         location: SourceLocation,
     },
 
-    /// A variable of another recording was used or returned.
+    /// A variable was used or returned outside its recording: in another one, or on another thread.
     #[error(
-        "a variable of another recording was used at {location}: \
-         a Var lives only inside the closure that it was given to; pass the number ({value}) in as a parameter, or use .value() to make it a constant"
+        "a variable of another recording, or of one on another thread, was used at {location}: \
+         a Var lives only inside the closure that it was given to, on its thread; \
+         pass the number ({value}) in as a parameter, or use .value() there to make it a constant"
     )]
     ForeignVar {
         /// Where it was first used, or where the recording that returned it was asked for.

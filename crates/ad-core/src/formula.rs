@@ -12,6 +12,7 @@ use std::fmt::{self, Write};
 use smallvec::SmallVec;
 
 use crate::ops::{self, Fold, Form, Op, Operation, Relation};
+use crate::record::{Answer, Question};
 use crate::rule::Rule;
 use crate::rule_operators;
 
@@ -39,6 +40,15 @@ pub enum Accent {
 }
 
 /// The printed name of a variable, or a number in its place.
+///
+/// ```
+/// use ad_core::{Accent, Name, Script};
+/// let tangent = Name::Indexed("v", Accent::Dot, -1);
+/// assert_eq!(tangent.to_string(), "v̇₋₁");
+/// assert_eq!(tangent.render(Script::Ascii, 6), "dv[-1]");
+/// assert_eq!(tangent.render(Script::Latex, 6), r"\dot{v}_{-1}");
+/// assert_eq!(Name::Number(2.0 / 3.0).render(Script::Unicode, 3), "0.667");
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Name {
     /// A letter with an index, such as v₋₁ or v̇₂.
@@ -178,6 +188,16 @@ fn trim_zeros(decimal: &str) -> &str {
 /// assert_eq!(y[0].to_string(), "cos(a) + a·b − exp(b)");
 /// # Ok::<(), ad_core::Error>(())
 /// ```
+///
+/// The formulas of one expression must come from one arena. An operation on
+/// formulas of two arenas has no formula in either; it prints as `?`:
+///
+/// ```
+/// use ad_core::Formulas;
+/// let (here, there) = (Formulas::new(), Formulas::new());
+/// let mixed = here.symbol("a") + there.symbol("b");
+/// assert_eq!((mixed * 2.0).to_string(), "?·2");
+/// ```
 #[derive(Debug, Default)]
 pub struct Formulas {
     nodes: RefCell<Vec<Node>>,
@@ -200,6 +220,16 @@ enum Term {
 ///
 /// `Display` prints it in Unicode, the formatter's precision being the
 /// significant digits of its numbers. Very long formulas are cut with `…`.
+///
+/// ```
+/// use ad_core::{Formulas, Rule, Script};
+/// let formulas = Formulas::new();
+/// let (x, y) = (formulas.symbol("x"), formulas.symbol("y"));
+/// let f = x.sin() * y - 1.0 / 3.0;
+/// assert_eq!(f.to_string(), "sin(x)·y − 0.333333");
+/// assert_eq!(format!("{f:.2}"), "sin(x)·y − 0.33");
+/// assert_eq!(f.render(Script::Ascii, 2), "sin(x)*y - 0.33");
+/// ```
 #[derive(Clone, Copy)]
 pub struct Formula<'a> {
     arena: Option<&'a Formulas>,
@@ -225,6 +255,11 @@ impl Formulas {
         }
     }
 
+    /// What stands for an operation on formulas of several arenas.
+    fn unknown(&self) -> Formula<'_> {
+        self.symbol("?")
+    }
+
     /// An operation exactly as it stands, nothing left out.
     pub(crate) fn verbatim(&self, op: Op, result: usize, operands: &[Formula<'_>]) -> Formula<'_> {
         self.node(Node::Apply { op, result, operands: operands.iter().map(|x| x.term).collect() })
@@ -243,6 +278,15 @@ impl From<f64> for Formula<'_> {
     }
 }
 
+/// Where the operands of an operation live.
+enum Arena<'a> {
+    /// They are numbers all.
+    None,
+    One(&'a Formulas),
+    /// In several arenas, of which this is one.
+    Mixed(&'a Formulas),
+}
+
 impl<'a> Formula<'a> {
     /// Whether both are the same node of the same arena.
     pub(crate) fn is_same_node(self, other: Formula<'_>) -> bool {
@@ -251,6 +295,16 @@ impl<'a> Formula<'a> {
                 a == b && self.arena.map(std::ptr::from_ref) == other.arena.map(std::ptr::from_ref)
             }
             _ => false,
+        }
+    }
+
+    /// The arena of an operation on `x`, if all its formulas have the same.
+    fn common_arena(x: &[Formula<'a>]) -> Arena<'a> {
+        let mut arenas = x.iter().filter_map(|f| f.arena);
+        match arenas.next() {
+            None => Arena::None,
+            Some(arena) if arenas.all(|other| std::ptr::eq(arena, other)) => Arena::One(arena),
+            Some(arena) => Arena::Mixed(arena),
         }
     }
 
@@ -276,31 +330,29 @@ impl<'a> Formula<'a> {
     }
 
     /// ∂result/∂operand of `op` at the operands `x`, as the table states it.
-    /// The operation's own result prints as its elementary expression.
-    pub(crate) fn partial(
-        arena: &'a Formulas,
-        op: Op,
-        result: usize,
-        operand: usize,
-        x: &[Formula<'a>],
-    ) -> Formula<'a> {
-        struct Partial<'a, 'x>(&'a Formulas, usize, usize, &'x [Formula<'a>]);
+    /// `v` are the results, as [`Formula::results`] gives them.
+    pub(crate) fn partial(op: Op, result: usize, operand: usize, x: &[Formula<'a>], v: &[Formula<'a>]) -> Formula<'a> {
+        struct Partial<'a, 'x>(usize, usize, &'x [Formula<'a>], &'x [Formula<'a>]);
         impl<'a> ops::Visitor for Partial<'a, '_> {
             type Output = Formula<'a>;
             fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Formula<'a> {
-                let Partial(arena, result, operand, x) = self;
-                let v = std::array::from_fn(|j| arena.verbatim(O::OP, j, x));
-                O::partial(result, operand, std::array::from_fn(|i| x[i]), v)
+                let Partial(result, operand, x, v) = self;
+                O::partial(result, operand, std::array::from_fn(|i| x[i]), std::array::from_fn(|j| v[j]))
             }
             fn fold<O: Fold>(self) -> Formula<'a> {
-                let Partial(arena, _, operand, x) = self;
-                O::partial(operand, x, arena.verbatim(O::OP, 0, x))
+                let Partial(_, operand, x, v) = self;
+                O::partial(operand, x, v[0])
             }
             fn further_result(self) -> Formula<'a> {
                 Formula::from(0.0)
             }
         }
-        op.visit(Partial(arena, result, operand, x))
+        op.visit(Partial(result, operand, x, v))
+    }
+
+    /// The results of `op` at the operands `x`, each printed as its elementary expression.
+    pub(crate) fn results(arena: &'a Formulas, op: Op, x: &[Formula<'a>]) -> SmallVec<[Formula<'a>; 2]> {
+        (0..op.info().forms.len()).map(|result| arena.verbatim(op, result, x)).collect()
     }
 
     /// What a reader would write for this operation.
@@ -346,21 +398,27 @@ impl<'a> Rule for Formula<'a> {
         if let Ok(numbers) = <[f64; N]>::try_from(numbers.as_slice()) {
             return O::value(numbers).map(Formula::from);
         }
-        let arena = x.iter().find_map(|f| f.arena);
+        let arena = match Formula::common_arena(&x) {
+            Arena::One(arena) => arena,
+            Arena::Mixed(arena) => return [arena.unknown(); M],
+            Arena::None => return [Formula::from(f64::NAN); M],
+        };
         std::array::from_fn(|result| {
             let form = O::OP.info().forms[result];
-            match (Formula::simplified(form, &x), arena) {
-                (Some(simplified), _) => simplified,
-                (None, Some(arena)) => arena.verbatim(O::OP, result, &x),
-                (None, None) => Formula::from(f64::NAN),
-            }
+            Formula::simplified(form, &x).unwrap_or_else(|| arena.verbatim(O::OP, result, &x))
         })
     }
 
+    /// A formula has no value to compare: it follows the recorded branches.
+    fn confirm(_question: Question, _answer: Answer, _a: Self, _b: Self) -> Result<(), (Answer, f64, f64)> {
+        Ok(())
+    }
+
     fn fold<O: Fold>(x: &[Self]) -> Self {
-        match x.iter().find_map(|f| f.arena) {
-            Some(arena) => arena.verbatim(O::OP, 0, x),
-            None => O::value(x),
+        match Formula::common_arena(x) {
+            Arena::One(arena) => arena.verbatim(O::OP, 0, x),
+            Arena::Mixed(arena) => arena.unknown(),
+            Arena::None => O::value(x),
         }
     }
 }
@@ -390,7 +448,7 @@ impl Op {
     pub fn formulas(self) -> Vec<String> {
         let arena = Formulas::new();
         let x = self.operand_symbols(&arena);
-        (0..self.info().forms.len()).map(|result| arena.verbatim(self, result, &x).to_string()).collect()
+        Formula::results(&arena, self, &x).iter().map(Formula::to_string).collect()
     }
 
     /// The printed form of ∂result/∂operand, a list of operands for each
@@ -404,7 +462,8 @@ impl Op {
     pub fn partial_formulas(self) -> Vec<Vec<String>> {
         let arena = Formulas::new();
         let x = self.operand_symbols(&arena);
-        let partial = |result, operand| Formula::partial(&arena, self, result, operand, &x).to_string();
+        let v = Formula::results(&arena, self, &x);
+        let partial = |result, operand| Formula::partial(self, result, operand, &x, &v).to_string();
         let operands = self.info().operands.len();
         (0..self.info().forms.len()).map(|j| (0..operands).map(|i| partial(j, i)).collect()).collect()
     }
@@ -479,24 +538,35 @@ impl Printer<'_> {
         }
     }
 
-    fn get(&self, term: Term) -> Option<Node> {
+    fn get(&self, term: Term) -> Option<&Node> {
         match (term, &self.nodes) {
-            (Term::Node(id), Some(nodes)) => nodes.get(id as usize).cloned(),
+            (Term::Node(id), Some(nodes)) => nodes.get(id as usize),
             _ => None,
         }
     }
 
     fn form(&self, term: Term) -> Option<Form> {
         match self.get(term) {
-            Some(Node::Apply { op, result, .. }) => op.info().forms.get(result).copied(),
+            Some(Node::Apply { op, result, .. }) => op.info().forms.get(*result).copied(),
             _ => None,
+        }
+    }
+
+    /// Whether it is written with a `/` or a `%`, not as a fraction.
+    fn is_inline_quotient(&self, term: Term) -> bool {
+        let latex = self.script == Script::Latex;
+        match self.form(term) {
+            Some(Form::Quotient) => !latex,
+            Some(Form::Open(_, template)) if latex => template.contains(r"\bmod"),
+            Some(Form::Open(template, _)) => template.contains(['/', '%']),
+            _ => false,
         }
     }
 
     fn binding(&self, term: Term) -> Binding {
         match (term, self.form(term)) {
             (Term::Number(c), _) if c.is_sign_negative() => Binding::Sum,
-            (_, Some(Form::Sum | Form::Difference | Form::Negation)) => Binding::Sum,
+            (_, Some(Form::Sum | Form::Difference | Form::Negation | Form::Terms(..))) => Binding::Sum,
             (_, Some(Form::Product | Form::Quotient | Form::Open(..))) => Binding::Product,
             (_, Some(Form::Power)) => Binding::Power,
             _ => Binding::Atom,
@@ -513,7 +583,7 @@ impl Printer<'_> {
         if parentheses {
             out.write_str(self.symbols("(", "(", r"\left("))?;
         }
-        match (term, self.get(term)) {
+        match (term, self.get(term).cloned()) {
             (Term::Number(c), _) => out.write_str(&number(c, self.digits, self.script))?,
             (_, Some(Node::Symbol(name))) => out.write_str(&name.render(self.script, self.digits))?,
             (_, Some(Node::Apply { op, result, operands })) => {
@@ -537,12 +607,12 @@ impl Printer<'_> {
             Form::Sum => infix(self, " + ", Binding::Sum, Binding::Product, out),
             Form::Difference => infix(self, self.symbols(" − ", " - ", " - "), Binding::Sum, Binding::Product, out),
             Form::Product => {
-                // A quotient on the right would read as if the product were divided.
-                let right = match self.form(x[1]) {
-                    Some(Form::Quotient | Form::Open(..)) if self.script != Script::Latex => Binding::Power,
-                    _ => Binding::Product,
-                };
-                infix(self, self.symbols("·", "*", r" \cdot "), Binding::Product, right, out)
+                // Beside a point a quotient written in a line would leave open what it divides.
+                let [left, right] = [x[0], x[1]].map(|factor| match self.is_inline_quotient(factor) {
+                    true => Binding::Power,
+                    false => Binding::Product,
+                });
+                infix(self, self.symbols("·", "*", r" \cdot "), left, right, out)
             }
             Form::Quotient if self.script == Script::Latex => self.print_template(r"\frac{@0}{@1}", x, depth, out),
             Form::Quotient => infix(self, "/", Binding::Product, Binding::Power, out),
@@ -555,7 +625,7 @@ impl Printer<'_> {
             Form::Call(text, latex) => {
                 self.print_call(op, if self.script == Script::Latex { latex } else { text }, x, depth, out)
             }
-            Form::Closed(text, latex) | Form::Open(text, latex) => {
+            Form::Closed(text, latex) | Form::Open(text, latex) | Form::Terms(text, latex) => {
                 self.print_template(if self.script == Script::Latex { latex } else { text }, x, depth, out)
             }
             Form::Select(relation) => self.print_select(relation, x, depth, out),
@@ -644,6 +714,7 @@ impl Printer<'_> {
                     self.print(operand, least, depth, out)?;
                 }
                 (None, '²', Script::Ascii) => out.write_str("^2")?,
+                (None, '·', Script::Ascii) => out.write_char('*')?,
                 (None, '−', Script::Ascii) => out.write_char('-')?,
                 (None, '≤', Script::Ascii) => out.write_str("<=")?,
                 (None, c, _) => out.write_char(c)?,

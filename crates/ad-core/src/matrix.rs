@@ -23,6 +23,15 @@ pub struct Matrix {
     data: Vec<f64>,
 }
 
+/// rows·cols, if a vector can hold so many numbers.
+fn size(rows: usize, cols: usize) -> usize {
+    let most = isize::MAX as usize / size_of::<f64>();
+    match rows.checked_mul(cols) {
+        Some(size) if size <= most => size,
+        _ => panic!("a matrix of {rows} × {cols} numbers does not fit into the address space"),
+    }
+}
+
 impl Matrix {
     /// The matrix with the given rows, which must be of equal length.
     ///
@@ -31,15 +40,16 @@ impl Matrix {
     /// [`Error::MatrixShape`] if a row's length differs from the first one's.
     pub fn from_rows<R: AsRef<[f64]>>(rows: &[R]) -> Result<Matrix, Error> {
         let cols = rows.first().map_or(0, |row| row.as_ref().len());
-        let mut data = Vec::with_capacity(rows.len() * cols);
+        // Nothing is reserved before it is known that the rows fit together.
+        let got = rows.iter().fold(0, |sum: usize, row| sum.saturating_add(row.as_ref().len()));
+        if rows.iter().any(|row| row.as_ref().len() != cols) || rows.len().checked_mul(cols).is_none() {
+            return Err(Error::MatrixShape { rows: rows.len(), cols, got });
+        }
+        let mut data = Vec::with_capacity(got);
         for row in rows {
             data.extend_from_slice(row.as_ref());
-            if row.as_ref().len() != cols {
-                let got = rows.iter().map(|row| row.as_ref().len()).sum();
-                return Err(Error::MatrixShape { rows: rows.len(), cols, got });
-            }
         }
-        Ok(Matrix { rows: rows.len(), cols, data })
+        Matrix::from_vec(rows.len(), cols, data)
     }
 
     /// The rows × cols matrix with the entries `data`, row-major.
@@ -60,6 +70,16 @@ impl Matrix {
     }
 
     /// The n × n identity: as seeds of [`Tape::jvp_many`](crate::Tape::jvp_many) it gives the Jacobian.
+    ///
+    /// # Panics
+    ///
+    /// If n·n numbers do not fit into the address space.
+    ///
+    /// ```
+    /// # use ad_core::Matrix;
+    /// assert_eq!(Matrix::identity(2), Matrix::from_rows(&[[1.0, 0.0], [0.0, 1.0]])?);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn identity(n: usize) -> Matrix {
         let mut identity = Matrix::zeros(n, n);
         for i in 0..n {
@@ -69,8 +89,19 @@ impl Matrix {
     }
 
     /// The rows × cols matrix of zeros.
+    ///
+    /// # Panics
+    ///
+    /// If rows·cols numbers do not fit into the address space.
+    ///
+    /// ```
+    /// # use ad_core::Matrix;
+    /// let zeros = Matrix::zeros(2, 3);
+    /// assert_eq!((zeros.rows(), zeros.cols()), (2, 3));
+    /// assert_eq!(zeros.as_slice(), [0.0; 6]);
+    /// ```
     pub fn zeros(rows: usize, cols: usize) -> Matrix {
-        Matrix { rows, cols, data: vec![0.0; rows * cols] }
+        Matrix { rows, cols, data: vec![0.0; size(rows, cols)] }
     }
 
     /// Makes it rows × cols with entries 0, keeping its memory.
@@ -78,7 +109,7 @@ impl Matrix {
         self.rows = rows;
         self.cols = cols;
         self.data.clear();
-        self.data.resize(rows * cols, 0.0);
+        self.data.resize(size(rows, cols), 0.0);
     }
 
     /// The number of rows.
@@ -106,12 +137,26 @@ impl Matrix {
     /// # Panics
     ///
     /// If there is no row i, as slices do.
+    ///
+    /// ```
+    /// # use ad_core::Matrix;
+    /// let mut a = Matrix::zeros(2, 2);
+    /// a.row_mut(1).copy_from_slice(&[3.0, 4.0]);
+    /// assert_eq!(a[(1, 0)], 3.0);
+    /// ```
     pub fn row_mut(&mut self, i: usize) -> &mut [f64] {
         assert!(i < self.rows, "row {i} of a matrix with {} rows", self.rows);
         &mut self.data[i * self.cols..(i + 1) * self.cols]
     }
 
     /// All entries, row-major.
+    ///
+    /// ```
+    /// # use ad_core::Matrix;
+    /// let a = Matrix::from_rows(&[[1.0, 2.0], [3.0, 4.0]])?;
+    /// assert_eq!(a.as_slice(), [1.0, 2.0, 3.0, 4.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn as_slice(&self) -> &[f64] {
         &self.data
     }

@@ -24,7 +24,7 @@
 //! operation of its own (`sech2` for tanh′, `gauss` for erf′), and the table is
 //! closed under differentiation. `docs/adding-an-op.md` walks through adding one.
 
-use std::f64::consts::{FRAC_PI_2, LN_2, LN_10, PI, TAU};
+use std::f64::consts::{FRAC_PI_2, LN_2, LOG2_E, LOG10_E, PI, TAU};
 
 use crate::math;
 use crate::rule::Rule;
@@ -56,6 +56,9 @@ pub enum Form {
     /// A text template and a LaTeX template of an expression that binds like a
     /// product, such as `1/#0`.
     Open(&'static str, &'static str),
+    /// A text template and a LaTeX template of an expression that binds like a
+    /// sum, such as `1 − #0²`.
+    Terms(&'static str, &'static str),
     /// `select(a ⋄ b, t, f)` for a relation ⋄; `[a ⋄ b]` where t and f are 1 and 0.
     Select(Relation),
 }
@@ -227,6 +230,8 @@ const EXPONENTS: &[f64] =
     &[0.0, -0.0, 1.0, -1.0, 0.3, -0.7, 10.0, -10.0, 40.0, -40.0, 700.0, -700.0, 1000.0, -1000.0, 1e-9, INF, -INF, NAN];
 /// Exponents that `powi` takes.
 const WHOLE: &[f64] = &[0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 5.0, -7.0];
+/// Exponents that are variables: anything.
+const ANY_POWER: &[f64] = &[0.0, -0.0, 1.0, 2.0, 3.0, 0.5, -0.5, -1.0, 1.5, -2.0, INF, -INF, NAN];
 /// Exponents that `powf` takes.
 const POWERS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 0.5, -0.5, -1.0, 1.5, -2.0];
 
@@ -291,10 +296,10 @@ methods {
     doc "the power x^y with base and exponent both variable",
     forms [Form::Power], value [math::pow(x, y)],
     partials [[
-        y.chain_mul(T::powf_rule(x, y - 1.0)),
-        x.select_eq(0.0, y.select_ge(0.0, 0.0, v * x.ln()), v * x.ln()),
+        y.chain_mul(x.pow(y - 1.0)),
+        x.select_eq(0.0, y.select_ge(0.0, 0.0, v.chain_mul(x.ln())), v.chain_mul(x.ln())),
     ]],
-    domain "x > 0; x = 0 if y ≥ 0; x < 0 if y is whole (∂/∂y is NaN there)", kink "∂/∂y = 0 at x = 0, y ≥ 0", probes [POSITIVE, POWERS],
+    domain "x > 0; x = 0 if y ≥ 0; x < 0 if y is whole (∂/∂y is NaN there)", kink "∂/∂y = 0 at x = 0, y ≥ 0", probes [POSITIVE, ANY_POWER],
 }
 [Sqrt] sqrt(x) -> (v) {
     doc "the square root √x",
@@ -330,23 +335,24 @@ methods {
 }
 [Ln] ln(x) -> (v) {
     doc "the natural logarithm ln x",
-    forms [Form::Call("ln", r"\ln")], value [math::ln(x)], partials [[x.recip()]],
+    // At −0 as at 0: adding +0 keeps the slope from being −inf.
+    forms [Form::Call("ln", r"\ln")], value [math::ln(x)], partials [[(x + 0.0).recip()]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log2] log2(x) -> (v) {
     doc "the logarithm to base 2",
-    forms [Form::Call("log2", r"\log_2")], value [math::log2(x)], partials [[(T::lit(LN_2) * x).recip()]],
+    forms [Form::Call("log2", r"\log_2")], value [math::log2(x)], partials [[T::lit(LOG2_E) / (x + 0.0)]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log10] log10(x) -> (v) {
     doc "the logarithm to base 10",
-    forms [Form::Call("log10", r"\log_{10}")], value [math::log10(x)], partials [[(T::lit(LN_10) * x).recip()]],
+    forms [Form::Call("log10", r"\log_{10}")], value [math::log10(x)], partials [[T::lit(LOG10_E) / (x + 0.0)]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log] log(x, base) -> (v) {
     doc "the logarithm of x to the given base, ln x / ln base, both variable",
     forms [Form::Call("log", r"\operatorname{log}")], value [math::log(x, base)],
-    partials [[(x * base.ln()).recip(), -(v / (base * base.ln()))]],
+    partials [[base.ln().recip() / x, -(v / base / base.ln())]],
     domain "x > 0, base > 0, base ≠ 1", kink "", probes [POSITIVE, POSITIVE],
 }
 [Ln1p] ln_1p(x) -> (v) {
@@ -371,13 +377,12 @@ methods {
 }
 [Asin] asin(x) -> (v) {
     doc "the arc sine, in [−π/2, π/2]",
-    // (1 − x)(1 + x) keeps its digits where 1 − x² loses them.
-    forms [Form::Call("asin", r"\arcsin")], value [math::asin(x)], partials [[((T::lit(1.0) - x) * (x + 1.0)).sqrt().recip()]],
+    forms [Form::Call("asin", r"\arcsin")], value [math::asin(x)], partials [[x.one_minus_square().sqrt().recip()]],
     domain "−1 ≤ x ≤ 1", kink "inf at ±1", probes [UNIT],
 }
 [Acos] acos(x) -> (v) {
     doc "the arc cosine, in [0, π]",
-    forms [Form::Call("acos", r"\arccos")], value [math::acos(x)], partials [[-((T::lit(1.0) - x) * (x + 1.0)).sqrt().recip()]],
+    forms [Form::Call("acos", r"\arccos")], value [math::acos(x)], partials [[-x.one_minus_square().sqrt().recip()]],
     domain "−1 ≤ x ≤ 1", kink "−inf at ±1", probes [UNIT],
 }
 [Atan] atan(x) -> (v) {
@@ -420,12 +425,12 @@ methods {
 }
 [Atanh] atanh(x) -> (v) {
     doc "the inverse hyperbolic tangent",
-    forms [Form::Call("atanh", r"\operatorname{artanh}")], value [math::atanh(x)], partials [[((T::lit(1.0) - x) * (x + 1.0)).recip()]],
+    forms [Form::Call("atanh", r"\operatorname{artanh}")], value [math::atanh(x)], partials [[x.one_minus_square().recip()]],
     domain "−1 < x < 1; ±inf at ±1", kink "", probes [UNIT],
 }
 [Logistic] logistic(x) -> (v) {
     doc "the logistic function 1/(1 + e⁻ˣ)",
-    forms [Form::Call("logistic", r"\sigma")], value [math::logistic(x)], partials [[v * (-x).logistic()]],
+    forms [Form::Call("logistic", r"\sigma")], value [math::logistic(x)], partials [[x.logistic_slope()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Softplus] softplus(x) -> (v) {
@@ -465,7 +470,7 @@ methods {
     domain "all x", kink "0 at 0", probes [ANY],
 }
 [Copysign] copysign(x, y) -> (v) {
-    doc "|x| with the sign bit of y",
+    doc "|x| with the sign bit of y; NaN if y is NaN",
     forms [Form::Call("copysign", r"\operatorname{copysign}")], value [math::copysign(x, y)],
     partials [[x.sign() * y.signum(), T::lit(0.0)]],
     domain "all x, y", kink "0 at x = 0", probes [ANY, ANY],
@@ -579,13 +584,25 @@ methods {
 }
 [Lorentz] lorentz(x) -> (v) {
     doc "the derivative of atan, 1/(1 + x²)",
-    forms [Form::Open("1/(1 + #0²)", r"\frac{1}{1 + #0^2}")], value [math::lorentz(x)], partials [[(T::lit(-2.0) * x).chain_mul(v * v)]],
+    forms [Form::Open("1/(1 + #0²)", r"\frac{1}{1 + #0^2}")], value [math::lorentz(x)], partials [[(T::lit(-2.0) * x).chain_mul(v) * v]],
     domain "all x", kink "", probes [ANY],
 }
 [OnePlusLn] one_plus_ln(x) -> (v) {
     doc "the derivative of x·ln x, 1 + ln x, accurate near 1/e",
-    forms [Form::Closed("(1 + ln(@0))", r"\left(1 + \ln @0\right)")], value [math::one_plus_ln(x)], partials [[x.recip()]],
+    forms [Form::Terms("1 + ln(@0)", r"1 + \ln\left(@0\right)")], value [math::one_plus_ln(x)], partials [[x.recip()]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
+}
+[LogisticSlope] logistic_slope(x) -> (v) {
+    doc "the derivative of the logistic function, logistic(x)·logistic(−x)",
+    // Differentiating the product would lose all digits near 0.
+    forms [Form::Open("logistic(@0)·logistic(−#0)", r"\sigma\left(@0\right) \cdot \sigma\left(-#0\right)")],
+    value [math::logistic(x) * math::logistic(-x)], partials [[-((x * 0.5).tanh() * v)]],
+    domain "all x", kink "", probes [EXPONENTS],
+}
+[OneMinusSquare] one_minus_square(x) -> (v) {
+    doc "1 − x², computed as (1 − x)·(1 + x), which keeps its digits near ±1",
+    forms [Form::Terms("1 − #0²", "1 - #0^2")], value [(1.0 - x) * (1.0 + x)], partials [[T::lit(-2.0) * x]],
+    domain "all x", kink "", probes [UNIT],
 }
 [LogisticDifference] logistic_difference(x, y) -> (v) {
     doc "the weight of x in logaddexp(x, y), logistic(x − y) = eˣ/(eˣ + eʸ)",
@@ -621,7 +638,7 @@ methods {
 }
 [Domain] domain(x, y, z) -> (v) {
     doc "x, but NaN where y is NaN though z is not: the partial x of a result y outside the domain of its operands z",
-    forms [Form::Closed("@0", "@0")], value [math::domain(x, y, z)], partials [[T::lit(1.0), T::lit(0.0), T::lit(0.0)]],
+    forms [Form::Closed("@0", "@0")], value [math::domain(x, y, z)], partials [[T::lit(1.0).domain(y, z), T::lit(0.0), T::lit(0.0)]],
     domain "all x, y, z", kink "", probes [FEW, FEW, FEW],
 }
 }
@@ -630,7 +647,7 @@ pairs {
 [SinCos] sin_cos(x) -> (s, c) {
     doc "the sine and the cosine of x, in radians, as two results of one row",
     forms [Form::Call("sin", r"\sin"), Form::Call("cos", r"\cos")],
-    value [math::sin(x), math::cos(x)], partials [[c], [-s]],
+    value math::sin_cos(x).into(), partials [[c], [-s]],
     domain "x finite", kink "", probes [ANGLES],
 }
 }
@@ -706,7 +723,7 @@ macro_rules! define_operations {
         @operations [$(
             [$Op:ident] $name:ident($($x:ident),* $(; $c:ident: $cty:ty)?) -> ($($v:ident),*) {
                 doc $doc:literal,
-                forms [$($form:expr),* $(,)?], value [$($value:expr),* $(,)?],
+                forms [$($form:expr),* $(,)?], value $value:expr,
                 partials [$([$($partial:expr),* $(,)?]),* $(,)?],
                 domain $domain:literal, kink $kink:literal, probes [$($probes:ident),*],
             }
@@ -766,7 +783,7 @@ macro_rules! define_operations {
 
                 #[inline(always)]
                 fn value([$($x),* $(, $c)?]: [f64; { count!($($x),* $(, $c)?) }]) -> [f64; { count!($($v),*) }] {
-                    [$($value),*]
+                    $value
                 }
 
                 // The indices are constants wherever an engine calls this, so

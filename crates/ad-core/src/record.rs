@@ -9,13 +9,13 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::iter::{Product, Sum};
 use std::panic::Location;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::formula::Name;
@@ -62,6 +62,29 @@ const CONSTANT_BIT: u32 = 1 << 31;
 
 /// Numbers the recordings of the process; a number never repeats.
 static NEXT_RECORDING: AtomicU64 = AtomicU64::new(1);
+
+/// The recordings under way in the process, with the first question that was
+/// put to one of their variables where its answer could not be noted: on
+/// another thread.
+///
+/// A `Var` may travel to another thread, where a comparison would otherwise
+/// leave no guard. Touched when a recording begins and ends, and by strays.
+static STRAYS: Mutex<BTreeMap<u64, Option<Stray>>> = Mutex::new(BTreeMap::new());
+
+/// A variable used where its recording is not active: its value, and where.
+type Stray = (f64, &'static Location<'static>);
+
+fn strays() -> MutexGuard<'static, BTreeMap<u64, Option<Stray>>> {
+    // No code panics while it holds the lock; a poisoned map is still whole.
+    STRAYS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells the recording of `x`, if it is still under way, that `x` strayed.
+fn report_stray(x: Var, location: &'static Location<'static>) {
+    if let Some(stray) = strays().get_mut(&x.recording) {
+        stray.get_or_insert((x.value, location));
+    }
+}
 
 thread_local! {
     static ACTIVE: RefCell<Option<Box<Recording>>> = const { RefCell::new(None) };
@@ -112,10 +135,12 @@ impl fmt::Display for SourceLocation {
     }
 }
 
-/// Whether the code stands in std: then the user's line is not known.
-fn is_std(location: &Location<'_>) -> bool {
+/// Whether the code stands in std or in this crate: then the user's line is not known.
+fn is_library(location: &Location<'_>) -> bool {
+    let this_directory = file!().trim_end_matches("record.rs");
     let file = location.file().replace('\\', "/");
-    ["library/core/src/", "library/alloc/src/", "library/std/src/"].iter().any(|dir| file.contains(dir))
+    file.starts_with(&this_directory.replace('\\', "/"))
+        || ["library/core/src/", "library/alloc/src/", "library/std/src/"].iter().any(|dir| file.contains(dir))
 }
 
 /// What a guard asks of its operands.
@@ -132,7 +157,7 @@ pub enum Question {
     IsFinite,
     /// Is it +inf or −inf?
     IsInfinite,
-    /// Is its sign bit set?
+    /// Is its sign bit set? Not that of a NaN, which differs between processors.
     IsSignNegative,
     /// Which `i64` is left when the fraction is dropped? None outside the range and for NaN.
     ToI64,
@@ -155,7 +180,8 @@ impl Question {
             Question::IsNan => Answer::Bool(a.is_nan()),
             Question::IsFinite => Answer::Bool(a.is_finite()),
             Question::IsInfinite => Answer::Bool(a.is_infinite()),
-            Question::IsSignNegative => Answer::Bool(a.is_sign_negative()),
+            // The sign of a NaN differs between processors: it counts as positive.
+            Question::IsSignNegative => Answer::Bool(a.is_sign_negative() && !a.is_nan()),
             Question::ToI64 => {
                 // −2⁶³ is a number of f64, 2⁶³ − 1 is not: the range is half open.
                 let limit = 2f64.powi(63);
@@ -416,13 +442,27 @@ fn push_row<const M: usize>(op: Op, x: &[Var], values: [f64; M], location: &'sta
 fn ask(question: Question, a: Var, b: Var, location: &'static Location<'static>) -> Answer {
     let answer = question.ask(a.value, b.value);
     if a.recording != CONSTANT || b.recording != CONSTANT {
-        with_active(|recording| {
-            if recording.owns(&[a, b], location) {
-                let operands = [recording.operand(a), recording.operand(b)];
-                let row = recording.ops.len();
-                recording.guards.push(RecordedGuard { question, operands, answer, row, location });
+        let noted = with_active(|active| {
+            active.owns(&[a, b], location);
+            // An outer recording that this one suspends still hears the answer.
+            let mut next = Some(active);
+            while let Some(recording) = next {
+                if [a, b].iter().all(|x| x.recording == recording.id || x.recording == CONSTANT) {
+                    let operands = [recording.operand(a), recording.operand(b)];
+                    let row = recording.ops.len();
+                    recording.guards.push(RecordedGuard { question, operands, answer, row, location });
+                    return true;
+                }
+                next = recording.parent.as_deref_mut();
             }
+            false
         });
+        if noted != Some(true) {
+            // The answer may steer the recording that owns the variable, and
+            // no result carries the poison there.
+            report_stray(a, location);
+            report_stray(b, location);
+        }
     }
     answer
 }
@@ -451,17 +491,21 @@ impl Var {
         let location = Location::caller();
         if self.recording != CONSTANT && self.recording != POISONED {
             // The variable may belong to a recording that this one suspends.
-            with_active(|active| {
+            let noted = with_active(|active| {
                 let mut next = Some(active);
                 while let Some(recording) = next {
                     if recording.id == self.recording {
                         let row = recording.ops.len();
                         recording.escapes.push(RecordedEscape { operand: self.node, value: self.value, row, location });
-                        return;
+                        return true;
                     }
                     next = recording.parent.as_deref_mut();
                 }
+                false
             });
+            if noted != Some(true) {
+                report_stray(self, location);
+            }
         }
         self.value
     }
@@ -484,13 +528,13 @@ impl Var {
         ask_bool(Question::IsInfinite, self, Var::constant(0.0), Location::caller())
     }
 
-    /// Whether the sign bit is set; a guard.
+    /// Whether the sign bit is set, and it is no NaN; a guard.
     #[track_caller]
     pub fn is_sign_negative(self) -> bool {
         ask_bool(Question::IsSignNegative, self, Var::constant(0.0), Location::caller())
     }
 
-    /// Whether the sign bit is not set; a guard.
+    /// Whether the sign bit is not set, or it is a NaN; a guard.
     #[track_caller]
     pub fn is_sign_positive(self) -> bool {
         !self.is_sign_negative()
@@ -634,7 +678,7 @@ impl Sum for Var {
     #[track_caller]
     fn sum<I: Iterator<Item = Var>>(iter: I) -> Var {
         let terms: Vec<Var> = iter.collect();
-        Rule::sum(&terms)
+        Rule::sum_of(&terms)
     }
 }
 
@@ -649,7 +693,12 @@ impl Product for Var {
     /// A row for each factor after the first. Empty: the constant 1.
     #[track_caller]
     fn product<I: Iterator<Item = Var>>(iter: I) -> Var {
-        iter.reduce(|a, b| a * b).unwrap_or(Var::constant(1.0))
+        // A loop, so that the rows have the caller's line where it is known.
+        let mut product: Option<Var> = None;
+        for factor in iter {
+            product = Some(product.map_or(factor, |product| product * factor));
+        }
+        product.unwrap_or(Var::constant(1.0))
     }
 }
 
@@ -715,6 +764,7 @@ struct Activation;
 
 impl Activation {
     fn start(mut recording: Box<Recording>) -> Activation {
+        strays().insert(recording.id, None);
         ACTIVE.with(|active| {
             let mut active = active.borrow_mut();
             recording.parent = active.take();
@@ -735,6 +785,11 @@ impl Activation {
                 let mut active = active.borrow_mut();
                 let mut ended = active.take();
                 *active = ended.as_mut().and_then(|recording| recording.parent.take());
+                if let Some(recording) = &mut ended
+                    && let Some(Some(stray)) = strays().remove(&recording.id)
+                {
+                    recording.foreign.get_or_insert(stray);
+                }
                 ended
             })
             .ok()
@@ -808,9 +863,9 @@ impl Builder {
         }
         check_names("inputs", &self.input_names, self.x0.len())?;
         check_names("parameters", &self.param_names, self.k0.len())?;
-        let all: Vec<&String> = self.input_names.iter().chain(&self.param_names).collect();
-        if let Some(i) = (1..all.len()).find(|&i| all[..i].contains(&all[i])) {
-            return Err(Error::BadName { name: all[i].clone(), reason: "stands twice: give each variable its own" });
+        let mut seen = HashSet::new();
+        if let Some(name) = self.input_names.iter().chain(&self.param_names).find(|&name| !seen.insert(name)) {
+            return Err(Error::BadName { name: name.clone(), reason: "stands twice: give each variable its own" });
         }
         let too_large = |what| Error::TooLarge { location: SourceLocation::new(caller), what, limit: LIMIT };
         let first_row = self.x0.len() + self.k0.len();
@@ -868,17 +923,17 @@ impl Builder {
         let shift = recording.constants.keys.len() as u32;
         let place = |operand: u32| if operand & CONSTANT_BIT != 0 { operand & !CONSTANT_BIT } else { operand + shift };
 
-        // The place of a row recorded from inside std is that of the row before it.
+        // The place of a row recorded from inside a library is that of the row before it.
         let mut places: Vec<SourceLocation> =
             recording.location_statics.iter().map(|l| SourceLocation::new(l)).collect();
-        let in_std: Vec<bool> = recording.location_statics.iter().map(|l| is_std(l)).collect();
+        let in_library: Vec<bool> = recording.location_statics.iter().map(|l| is_library(l)).collect();
         let mut nearest_numbers: HashMap<Option<u32>, u32> = HashMap::new();
         let mut known: Option<u32> = None;
         let mut known_before = Vec::with_capacity(recording.ops.len() + 1);
         let mut row_locations = recording.row_locations;
         for number in &mut row_locations {
             known_before.push(known);
-            if in_std[*number as usize] {
+            if in_library[*number as usize] {
                 *number = *nearest_numbers.entry(known).or_insert_with(|| {
                     let base = known.map_or(SourceLocation::new(caller), |number| places[number as usize].clone());
                     places.push(SourceLocation { nearest: true, ..base });
@@ -890,7 +945,7 @@ impl Builder {
         }
         known_before.push(known);
         let locate = |row: usize, location: &'static Location<'static>| {
-            if is_std(location) {
+            if is_library(location) {
                 let base =
                     known_before[row].map_or(SourceLocation::new(caller), |number| places[number as usize].clone());
                 SourceLocation { nearest: true, ..base }
@@ -927,7 +982,7 @@ impl Builder {
                     operands,
                     answer: guard.answer,
                     location: locate(guard.row, guard.location),
-                    names: operands.map(|operand| data.operand_name(operand)),
+                    names: operands.map(|operand| data.given_name(operand)),
                 }
             })
             .collect();
@@ -938,7 +993,7 @@ impl Builder {
                 operand: place(escape.operand),
                 value: escape.value,
                 location: locate(escape.row, escape.location),
-                name: data.operand_name(place(escape.operand)),
+                name: data.given_name(place(escape.operand)),
             })
             .collect();
         data.row_locations = row_locations;

@@ -35,14 +35,14 @@ macro_rules! define_rule {
         ///
         /// # Implementing it
         ///
-        /// A type of your own needs [`Rule::apply`] and its operators, which
-        /// [`rule_operators!`](crate::rule_operators) writes. Every method has a
-        /// default that calls `apply`, so an operation that is added to the
+        /// A type of your own needs [`Rule::apply`], [`Rule::confirm`] and its operators, which
+        /// [`rule_operators!`](crate::rule_operators) writes. Every other method
+        /// has a default that calls `apply`, so an operation that is added to the
         /// table later does not break the type.
         /// [`Tape::eval_with`](crate::Tape::eval_with) then replays any tape in it:
         ///
         /// ```
-        /// use ad_core::{ops::Operation, Rule, Tape};
+        /// use ad_core::{Answer, Question, Rule, Tape, ops::Operation};
         ///
         /// /// Every operation rounded to single precision.
         /// #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,9 @@ macro_rules! define_rule {
         /// impl Rule for Single {
         ///     fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
         ///         O::value(x.map(|s| f64::from(s.0))).map(Single::from)
+        ///     }
+        ///     fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {
+        ///         f64::confirm(question, answer, a.0.into(), b.0.into())
         ///     }
         /// }
         /// ad_core::rule_operators!([] Single);
@@ -119,11 +122,11 @@ macro_rules! define_rule {
             ///
             /// ```
             /// use ad_core::Rule;
-            /// assert_eq!(f64::sum(&[1.0, 2.0, 3.5]), 6.5);
+            /// assert_eq!(f64::sum_of(&[1.0, 2.0, 3.5]), 6.5);
             /// ```
             #[inline]
             #[track_caller]
-            fn sum(terms: &[Self]) -> Self {
+            fn sum_of(terms: &[Self]) -> Self {
                 match terms {
                     [] => Self::lit(-0.0),
                     [term] => *term,
@@ -150,16 +153,15 @@ macro_rules! define_rule {
             /// Whether a guard's question, put to `a` and `b` of this type, still has
             /// its recorded answer; if not, the answer now and the values that give it.
             ///
-            /// [`Tape::eval_with`](crate::Tape::eval_with) asks it for every guard.
-            /// The default does not ask: right for a type without a value to compare.
+            /// [`Tape::eval_with`](crate::Tape::eval_with) asks it for every guard,
+            /// so that no branch is silently the wrong one. A type without a value
+            /// to compare answers `Ok(())`.
             ///
             /// # Errors
             ///
             /// The answer now, and the primal values of `a` and `b`.
             #[track_caller]
-            fn confirm(_question: Question, _answer: Answer, _a: Self, _b: Self) -> Result<(), (Answer, f64, f64)> {
-                Ok(())
-            }
+            fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)>;
 
             /// [`Rule::powi`] with the exponent as an operand, for the rules of the table.
             #[doc(hidden)]
@@ -257,6 +259,24 @@ macro_rules! rule_operators {
                 v
             }
         }
+        impl<$($generics)*> ::std::ops::Neg for &$Type {
+            type Output = $Type;
+            #[inline]
+            #[track_caller]
+            fn neg(self) -> $Type {
+                ::std::ops::Neg::neg(*self)
+            }
+        }
+    };
+    (@reference [$($generics:tt)*] $Op:ident $op:ident ($Left:ty) ($Right:ty) $Type:ty, $this:tt $y:ident => $x:tt $z:tt) => {
+        impl<$($generics)*> ::std::ops::$Op<$Right> for $Left {
+            type Output = $Type;
+            #[inline]
+            #[track_caller]
+            fn $op($this, $y: $Right) -> $Type {
+                ::std::ops::$Op::$op($x, $z)
+            }
+        }
     };
     (@binary [$($generics:tt)*] $Type:ty, $Op:ident $op:ident $OpAssign:ident $op_assign:ident) => {
         impl<$($generics)*> ::std::ops::$Op for $Type {
@@ -282,6 +302,18 @@ macro_rules! rule_operators {
             #[track_caller]
             fn $op(self, y: $Type) -> $Type {
                 ::std::ops::$Op::$op(<$Type as From<f64>>::from(self), y)
+            }
+        }
+        $crate::rule_operators! { @reference [$($generics)*] $Op $op (&$Type) ($Type) $Type, self y => (*self) y }
+        $crate::rule_operators! { @reference [$($generics)*] $Op $op ($Type) (&$Type) $Type, self y => self (*y) }
+        $crate::rule_operators! { @reference [$($generics)*] $Op $op (&$Type) (&$Type) $Type, self y => (*self) (*y) }
+        $crate::rule_operators! { @reference [$($generics)*] $Op $op (&$Type) (f64) $Type, self y => (*self) y }
+        $crate::rule_operators! { @reference [$($generics)*] $Op $op (f64) (&$Type) $Type, self y => self (*y) }
+        impl<$($generics)*> ::std::ops::$OpAssign<&$Type> for $Type {
+            #[inline]
+            #[track_caller]
+            fn $op_assign(&mut self, y: &$Type) {
+                *self = ::std::ops::$Op::$op(*self, *y);
             }
         }
         impl<$($generics)*> ::std::ops::$OpAssign for $Type {
@@ -336,6 +368,20 @@ macro_rules! inherent_methods {
                     Rule::$pair(self)
                 }
             )*
+            /// The sum of all terms as one row of the tape; the same as [`Rule::sum_of`].
+            #[inline]
+            #[track_caller]
+            pub fn sum_of(terms: &[Self]) -> Self {
+                Rule::sum_of(terms)
+            }
+
+            /// The dot product of two vectors as one row of the tape; the same as [`Rule::dot`].
+            #[inline]
+            #[track_caller]
+            pub fn dot(a: &[Self], b: &[Self]) -> Self {
+                Rule::dot(a, b)
+            }
+
             inherent_methods! { @composed
                 [fract()] "The fraction x − trunc(x), with the sign of x."
                 [rem_euclid(y)] "The remainder in [0, |y|): x % y, plus |y| where that is below 0."
@@ -429,6 +475,13 @@ pub trait Real:
     #[track_caller]
     #[allow(clippy::wrong_self_convention)]
     fn is_finite(self) -> bool;
+
+    /// Whether the primal value is +inf or −inf; a guard on a tape.
+    #[track_caller]
+    #[allow(clippy::wrong_self_convention)]
+    fn is_infinite(self) -> bool {
+        !self.is_finite() && !self.is_nan()
+    }
 }
 
 impl Real for f64 {

@@ -146,6 +146,15 @@ impl TapeData {
         self.value_name(index as usize, Accent::None)
     }
 
+    /// The name the user gave value `index`, or else that of its row.
+    pub fn given_name(&self, index: u32) -> Name {
+        let variables = self.first_input()..self.first_row();
+        match variables.contains(&(index as usize)).then(|| self.variable_name(index as usize)) {
+            Some(name @ Name::Given(..)) => name,
+            _ => self.operand_name(index),
+        }
+    }
+
     /// The name the user gave an input or a parameter, or xᵢ and kᵢ.
     pub fn variable_name(&self, index: usize) -> Name {
         let (names, letter, position) = if index < self.first_param() {
@@ -223,8 +232,8 @@ impl Tape {
         Tape { data: self.data.clone(), params, param_values }
     }
 
-    /// The same tape with other values of its parameters. Cheap: only the rows
-    /// that depend on parameters alone are evaluated, once.
+    /// The same tape with other values of its parameters. The list is shared;
+    /// only the rows that depend on parameters alone are evaluated, once.
     ///
     /// # Errors
     ///

@@ -5,13 +5,17 @@
 //! same bytes on every machine, in debug and release. A change of the format is
 //! a breaking change.
 
+use std::cell::OnceCell;
 use std::fmt::{self, Write};
 
+use smallvec::SmallVec;
+
+use crate::drivers::check_seed;
 use crate::error::Error;
 use crate::formula::{Accent, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, escape_latex, more, number};
 use crate::matrix::Matrix;
 use crate::record::SourceLocation;
-use crate::replay::Workspace;
+use crate::replay::{self, Workspace};
 use crate::tape::{Tape, TapeData};
 
 /// Which sweep a [`Trace`] shows.
@@ -125,6 +129,13 @@ impl Trace {
 
     /// The same trace in ASCII: `v[1]`, `dv[1]`, `bv[1]`, `*`, `-`. Names that
     /// you gave are printed as they are.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let trace = Tape::record(&[3.0], |x| x[0] * x[0])?.tangent_trace(&[3.0], &[1.0])?.ascii();
+    /// assert_eq!(trace.rows()[1].derivatives[0].formula, "dv[0]*v[0] + v[0]*dv[0]");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     #[must_use]
     pub fn ascii(mut self) -> Trace {
         self.script = Script::Ascii;
@@ -133,6 +144,13 @@ impl Trace {
     }
 
     /// The same trace with so many significant digits (at least 1).
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let trace = Tape::record(&[1.0], |x| x[0] / 3.0)?.primal_trace(&[1.0])?.digits(3);
+    /// assert!(trace.to_string().ends_with("y = v₁     0.333\n"));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     #[must_use]
     pub fn digits(mut self, digits: usize) -> Trace {
         self.digits = digits;
@@ -167,6 +185,13 @@ impl Trace {
     }
 
     /// A LaTeX `tabular`; its formulas need the package amsmath.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let trace = Tape::record(&[4.0], |x| x[0].sqrt())?.primal_trace(&[4.0])?;
+    /// assert!(trace.to_latex().contains(r"$v_{1}$ & $\sqrt{v_{0}}$ & $2$ \\"));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn to_latex(&self) -> String {
         let rows = self.build(Script::Latex, self.digits);
         let columns: String = self.numeric_columns().iter().map(|&numeric| if numeric { 'r' } else { 'l' }).collect();
@@ -189,6 +214,13 @@ impl Trace {
 
     /// Comma-separated values after RFC 4180, but with `\n` line ends; numbers
     /// in full, so that reading them back gives the same bits.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let trace = Tape::record(&[1.0], |x| x[0] / 3.0)?.primal_trace(&[1.0])?;
+    /// assert!(trace.to_csv().ends_with("y,v₁,0.3333333333333333\n"));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn to_csv(&self) -> String {
         let quote = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
             true => format!("\"{}\"", cell.replace('"', "\"\"")),
@@ -251,8 +283,11 @@ impl Trace {
 
     /// The rows in a script, the numbers of the formulas with so many digits.
     fn build(&self, script: Script, digits: usize) -> Vec<TraceRow> {
-        let writer = RowWriter { trace: self, data: &self.tape.data, script, digits, uses: Uses::default() };
-        writer.rows()
+        let data = &*self.tape.data;
+        let uses = if self.kind == TraceKind::Adjoint { Uses::new(data) } else { Uses::default() };
+        let symbols = (0..data.ops.len()).map(|_| OnceCell::new()).collect();
+        let formulas = Formulas::new();
+        RowWriter { trace: self, data, script, digits, uses, formulas: &formulas, symbols }.rows()
     }
 
     /// The aligned text table.
@@ -325,6 +360,8 @@ struct Uses {
     starts: Vec<usize>,
     /// Row, result and operand position.
     places: Vec<(usize, usize, usize)>,
+    /// The values that are outputs, in order, with the positions of the outputs.
+    outputs: Vec<(usize, usize)>,
 }
 
 impl Uses {
@@ -349,12 +386,28 @@ impl Uses {
             places[next[operand]] = place;
             next[operand] += 1;
         });
-        Uses { starts, places }
+        let mut outputs: Vec<(usize, usize)> =
+            data.outputs.iter().enumerate().map(|(position, &output)| (output as usize, position)).collect();
+        outputs.sort_unstable();
+        Uses { starts, places, outputs }
+    }
+
+    /// The outputs that are this value.
+    fn outputs(&self, value: usize) -> &[(usize, usize)] {
+        let start = self.outputs.partition_point(|&(output, _)| output < value);
+        let end = self.outputs.partition_point(|&(output, _)| output <= value);
+        &self.outputs[start..end]
     }
 
     fn of(&self, value: usize) -> &[(usize, usize, usize)] {
         &self.places[self.starts[value]..self.starts[value + 1]]
     }
+}
+
+/// The names of a row's operands, and its results.
+struct RowSymbols<'a> {
+    x: SmallVec<[Formula<'a>; 2]>,
+    v: SmallVec<[Formula<'a>; 2]>,
 }
 
 struct RowWriter<'a> {
@@ -363,14 +416,14 @@ struct RowWriter<'a> {
     script: Script,
     digits: usize,
     uses: Uses,
+    formulas: &'a Formulas,
+    /// For each row, made when first wanted: a fold is read by each of its operands.
+    symbols: Vec<OnceCell<RowSymbols<'a>>>,
 }
 
-impl RowWriter<'_> {
-    fn rows(mut self) -> Vec<TraceRow> {
+impl<'a> RowWriter<'a> {
+    fn rows(self) -> Vec<TraceRow> {
         let data = self.data;
-        if self.trace.kind == TraceKind::Adjoint {
-            self.uses = Uses::new(data);
-        }
         let values = (data.first_input()..data.num_values()).map(|value| self.value_row(value));
         let outputs = (0..data.outputs.len()).map(|position| self.output_row(position));
         let mut rows: Vec<TraceRow> = values.chain(outputs).collect();
@@ -398,12 +451,15 @@ impl RowWriter<'_> {
             None => "parameter".to_owned(),
         };
         let k = self.trace.seeds.len();
+        let name = self.text(&data.value_name(value, self.accent()));
+        let formula = match self.trace.kind {
+            TraceKind::Primal => String::new(),
+            TraceKind::Tangent => self.tangent_formula(value),
+            TraceKind::Adjoint => self.adjoint_formula(value),
+        };
         let derivative = |d: usize| TraceDerivative {
-            name: self.text(&data.value_name(value, self.accent())),
-            formula: match self.trace.kind {
-                TraceKind::Adjoint => self.adjoint_formula(value),
-                _ => self.tangent_formula(value),
-            },
+            name: name.clone(),
+            formula: formula.clone(),
             value: self.trace.derivatives[value * k + d],
         };
         TraceRow {
@@ -448,18 +504,24 @@ impl RowWriter<'_> {
         }
     }
 
-    /// ∂result/∂operand of a row, and whether it is an operand to the right of that one.
-    fn partial<'f>(&self, formulas: &'f Formulas, row: usize, result: usize, position: usize) -> (Formula<'f>, bool) {
-        let data = self.data;
-        let (head, _) = data.head(row);
-        let names = data.operands(head).iter().map(|&operand| formulas.name(data.operand_name(operand)));
-        let x: Vec<Formula<'f>> = names.collect();
-        let partial = Formula::partial(formulas, data.ops[head], result, position, &x);
-        (partial, x.iter().skip(position + 1).any(|x| x.is_same_node(partial)))
+    fn symbols(&self, head: usize) -> &RowSymbols<'a> {
+        self.symbols[head].get_or_init(|| {
+            let data = self.data;
+            let names = data.operands(head).iter().map(|&operand| self.formulas.name(data.operand_name(operand)));
+            let x: SmallVec<[Formula<'a>; 2]> = names.collect();
+            let v = Formula::results(self.formulas, data.ops[head], &x);
+            RowSymbols { x, v }
+        })
+    }
+
+    /// ∂result/∂operand of the operation whose first result is row `head`.
+    fn partial(&self, head: usize, result: usize, position: usize) -> Formula<'a> {
+        let RowSymbols { x, v } = self.symbols(head);
+        Formula::partial(self.data.ops[head], result, position, x, v)
     }
 
     /// A sum of terms, the ninth and later ones counted.
-    fn sum<'f>(&self, terms: usize, term: impl Fn(usize) -> Formula<'f>) -> String {
+    fn sum(&self, terms: usize, term: impl Fn(usize) -> Formula<'a>) -> String {
         if terms == 0 {
             return "0".to_owned();
         }
@@ -479,17 +541,17 @@ impl RowWriter<'_> {
                 false => "0".to_owned(),
             };
         };
-        let formulas = Formulas::new();
         let (head, result) = data.head(row);
         let operands = data.operands(head);
         let active: Vec<usize> = (0..operands.len()).filter(|&i| data.active[operands[i] as usize]).collect();
         self.sum(active.len(), |term| {
             let position = active[term];
-            let tangent = formulas.name(data.value_name(operands[position] as usize, Accent::Dot));
+            let tangent = self.formulas.name(data.value_name(operands[position] as usize, Accent::Dot));
+            let partial = self.partial(head, result, position);
             // The product rule keeps the order of the factors: v̇₁·v₂ + v₁·v̇₂.
-            match self.partial(&formulas, row, result, position) {
-                (partial, true) => tangent * partial,
-                (partial, false) => partial * tangent,
+            match self.symbols(head).x.iter().skip(position + 1).any(|x| x.is_same_node(partial)) {
+                true => tangent * partial,
+                false => partial * tangent,
             }
         })
     }
@@ -499,15 +561,14 @@ impl RowWriter<'_> {
         if !data.active[value] {
             return "0".to_owned();
         }
-        let formulas = Formulas::new();
-        let seeded: Vec<usize> = (0..data.outputs.len()).filter(|&j| data.outputs[j] as usize == value).collect();
+        let seeded = self.uses.outputs(value);
         let uses = self.uses.of(value);
         self.sum(seeded.len() + uses.len(), |term| match term.checked_sub(seeded.len()) {
-            None => formulas.name(data.output_name(seeded[term]).with_accent(Accent::Bar)),
+            None => self.formulas.name(data.output_name(seeded[term].1).with_accent(Accent::Bar)),
             Some(i) => {
                 let (row, result, position) = uses[i];
-                let adjoint = formulas.name(data.value_name(data.first_row() + row, Accent::Bar));
-                adjoint * self.partial(&formulas, row, result, position).0
+                let adjoint = self.formulas.name(data.value_name(data.first_row() + row, Accent::Bar));
+                adjoint * self.partial(row - result, result, position)
             }
         })
     }
@@ -534,6 +595,10 @@ impl Tape {
 
     /// Values and tangents row by row at x, for the seed p.
     ///
+    /// A trace shows the strict sweep in every row: 0·NaN and 0·∞ are 0, and a
+    /// row outside the domain of its operation has a NaN derivative, also where
+    /// no output depends on it.
+    ///
     /// # Errors
     ///
     /// Those of [`Tape::jvp`].
@@ -547,6 +612,7 @@ impl Tape {
     /// ```
     pub fn tangent_trace(&self, x: &[f64], p: &[f64]) -> Result<Trace, Error> {
         self.expect_len("p (one number an input)", p.len(), self.num_inputs())?;
+        check_seed("p", p)?;
         self.tangent_traces(x, &Matrix::from_vec(self.num_inputs(), 1, p.to_vec())?)
     }
 
@@ -557,14 +623,23 @@ impl Tape {
     ///
     /// Those of [`Tape::jvp_many`].
     pub fn tangent_traces(&self, x: &[f64], seeds: &Matrix) -> Result<Trace, Error> {
+        self.expect_len("seeds (one row an input)", seeds.rows(), self.num_inputs())?;
+        if seeds.cols() == 0 {
+            return Err(Error::Empty { what: "seeds", hint: "give at least one column" });
+        }
+        check_seed("seeds", seeds.as_slice())?;
         let mut ws = Workspace::new();
-        self.jvp_many_into(&mut ws, x, seeds, &mut vec![0.0; self.num_outputs()], &mut Matrix::default())?;
+        self.eval_into(&mut ws, x, &mut vec![0.0; self.num_outputs()])?;
+        let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
+        let (seeds_by_row, k) = (seeds.as_slice(), seeds.cols());
+        replay::tangent_sweep::<f64, true>(&self.data, &ws.values, seeds_by_row, k, tangents, gathered);
         let columns = (0..seeds.cols()).map(|j| (0..seeds.rows()).map(|i| seeds[(i, j)]).collect()).collect();
         Ok(Trace::new(TraceKind::Tangent, self, ws.values, ws.sweep.tangents, columns))
     }
 
     /// Values and adjoints row by row at x, for the weights w (one an output),
-    /// from the outputs up to the inputs.
+    /// from the outputs up to the inputs; of the strict sweep, as in
+    /// [`Tape::tangent_trace`].
     ///
     /// # Errors
     ///
@@ -578,8 +653,12 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn adjoint_trace(&self, x: &[f64], w: &[f64]) -> Result<Trace, Error> {
+        self.expect_len("w (one number an output)", w.len(), self.num_outputs())?;
+        check_seed("w", w)?;
         let mut ws = Workspace::new();
-        self.vjp_into(&mut ws, x, w, &mut vec![0.0; self.num_outputs()], &mut vec![0.0; self.num_inputs()])?;
+        self.eval_into(&mut ws, x, &mut vec![0.0; self.num_outputs()])?;
+        let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
+        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered);
         Ok(Trace::new(TraceKind::Adjoint, self, ws.values, ws.sweep.adjoints, vec![w.to_vec()]))
     }
 }

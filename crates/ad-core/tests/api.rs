@@ -5,7 +5,9 @@
 
 mod common;
 
-use ad_core::{Dual, Error, Formulas, Lanes, Linearization, Matrix, Real, Rule, Samples, Tape, Var, Workspace};
+use ad_core::{
+    Answer, Dual, Error, Formulas, Lanes, Linearization, Matrix, Question, Real, Rule, Samples, Tape, Var, Workspace,
+};
 
 const Y: f64 = -47.01429686969138;
 const DY: f64 = 3.090702573174318;
@@ -239,7 +241,7 @@ fn functions_written_once() -> Result<(), Error> {
 #[test]
 fn sums_of_slices_in_generic_code() {
     fn total<T: Real>(x: &[T]) -> T {
-        <T as Rule>::sum(x) + x.iter().sum::<T>()
+        T::sum_of(x) + x.iter().sum::<T>()
     }
     assert_eq!(total(&[1.0, 2.0]), 6.0);
     assert_eq!(Tape::record(&[1.0, 2.0], total).unwrap().eval(&[3.0, 4.0]).unwrap(), [14.0]);
@@ -435,6 +437,10 @@ impl Rule for Counted {
     fn apply<O: ad_core::ops::Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
         let operations = 1 + x.iter().map(|x| x.operations).sum::<usize>();
         O::value(x.map(|x| x.value)).map(|value| Counted { value, operations })
+    }
+
+    fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {
+        f64::confirm(question, answer, a.value, b.value)
     }
 }
 ad_core::rule_operators!([] Counted);

@@ -299,7 +299,7 @@ fn a_nan_in_one_direction_leaves_the_others_alone() {
         let f = |x: &[Var]| {
             let a = (x[1] * 1.1).sin() + x[2].exp() / 3.0;
             let b = a * x[3] - x[1].powi(3);
-            [first(x[0]) + a, b, Rule::sum(&[a, b, x[2]]), x[1].hypot(x[2]).tanh()]
+            [first(x[0]) + a, b, Rule::sum_of(&[a, b, x[2]]), x[1].hypot(x[2]).tanh()]
         };
         Tape::record(&[1.0, 0.3, 0.7, -1.2], f).unwrap()
     };
@@ -348,4 +348,62 @@ fn overflow_and_underflow_follow_ieee() {
     assert_eq!(tape.gradient(&[1000.0]).unwrap(), (INF, vec![INF]));
     let (y, g) = tape.gradient(&[-740.0]).unwrap();
     assert!(y > 0.0 && y < f64::MIN_POSITIVE && g[0] == y, "a subnormal result is kept: {y}");
+}
+
+/// Where a formula that is right in exact arithmetic loses its digits, or
+/// overflows on the way to a result that does not.
+#[test]
+fn derivatives_keep_their_digits_where_textbook_formulas_lose_them() {
+    type Case = (&'static str, fn(Var) -> Var, f64, Option<f64>, Option<f64>);
+    #[rustfmt::skip]
+    let cases: &[Case] = &[
+        ("asin″",     |x| x.asin(),     1e-10,  None,                     Some(1e-10)),
+        ("acos″",     |x| x.acos(),     1e-10,  None,                     Some(-1e-10)),
+        ("atanh″",    |x| x.atanh(),    1e-300, Some(1.0),                Some(2e-300)),
+        ("logistic″", |x| x.logistic(), 1e-10,  Some(0.25),               Some(-1.25e-11)),
+        ("atan″",     |x| x.atan(),     1e90,   Some(1e-180),             Some(-2e-270)),
+        ("atan″",     |x| x.atan(),     1e100,  Some(1e-200),             Some(-2e-300)),
+        ("acosh′",    |x| x.acosh(),    1e200,  Some(1e-200),             None),
+        ("asinh′",    |x| x.asinh(),    -1e200, Some(1e-200),             None),
+        ("log10′",    |x| x.log10(),    1e308,  Some(4.342944819032518e-309), None),
+        ("log2′",     |x| x.log2(),     1e308,  Some(1.4426950408889634e-308), None),
+        ("log′",      |x| x.log(10.0),  1e308,  Some(4.342944819032518e-309), None),
+        ("tanh′",     |x| x.tanh(),     360.0,  Some(4.0 * (-720f64).exp()), None),
+        ("exp_m1′",   |x| x.exp_m1(),   -40.0,  Some((-40f64).exp()),     None),
+        ("ln′",       |x| x.ln(),       -0.0,   Some(f64::INFINITY),      None),
+        ("sqrt′",     |x| x.sqrt(),     -0.0,   Some(f64::INFINITY),      None),
+    ];
+    for (what, f, x, first, second) in cases {
+        let tape = Tape::record(&[0.5], |v| f(v[0])).unwrap();
+        let dual = nested(&tape, &[*x], 0);
+        for (got, expected) in [(dual.dv.v, first), (dual.dv.dv, second)] {
+            if let Some(expected) = expected {
+                // Relative, but no finer than the spacing of subnormal numbers.
+                let close = (got - expected).abs() <= 4e-15 * expected.abs() + 2e-323;
+                assert!(got == *expected || close, "{what} at {x}: {got}, not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mixed_second_derivative_of_a_power() {
+    // ∂²(x^y)/∂x∂y = x^(y−1)·(1 + y·ln x), in either order.
+    let expected = 4.0 * (1.0 + 3.0 * 2f64.ln());
+    for (inner, outer) in [((1.0, 0.0), (0.0, 1.0)), ((0.0, 1.0), (1.0, 0.0))] {
+        let x = Dual::new(Dual::new(2.0, inner.0), Dual::new(outer.0, 0.0));
+        let y = Dual::new(Dual::new(3.0, inner.1), Dual::new(outer.1, 0.0));
+        assert!((x.pow(y).dv.dv - expected).abs() < 1e-13);
+    }
+}
+
+#[test]
+fn a_direction_has_the_bits_it_has_alone() {
+    let x = [-1.0, 0.0];
+    let tape = Tape::record(&x, |x| [x[0].ln().powf(0.0), x[1] * 1e300 * 1e300 * 0.0]).unwrap();
+    let (_, together) = tape.jvp_many(&x, &ad_core::Matrix::identity(2)).unwrap();
+    for j in 0..2 {
+        let alone = tape.jvp(&x, &unit(2, j)).unwrap().1;
+        assert_same(&alone, &[together[(0, j)], together[(1, j)]], format!("direction {j}"));
+    }
 }

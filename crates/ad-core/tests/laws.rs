@@ -58,7 +58,7 @@ impl Step {
             13 => a.abs() * 0.75,
             14 => a.select_gt(b, c, d),
             15 => a.select_le(k, b, c * k),
-            16 => <T as Rule>::sum(last),
+            16 => <T as Rule>::sum_of(last),
             17 => T::dot(first, last) * 0.25,
             18 => a.hypot(b),
             19 => a.erf() * k,

@@ -166,7 +166,7 @@ fn sums_and_products_of_iterators() {
     let tapes = [
         Tape::record(&x0, |x| x.iter().sum::<Var>()).unwrap(),
         Tape::record(&x0, |x| x.iter().copied().sum::<Var>()).unwrap(),
-        Tape::record(&x0, |x| <Var as Rule>::sum(x)).unwrap(),
+        Tape::record(&x0, |x| <Var as Rule>::sum_of(x)).unwrap(),
     ];
     for tape in &tapes {
         assert_eq!(tape.len(), 6, "a sum is one row");
@@ -858,7 +858,7 @@ fn every_use_of_a_leaked_variable_is_an_error() {
         (line!(), |x, old| x * old.to_i64().unwrap_or(0) as f64),
         (line!(), |x, old| { let _ = x.partial_cmp(&old); x }),
         (line!(), |x, old| { let y = old.exp(); y.ln() + x }),
-        (line!(), |x, old| <Var as Rule>::sum(&[x, x, old])),
+        (line!(), |x, old| <Var as Rule>::sum_of(&[x, x, old])),
     ];
     for (line, f) in uses {
         foreign(Tape::record(&[1.0], |x| f(x[0], old)), line, 4.5);
@@ -901,7 +901,9 @@ fn a_recording_inside_another_cannot_use_its_variables() {
     })
     .unwrap();
     assert_eq!(outer.escapes().len(), 2, "the inner failures leave the outer recording whole");
-    assert_eq!((outer.guards().len(), outer.eval(&[4.0]).unwrap()), (0, vec![8.0]));
+    // The comparison that failed the inner one is a guard of the variable's own recording.
+    assert_eq!((outer.guards().len(), outer.eval(&[4.0]).unwrap()), (1, vec![8.0]));
+    assert!(matches!(outer.eval(&[-4.0]), Err(Error::BranchChanged { .. })));
     // An inner variable in the outer recording.
     let leak = Cell::new(Var::from(0.0));
     let outer = Tape::record(&[3.0], |x| {
@@ -949,4 +951,76 @@ fn a_variable_of_another_thread_is_foreign() {
         foreign(used, line, 2.5);
         assert!(format!("{outside:?}").contains("foreign"));
     });
+}
+
+/// Else the answer would steer the recording without a guard.
+#[test]
+fn a_comparison_on_another_thread_or_in_an_inner_recording_is_not_lost() {
+    let mut line = 0;
+    let threaded = Tape::record(&[2.0], |x| {
+        let v = x[0];
+        line = line!() + 1;
+        let positive = std::thread::scope(|scope| scope.spawn(move || v > 0.0).join().unwrap());
+        if positive { v * v } else { -v }
+    });
+    foreign(threaded, line, 2.0);
+    let converted = Tape::record(&[2.0], |x| {
+        let v = x[0];
+        line = line!() + 1;
+        let whole = std::thread::scope(|scope| scope.spawn(move || v.to_i64()).join().unwrap());
+        v * whole.unwrap() as f64
+    });
+    foreign(converted, line, 2.0);
+    let read = Tape::record(&[2.0], |x| {
+        let v = x[0];
+        line = line!() + 1;
+        let value = std::thread::scope(|scope| scope.spawn(move || v.value()).join().unwrap());
+        v * value
+    });
+    foreign(read, line, 2.0);
+    // An inner recording on the same thread suspends the outer one, which still
+    // notes the guard.
+    let outer = Tape::record(&[2.0], |x| {
+        let mut positive = false;
+        let _ = Tape::record(&[1.0], |u| {
+            positive = x[0] > 0.0;
+            u[0]
+        });
+        if positive { x[0] * x[0] } else { -x[0] }
+    });
+    let changed = outer.unwrap().eval(&[-3.0]);
+    assert!(matches!(changed, Err(Error::BranchChanged { .. })), "{changed:?}");
+    assert!(Tape::record(&[2.0], |x| x[0] * 2.0).is_ok(), "nothing is left behind");
+}
+
+#[test]
+fn operators_take_references() {
+    let x0 = [3.0, 2.0];
+    let tape = Tape::record(&x0, |x| {
+        let (a, b) = (&x[0], &x[1]);
+        let mut c = a + b;
+        c += a;
+        c -= &(b * 2.0);
+        c = &c * b + *a / b - 1.0 % a + -b;
+        x.iter().map(|v| v * v).sum::<Var>() + c
+    })
+    .unwrap();
+    assert_eq!(tape.eval(&x0).unwrap(), [13.0 + ((3.0 + 2.0 + 3.0 - 4.0) * 2.0 + 1.5 - 1.0 - 2.0)]);
+}
+
+#[test]
+fn the_sign_of_a_nan_is_not_looked_at() {
+    // Which sign a computed NaN has depends on the processor.
+    for nan in [NAN, -NAN] {
+        let tape = Tape::record(&[nan], |x| if x[0].is_sign_negative() { x[0] * 2.0 } else { x[0] }).unwrap();
+        assert_eq!(tape.len(), 1);
+        let copied = Tape::record(&[nan], |x| Var::from(1.0).copysign(x[0])).unwrap();
+        assert!(copied.eval(&[nan]).unwrap()[0].is_nan());
+    }
+}
+
+#[test]
+fn guards_show_the_names_that_were_given() {
+    let tape = Tape::builder().inputs(&["rate", "x"], &[0.5, 1.0]).record(|x, _| if x[0] > 0.0 { x[1] } else { x[0] });
+    assert_eq!(tape.unwrap().guards()[0].to_string(), "rate > 0 was true");
 }

@@ -180,3 +180,79 @@ fn formulas_that_share_parts_without_end_are_cut() {
     let text = y[0].to_string();
     assert!(text.len() < 100_000 && text.contains('…'));
 }
+
+#[test]
+fn traces_show_the_strict_sweep() {
+    // The branch not taken is outside its domain; nothing is NaN in the output.
+    let tape = Tape::record(&[1.0], |x| x[0].select_gt(0.0, x[0].ln(), 0.0)).unwrap();
+    let of = |trace: &ad_core::Trace, name: &str| {
+        let row = trace.rows().iter().find(|row| row.name == name).unwrap();
+        (row.value, row.derivatives[0].value)
+    };
+    let tangent = tape.tangent_trace(&[-1.0], &[1.0]).unwrap();
+    let (value, derivative) = of(&tangent, "v₁");
+    assert!(value.is_nan() && derivative.is_nan(), "{tangent}");
+    assert_eq!(of(&tangent, "y"), (0.0, 0.0));
+    let adjoint = tape.adjoint_trace(&[-1.0], &[1.0]).unwrap();
+    assert_eq!((of(&adjoint, "v₁").1, of(&adjoint, "v₀").1), (0.0, 0.0), "{adjoint}");
+    // Where nothing is NaN the rows hold what the drivers give.
+    let (classical, x) = (classical(), [2.0, 4.0]);
+    let trace = classical.tangent_trace(&x, &[0.3, -1.5]).unwrap();
+    assert_eq!(of(&trace, "y").1.to_bits(), classical.jvp(&x, &[0.3, -1.5]).unwrap().1[0].to_bits());
+    let trace = classical.adjoint_trace(&x, &[0.7]).unwrap();
+    let xbar = classical.vjp(&x, &[0.7]).unwrap().1;
+    assert_eq!([of(&trace, "v₋₁").1, of(&trace, "v₀").1], xbar[..]);
+}
+
+#[test]
+fn long_folds_are_traced_in_time_proportional_to_their_length() {
+    const TERMS: usize = 20_000;
+    let x = vec![0.5; TERMS];
+    let tape = Tape::record(&x, |x| Var::sum_of(x) + Var::dot(x, x)).unwrap();
+    let mut p = vec![0.0; TERMS];
+    p[0] = 1.0;
+    let trace = tape.tangent_trace(&x, &p).unwrap();
+    assert!(trace.rows()[TERMS].derivatives[0].formula.ends_with("… 19992 more"));
+    let trace = tape.adjoint_trace(&x, &[1.0]).unwrap();
+    let last = &trace.rows().last().unwrap().derivatives[0];
+    assert_eq!((last.formula.as_str(), last.value), ("v̄₂·v₋₁₉₉₉₉ + v̄₂·v₋₁₉₉₉₉ + v̄₁", 2.0));
+    // As many outputs as rows.
+    let tape = Tape::record(&x, <[Var]>::to_vec).unwrap();
+    let trace = tape.adjoint_trace(&x, &p).unwrap();
+    assert_eq!(trace.rows().last().unwrap().derivatives[0].formula, "y\u{304}₁");
+}
+
+#[test]
+fn a_quotient_in_a_product_stands_in_parentheses() {
+    let formulas = ad_core::Formulas::new();
+    let [x, y, z] = ["x", "y", "z"].map(|name| formulas.symbol(name));
+    #[rustfmt::skip]
+    let cases = [
+        (x / y * z, "(x/y)·z"), (x * (y / z), "x·(y/z)"), (x * y / z, "x·y/z"), (-(x / y) * z, "−(x/y)·z"),
+        (x / y * (y / z), "(x/y)·(y/z)"), (ad_core::Rule::recip(x) * y, "(1/x)·y"), (x * y * z, "x·y·z"),
+        (x % y * z, "(x % y)·z"), ((x + y) * z, "(x + y)·z"), (x / y / z, "x/y/z"),
+    ];
+    for (formula, text) in cases {
+        assert_eq!(formula.to_string(), text);
+    }
+    let latex = |f: ad_core::Formula<'_>| f.render(ad_core::Script::Latex, 6);
+    assert_eq!(latex(x / y * z), r"\frac{\mathrm{x}}{\mathrm{y}} \cdot \mathrm{z}");
+    assert_eq!(latex(x % y * z), r"\left(\mathrm{x} \bmod \mathrm{y}\right) \cdot \mathrm{z}");
+}
+
+#[test]
+fn formulas_of_two_arenas_have_no_formula() {
+    use ad_core::{Formula, Rule};
+    let (here, there) = (ad_core::Formulas::new(), ad_core::Formulas::new());
+    let (a, b) = (here.symbol("a"), there.symbol("b"));
+    // A node of either arena has the number that another has in the other one.
+    let c = there.symbol("c") * b;
+    for mixed in
+        [a + b, a * c, c / a, a.atan2(b), Formula::sum_of(&[a, b]), Formula::dot(&[a], &[c]), a.select_lt(0.0, b, c)]
+    {
+        assert_eq!(mixed.to_string(), "?");
+    }
+    assert_eq!((1.0 - (a + b).sin()).to_string(), "1 − sin(?)");
+    assert_eq!((a * 2.0, a + 0.0 * c).0.to_string(), "a·2");
+    assert_eq!((a + 0.0 * c).to_string(), "a");
+}

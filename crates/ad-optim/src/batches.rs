@@ -19,6 +19,17 @@ use rand_chacha::ChaCha8Rng;
 /// - j is the high half of the 128-bit product r·(i + 1), r the generator's next 64-bit number; r is drawn anew while
 ///   the low half is below 2⁶⁴ mod (i + 1), which makes j exactly uniform (Lemire, ACM TOMACS 29, 2019).
 ///
+/// One shuffled epoch of a single batch is thereby a random permutation with the same bits everywhere: cut it in two to
+/// split data into a training and a held-out part.
+///
+/// ```
+/// use ad_optim::Batches;
+///
+/// let order = Batches::shuffled(10).seed(7).epoch(10, 1)?.concat();
+/// assert_eq!(order.split_at(8), (&[5, 2, 8, 0, 4, 9, 1, 3][..], &[6, 7][..]));
+/// # Ok::<(), ad_optim::Error>(())
+/// ```
+///
 /// # Example
 ///
 /// ```

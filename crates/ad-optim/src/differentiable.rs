@@ -179,12 +179,19 @@ forward!(&T, Box<T>, Rc<T>, Arc<T>);
 
 /// Refuses points and gradients of the wrong length before an evaluation indexes them.
 pub(crate) fn check_lengths(dim: usize, x: &[f64], grad: &[f64]) -> Result<(), Error> {
-    for (what, got) in [("the point", x.len()), ("the gradient", grad.len())] {
-        if got != dim {
-            return Err(Error::DimensionMismatch { what, expected: dim, got });
-        }
+    check_point(dim, x)?;
+    check_length("the gradient", dim, grad.len())
+}
+
+pub(crate) fn check_point(dim: usize, x: &[f64]) -> Result<(), Error> {
+    check_length("the point", dim, x.len())
+}
+
+fn check_length(what: &'static str, expected: usize, got: usize) -> Result<(), Error> {
+    match got == expected {
+        true => Ok(()),
+        false => Err(Error::DimensionMismatch { what, expected, got }),
     }
-    Ok(())
 }
 
 /// Refuses batches that have no mean or that name a sample that does not exist.

@@ -51,6 +51,9 @@ pub struct Outcome {
     /// The mean of all samples at `x`.
     pub value: f64,
     /// The point with the smallest known value, see [the best point](crate::Trainer#the-best-point).
+    ///
+    /// Of points with equal values it is the one with the smallest gradient norm, and of those the latest. So where the
+    /// value has bottomed out, as near a minimum it does long before the point, this is `x` if the gradient kept falling.
     pub best_x: Vec<f64>,
     /// The mean of all samples at `best_x`.
     pub best_value: f64,
@@ -98,7 +101,7 @@ pub enum StopReason {
     GradientNorm,
     /// The value is at most the `target_value`, and `value` of the outcome is that value.
     TargetValue,
-    /// The epoch means have not improved for as many epochs as `patience` allows.
+    /// The epoch means improved by no more than the tolerance for as many epochs in succession as `patience` allows.
     Patience,
     /// The time given to `time_limit` is over.
     TimeLimit,
@@ -126,6 +129,20 @@ pub enum StopReason {
 }
 
 /// The non-finite number that ended a run.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{GradientDescent, NonFinite, StopReason, Trainer, from_fn};
+///
+/// // The square root has no derivative at 0, where the second point lies.
+/// let f = from_fn(1, |x, grad| { grad[0] = 0.5 / x[0].sqrt(); x[0].sqrt() });
+/// let out = Trainer::new(&f, GradientDescent::new(2.0), vec![1.0]).max_steps(9).run()?;
+/// let StopReason::NonFinite { step: 2, quantity, .. } = out.stop else { unreachable!("{}", out.stop) };
+/// assert_eq!(quantity, NonFinite::Gradient { index: 0, value: f64::INFINITY });
+/// assert_eq!(quantity.to_string(), "component 0 of the gradient is inf");
+/// # Ok::<(), ad_optim::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum NonFinite {
@@ -175,6 +192,19 @@ pub enum History {
 }
 
 /// One line of the history: a step, or the mean of an epoch.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{GradientDescent, Record, Trainer, from_fn};
+///
+/// let f = from_fn(1, |x, grad| { grad[0] = 2.0 * x[0]; x[0] * x[0] });
+/// let out = Trainer::new(&f, GradientDescent::new(0.25), vec![8.0]).max_steps(3).run()?;
+/// let line = |r: &Record| format!("{},{},{},{}", r.step, r.value, r.grad_norm, r.rate);
+/// let csv: Vec<String> = out.history.iter().map(line).collect();
+/// assert_eq!(csv, ["1,64,16,0.25", "2,16,8,0.25", "3,4,4,0.25"]);
+/// # Ok::<(), ad_optim::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Record {
@@ -236,7 +266,9 @@ impl fmt::Display for StopReason {
             StopReason::MaxEpochs => write!(f, "at the epoch limit"),
             StopReason::GradientNorm => write!(f, "the gradient norm is within its tolerance"),
             StopReason::TargetValue => write!(f, "the target value is reached"),
-            StopReason::Patience => write!(f, "the epoch means no longer improve"),
+            StopReason::Patience => {
+                write!(f, "the epoch means improved by at most the tolerance while patience lasted")
+            }
             StopReason::TimeLimit => write!(f, "at the time limit"),
             StopReason::Observer => write!(f, "on request"),
             StopReason::NonFinite { step, epoch, sample, quantity, detail } => {

@@ -1,9 +1,9 @@
-use crate::differentiable::{check_batch, check_lengths};
+use crate::differentiable::{check_batch, check_lengths, check_point};
 use crate::{Differentiable, Error};
 use ad_core::{Samples, Tape, Workspace};
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The empirical risk of a recorded per-sample loss: its mean over samples.
 ///
@@ -43,6 +43,8 @@ pub struct EmpiricalRisk {
     samples: Samples,
     /// Scratch memory, one a thread that evaluates at the same time: a warm evaluation allocates nothing.
     scratch: Mutex<Vec<Workspace>>,
+    /// 0, 1, …, N−1, made when [`value`](EmpiricalRisk::value) is first asked for.
+    all: OnceLock<Vec<usize>>,
 }
 
 impl EmpiricalRisk {
@@ -57,7 +59,7 @@ impl EmpiricalRisk {
         if samples.width() != tape.num_params() {
             return Err(Error::ParameterMismatch { tape: tape.num_params(), sample: samples.width() });
         }
-        Ok(EmpiricalRisk { tape, samples, scratch: Mutex::new(Vec::new()) })
+        Ok(EmpiricalRisk { tape, samples, scratch: Mutex::new(Vec::new()), all: OnceLock::new() })
     }
 
     /// The tape of the per-sample loss.
@@ -68,6 +70,46 @@ impl EmpiricalRisk {
     /// The samples.
     pub fn samples(&self) -> &Samples {
         &self.samples
+    }
+
+    /// The mean over all samples at `x`, without its gradient: how a point does on data held out from training.
+    ///
+    /// It has the bits of [`value_and_gradient`](Differentiable::value_and_gradient) over the samples 0 to N−1. Once
+    /// warm it allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DimensionMismatch`] unless `x` has one component for each unknown, and [`Error::Core`] when the tape
+    /// cannot be replayed: a branch that it recorded goes the other way. NaN and infinity are results, not errors.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_core::{Samples, Tape};
+    /// use ad_optim::EmpiricalRisk;
+    ///
+    /// let loss =
+    ///     Tape::builder().inputs(&["x"], &[0.0]).params(&["k"], &[0.0]).record(|x, k| (x[0] - k[0]).powi(2))?;
+    /// let held_out = Samples::from_rows(&loss, &[1.0, 3.0, 5.0, 7.0])?;
+    /// let risk = EmpiricalRisk::new(loss, held_out)?;
+    /// assert_eq!(risk.value(&[4.0])?, 5.0); // (9 + 1 + 1 + 9) / 4
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn value(&self, x: &[f64]) -> Result<f64, Error> {
+        check_point(self.dim(), x)?;
+        let all = self.all.get_or_init(|| (0..self.num_samples()).collect());
+        let sum = self.with_workspace(|workspace| self.tape.sum_value_into(workspace, x, &self.samples, all))?;
+        Ok(sum / all.len() as f64)
+    }
+
+    /// Lends a workspace of the pool.
+    fn with_workspace<T>(&self, work: impl FnOnce(&mut Workspace) -> T) -> T {
+        // A thread that panicked took its workspace with it, so the pool behind a poisoned lock is sound.
+        let pooled = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut workspace = pooled.unwrap_or_default();
+        let result = work(&mut workspace);
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+        result
     }
 }
 
@@ -92,12 +134,9 @@ impl Differentiable for EmpiricalRisk {
     fn value_and_gradient(&self, x: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
         check_lengths(self.dim(), x, grad)?;
         check_batch(self.num_samples(), batch)?;
-        // A thread that panicked took its workspace with it, so the pool behind a poisoned lock is sound.
-        let pooled = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut workspace = pooled.unwrap_or_default();
-        let sum = self.tape.sum_gradient_into(&mut workspace, x, &self.samples, batch, grad);
-        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
-        Ok(mean(sum?, grad, batch.len()))
+        let sum =
+            self.with_workspace(|workspace| self.tape.sum_gradient_into(workspace, x, &self.samples, batch, grad))?;
+        Ok(mean(sum, grad, batch.len()))
     }
 
     fn value_and_gradient_threads(

@@ -207,6 +207,36 @@ pub struct Adam {
 }
 
 /// What [`Adam`] remembers between steps: running means of the gradient and of its square.
+///
+/// # Example
+///
+/// A rule built on Adam names this type: here weight decay, decoupled from the gradient (Loshchilov and Hutter,
+/// arXiv:1711.05101).
+///
+/// ```
+/// use ad_optim::{Adam, AdamState, Error, Iterate, Rule, Trainer, Update, from_fn};
+///
+/// struct AdamW(Adam, f64);
+///
+/// impl Rule for AdamW {
+///     type State = AdamState;
+///     fn init(&self, dim: usize) -> Result<AdamState, Error> {
+///         self.0.init(dim)
+///     }
+///     fn step(&self, state: &mut AdamState, at: &Iterate<'_>, update: &mut Update<'_>) {
+///         self.0.step(state, at, update);
+///         for (d, x) in update.delta.iter_mut().zip(at.x) {
+///             *d += update.rate * self.1 * x;
+///         }
+///     }
+/// }
+///
+/// // No gradient, so that the decay acts alone: a factor 1 − 0.5 · 0.5 a step.
+/// let flat = from_fn(1, |_, grad| { grad[0] = 0.0; 1.0 });
+/// let out = Trainer::new(&flat, AdamW(Adam::new(0.5), 0.5), vec![16.0]).max_steps(2).run()?;
+/// assert_eq!(out.x, [9.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamState {
     m: Vec<f64>,

@@ -28,7 +28,8 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 ///
 /// # The best point
 ///
-/// With full batches it is the point with the smallest value among all that were visited. With minibatches no value on
+/// With full batches it is the point with the smallest value among all that were visited, of equal values the one with
+/// the smallest gradient norm, and of those the latest. With minibatches no value on
 /// the way is exact, so the point *at the end* of the epoch with the smallest mean is kept; after the run all samples
 /// are evaluated there and at the last point, and the smaller value wins. If neither is below what the first batch
 /// showed at the starting point, the starting point is evaluated too. These measurements are what a minibatch run
@@ -523,7 +524,7 @@ impl<S> Run<S> {
         let grad_norm = norm(&self.gradient);
         self.measured = Some((value, grad_norm));
         Known::keep(&mut self.last, &self.x, value, grad_norm);
-        Known::keep_smaller(&mut self.best, &self.x, value, grad_norm);
+        Known::keep_better(&mut self.best, &self.x, value, grad_norm);
         Ok(())
     }
 
@@ -593,7 +594,7 @@ impl<S> Run<S> {
         self.tally.samples = 0;
         self.epochs += 1;
         if !self.whole {
-            Known::keep_smaller(&mut self.best_epoch, &self.x, mean, grad_norm);
+            Known::keep_better(&mut self.best_epoch, &self.x, mean, grad_norm);
         }
         if let Some((epochs, min_delta)) = plan.patience {
             match &mut self.improved {
@@ -741,7 +742,10 @@ impl<S> Run<S> {
             return None;
         }
         let grad_norm = norm(&self.gradient);
-        Known::keep_smaller(&mut self.best, &x, value, grad_norm);
+        // It was visited no later than x, so an equal does not replace what is known.
+        if self.best.as_ref().is_none_or(|best| (value, grad_norm) < (best.value, best.grad_norm)) {
+            Known::keep(&mut self.best, &x, value, grad_norm);
+        }
         Some((value, grad_norm))
     }
 }
@@ -811,9 +815,10 @@ impl Known {
         }
     }
 
-    /// The same, if the value is below the one in `slot`; of equal values the first is kept.
-    fn keep_smaller(slot: &mut Option<Known>, x: &[f64], value: f64, grad_norm: f64) {
-        if slot.as_ref().is_none_or(|known| value < known.value) {
+    /// The same, if the value is below the one in `slot`; of equal values the smaller gradient norm wins, then the
+    /// later point.
+    fn keep_better(slot: &mut Option<Known>, x: &[f64], value: f64, grad_norm: f64) {
+        if slot.as_ref().is_none_or(|known| (value, grad_norm) <= (known.value, known.grad_norm)) {
             Known::keep(slot, x, value, grad_norm);
         }
     }

@@ -106,6 +106,26 @@ fn initial_weights_have_the_same_bits_for_ever() {
 }
 
 #[test]
+fn a_dense_network_is_laid_out_layer_by_layer() {
+    let theta = init::dense(&[4, 8, 8, 8, 3], 7).unwrap();
+    let mut rest = &theta[..];
+    let mut layers = Vec::new();
+    for (fan_in, fan_out) in [(4, 8), (8, 8), (8, 8), (8, 3)] {
+        let (weights, biases) = rest[..(fan_in + 1) * fan_out].split_at(fan_in * fan_out);
+        let bound = (6.0 / (fan_in + fan_out) as f64).sqrt();
+        assert!(weights.iter().all(|w| *w != 0.0 && w.abs() < bound));
+        assert!(biases.iter().all(|bias| *bias == 0.0));
+        layers.push(weights);
+        rest = &rest[(fan_in + 1) * fan_out..];
+    }
+    assert!(rest.is_empty());
+    assert_eq!(layers[0], init::glorot_uniform(4, 8, 7).unwrap());
+    assert_ne!(layers[1], layers[2]);
+    assert_ne!(theta, init::dense(&[4, 8, 8, 8, 3], 8).unwrap());
+    assert_eq!(init::dense(&[2, 1], 7).unwrap()[..2], init::glorot_uniform(2, 1, 7).unwrap());
+}
+
+#[test]
 fn initial_weights_have_the_stated_moments() {
     let moments = |v: &[f64]| {
         let n = v.len() as f64;
@@ -134,6 +154,15 @@ fn bad_initialisers_are_typed_errors() {
     assert_eq!(bad(init::he_normal(usize::MAX, usize::MAX, 1)), "size");
     assert_eq!(bad(init::glorot_uniform(usize::MAX, 1, 1)), "size");
     assert_eq!(bad(init::normal(0, 1.0, 1)), "count");
+    for sizes in [&[][..], &[4]] {
+        assert_eq!(bad(init::dense(sizes, 1)), "number of sizes");
+    }
+    for sizes in [[0, 8, 3], [4, 0, 3], [4, 8, 0]] {
+        assert_eq!(bad(init::dense(&sizes, 1)), "size of a layer");
+    }
+    for sizes in [[usize::MAX, 1], [1, usize::MAX], [usize::MAX / 2, 2]] {
+        assert_eq!(bad(init::dense(&sizes, 1)), "size");
+    }
     for std in [-1.0, f64::NAN, f64::INFINITY] {
         assert_eq!(bad(init::normal(3, std, 1)), "standard deviation");
     }

@@ -79,6 +79,30 @@ fn the_risk_is_the_mean_of_the_samples() {
 }
 
 #[test]
+fn the_value_has_the_bits_of_value_and_gradient() {
+    for samples in [1, 7, 64, 65, 300, 1000] {
+        let risk = logistic(samples);
+        let all: Vec<usize> = (0..samples).collect();
+        for theta in [[0.3, -0.2, 0.1], [40.0, 7.0, -90.0]] {
+            let value = risk.value_and_gradient(&theta, &all, &mut [0.0; 3]).unwrap();
+            assert_eq!(risk.value(&theta).unwrap().to_bits(), value.to_bits());
+            assert_eq!(risk.value(&theta).unwrap().to_bits(), value.to_bits(), "warm");
+        }
+    }
+    let risk = logistic(3);
+    let error = risk.value(&[0.0; 2]).unwrap_err();
+    assert!(matches!(error, Error::DimensionMismatch { what: "the point", expected: 3, got: 2 }));
+    assert!(risk.value(&[f64::NAN; 3]).unwrap().is_nan());
+
+    let tape = Tape::builder().inputs(&["x"], &[4.0]).params(&["k"], &[1.0]);
+    let tape = tape.record(|x, k| if x[0] > 1.0 { x[0] * k[0] } else { -x[0] }).unwrap();
+    let samples = Samples::from_rows(&tape, &[1.0, 2.0]).unwrap();
+    let risk = EmpiricalRisk::new(tape, samples).unwrap();
+    assert!(matches!(risk.value(&[0.5]), Err(Error::Core(ad_core::Error::BranchChanged { .. }))));
+    assert_eq!(risk.value(&[2.0]).unwrap(), 3.0, "the error leaves the workspace usable");
+}
+
+#[test]
 fn the_number_of_threads_changes_no_bit() {
     let risk = logistic(1000);
     for batches in [Batches::full(), Batches::shuffled(300).seed(5)] {

@@ -163,6 +163,8 @@ fn goals_of_minibatch_runs_hold_on_all_samples() {
 fn stops_when_epoch_means_no_longer_improve() {
     // With rate 1 the point only changes its sign, and the value stays.
     let out = Trainer::new(from_fn(1, square), GradientDescent::new(1.0), vec![1.0]).patience(3, 0.0).run().unwrap();
+    let words = "the epoch means improved by at most the tolerance while patience lasted";
+    assert_eq!(out.stop.to_string(), words);
     assert_eq!((out.stop, out.steps), (StopReason::Patience, 4));
 
     // Single batches go up and down within an epoch; the means fall all the time.
@@ -256,6 +258,31 @@ fn the_best_point_is_not_the_last_one() {
     let out = Trainer::new(from_fn(1, square), rule, vec![8.0]).max_steps(4).run().unwrap();
     assert!(matches!(out.stop, StopReason::NonFinite { step: 4, quantity: NonFinite::Value(f64::INFINITY), .. }));
     assert_eq!((&out.best_x[..], out.best_value), (&[2.0][..], 4.0));
+}
+
+#[test]
+fn of_equal_values_the_best_point_has_the_smaller_gradient_then_is_the_later() {
+    // Once x² is below half a unit in the last place of 6 the value has bottomed out, but the point goes on.
+    let bowl = |x: &[f64], grad: &mut [f64]| square(x, grad) + 6.0;
+    let trainer = || Trainer::new(from_fn(1, bowl), GradientDescent::new(0.1), vec![1.0]);
+    let out = trainer().grad_tol(1e-12).run().unwrap();
+    assert!(out.value == 6.0 && out.history[out.steps - 20].value == 6.0);
+    assert_eq!((out.best_x, out.best_value), (out.x, 6.0));
+    // The last point is no better where a jump has left the minimum by less than the value shows.
+    let out = Trainer::new(from_fn(1, bowl), Jump { at_step: 60, by: 1e-9 }, vec![1.0]).max_steps(60).run().unwrap();
+    assert_eq!((out.value, out.best_value), (6.0, 6.0));
+    assert!(out.x[0] > 0.9e-9 && out.best_x[0] < 1e-15);
+    // With rate 1 the point only changes its sign: value and gradient norm are always the same.
+    let out = Trainer::new(from_fn(1, square), GradientDescent::new(1.0), vec![1.0]).max_steps(3).run().unwrap();
+    assert_eq!((&out.x[..], &out.best_x[..]), (&[-1.0][..], &[-1.0][..]));
+    // Nor does a minibatch run that came to nothing fall back to an equal start.
+    let spread = Spread::new([0.0, 0.0]);
+    let out = Trainer::new(&spread, GradientDescent::new(1.0), vec![1.0])
+        .batches(Batches::sequential(1))
+        .max_steps(3)
+        .run()
+        .unwrap();
+    assert_eq!((&out.x[..], &out.best_x[..]), (&[-1.0][..], &[-1.0][..]));
 }
 
 #[test]

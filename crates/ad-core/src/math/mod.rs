@@ -577,9 +577,12 @@ pub fn signum(x: f64) -> f64 {
     x.signum()
 }
 
-/// The magnitude of `x` with the sign bit of `y`, be it of a zero or a NaN.
+/// The magnitude of `x` with the sign bit of `y`, be it of a zero.
+///
+/// NaN if `y` is NaN, unlike the standard library: the sign of a computed NaN
+/// differs between processors.
 pub fn copysign(x: f64, y: f64) -> f64 {
-    x.copysign(y)
+    if y.is_nan() { y } else { x.copysign(y) }
 }
 
 /// The greatest integer not above `x`.

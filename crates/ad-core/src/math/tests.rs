@@ -801,7 +801,8 @@ fn functions_in_pieces_at_special_values() {
             (-INF, 1.0, INF),
             (0.0, -2.0, -0.0),
             (NAN, -1.0, NAN),
-            (1.0, -NAN.abs(), -1.0),
+            (1.0, -NAN.abs(), NAN),
+            (1.0, NAN, NAN),
         ],
     );
     let whole = [(0.0, 0.0), (-0.0, -0.0), (INF, INF), (-INF, -INF), (MAX, MAX), (3.0, 3.0)];

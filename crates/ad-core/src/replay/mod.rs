@@ -27,18 +27,19 @@ pub(crate) use scalar::{load, param_values, primal_all, primal_sweep, reverse_sw
 pub struct Workspace {
     /// The values of the last primal sweep.
     pub(crate) values: Vec<f64>,
-    /// What a derivative sweep writes.
     pub(crate) sweep: SweepMemory,
     /// One row of seeds or of results.
     pub(crate) seed: Vec<f64>,
     pub(crate) samples: SampleScratch,
 }
 
-/// The memory of one derivative sweep.
+/// What a sweep writes, and the memory it needs besides.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SweepMemory {
     pub tangents: Vec<f64>,
     pub adjoints: Vec<f64>,
+    /// The operands of one fold.
+    pub gathered: Vec<f64>,
 }
 
 impl Workspace {

@@ -1,6 +1,7 @@
 //! Sums over samples, with the one fold that every engine and thread count shares.
 
 use std::num::NonZeroUsize;
+use std::thread::ScopedJoinHandle;
 
 use crate::error::Error;
 use crate::replay::Workspace;
@@ -32,7 +33,8 @@ impl Samples {
     /// # Errors
     ///
     /// [`Error::Empty`] if the tape has no parameters or there are no rows,
-    /// [`Error::Length`] if the last row is incomplete.
+    /// [`Error::Length`] if the last row is incomplete: the number expected is
+    /// the next multiple of num_params.
     pub fn from_rows(tape: &Tape, rows: &[f64]) -> Result<Samples, Error> {
         let width = tape.num_params();
         if width == 0 {
@@ -46,7 +48,11 @@ impl Samples {
         }
         if !rows.len().is_multiple_of(width) {
             let expected = rows.len().next_multiple_of(width);
-            return Err(Error::Length { what: "rows (num_params numbers a sample)", expected, got: rows.len() });
+            return Err(Error::Length {
+                what: "rows (whole samples: a multiple of num_params numbers)",
+                expected,
+                got: rows.len(),
+            });
         }
         Ok(Samples { width, rows: rows.to_vec() })
     }
@@ -76,6 +82,9 @@ impl Samples {
 const LEAF: usize = 64;
 /// Partial sums inside a leaf; position p of a leaf goes to sum p mod 8.
 const STREAMS: usize = 8;
+
+/// Sums of complete subtrees, each with its number of leaves.
+type Subtrees = Vec<(usize, Vec<f64>)>;
 
 /// What the fold keeps between samples, each entry a vector of `width` numbers.
 #[derive(Debug, Clone, Default)]
@@ -128,15 +137,16 @@ impl SampleScratch {
         self.sizes.clear();
     }
 
-    /// Adds the next leaf to the tree: equal subtrees merge, the earlier on the left.
-    fn push(&mut self, leaf: &[f64]) {
-        self.subtrees.extend_from_slice(leaf);
-        self.sizes.push(1);
+    /// Adds the next subtree, of so many leaves: equal subtrees merge, the
+    /// earlier on the left.
+    fn push(&mut self, subtree: &[f64], leaves: usize) {
+        self.subtrees.extend_from_slice(subtree);
+        self.sizes.push(leaves);
         while let [.., a, b] = self.sizes[..] {
             if a != b {
                 break;
             }
-            self.merge(leaf.len());
+            self.merge(subtree.len());
         }
     }
 
@@ -200,9 +210,9 @@ impl Tape {
         summed
     }
 
-    /// Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in the first
-    /// `width` entries of the workspace's tree.
-    fn sum_samples(
+    /// The subtrees of Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in
+    /// the workspace.
+    fn sum_subtrees(
         &self,
         ws: &mut Workspace,
         x: &[f64],
@@ -214,9 +224,23 @@ impl Tape {
         for leaf in idx.chunks(LEAF) {
             self.sample_leaf(ws, x, samples, leaf, width)?;
             let streams = std::mem::take(&mut ws.samples.streams);
-            ws.samples.push(&streams[..width]);
+            ws.samples.push(&streams[..width], 1);
             ws.samples.streams = streams;
         }
+        Ok(())
+    }
+
+    /// Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in the first
+    /// `width` entries of the workspace's tree.
+    fn sum_samples(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        width: usize,
+    ) -> Result<(), Error> {
+        self.sum_subtrees(ws, x, samples, idx, width)?;
         ws.samples.total(width);
         Ok(())
     }
@@ -307,6 +331,10 @@ impl Tape {
 
     /// [`Tape::sum_gradient`] over so many threads: the same bits for any number.
     ///
+    /// No more threads run than there are leaves of 64 samples, nor more than
+    /// four times [`std::thread::available_parallelism`]. A thread that the
+    /// system refuses to start is no error: its share is done by the calling one.
+    ///
     /// # Errors
     ///
     /// Those of [`Tape::sum_value`], and [`Error::NoThreads`] for 0.
@@ -328,41 +356,72 @@ impl Tape {
         threads: usize,
     ) -> Result<(f64, Vec<f64>), Error> {
         let threads = NonZeroUsize::new(threads).ok_or(Error::NoThreads)?.get();
+        let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let leaves = idx.len().div_ceil(LEAF);
-        let threads = threads.min(leaves.max(1));
+        let threads = threads.min(leaves.max(1)).min(available.saturating_mul(4));
         if threads == 1 {
             return self.sum_gradient(x, samples, idx);
         }
         self.check_samples("sum_gradient_threads", x, samples, idx)?;
         let width = 1 + self.num_inputs();
-        // Each thread takes a run of whole leaves and keeps their sums apart;
-        // the tree is folded afterwards, so its shape knows nothing of threads.
-        let mut sums = vec![0.0; leaves * width];
+        // Each thread folds blocks of leaves, as many as a power of two, so that
+        // every block is a subtree of the one tree, whose shape knows nothing of
+        // threads; several blocks a thread keep the shares even.
         let share = leaves.div_ceil(threads);
-        let outcomes: Vec<Result<(), Error>> = std::thread::scope(|scope| {
-            let work = |(idx, sums): (&[usize], &mut [f64])| {
-                let mut ws = Workspace::new();
-                for (leaf, sum) in idx.chunks(LEAF).zip(sums.chunks_mut(width)) {
-                    self.sample_leaf(&mut ws, x, samples, leaf, width)?;
-                    sum.copy_from_slice(&ws.samples.streams[..width]);
-                }
-                Ok(())
+        let block = 1 << share.div_ceil(8).ilog2();
+        let share = share.next_multiple_of(block);
+        let work = |idx: &[usize]| {
+            let mut ws = Workspace::new();
+            let mut sums = Vec::new();
+            for idx in idx.chunks(block * LEAF) {
+                self.sum_subtrees(&mut ws, x, samples, idx, width)?;
+                let SampleScratch { subtrees, sizes, .. } = &ws.samples;
+                sums.extend(sizes.iter().copied().zip(subtrees.chunks(width).map(<[f64]>::to_vec)));
+            }
+            Ok(sums)
+        };
+        let work = &work;
+        let outcomes: Vec<Result<Subtrees, Error>> = std::thread::scope(|scope| {
+            let spawn = |share| (share, std::thread::Builder::new().spawn_scoped(scope, move || work(share)).ok());
+            let handles: Vec<_> = idx.chunks(share * LEAF).map(spawn).collect();
+            let outcome = |(share, handle): (_, Option<ScopedJoinHandle<'_, _>>)| match handle {
+                // A panic of a thread is passed on as it was.
+                Some(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                None => work(share),
             };
-            let shares = idx.chunks(share * LEAF).zip(sums.chunks_mut(share * width));
-            let handles: Vec<_> = shares.map(|share| scope.spawn(move || work(share))).collect();
-            // A panic of a thread is passed on as it was.
-            handles
-                .into_iter()
-                .map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
+            handles.into_iter().map(outcome).collect()
         });
-        // The first share that failed holds the smallest position.
-        outcomes.into_iter().collect::<Result<(), Error>>()?;
         let mut tree = SampleScratch::default();
-        for leaf in sums.chunks(width) {
-            tree.push(leaf);
+        for outcome in outcomes {
+            // The first share that failed holds the smallest position.
+            for (leaves, sum) in outcome? {
+                tree.push(&sum, leaves);
+            }
         }
         let total = tree.total(width);
         Ok((total[0], total[1..].to_vec()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_leaves_and_threads_folds_one_tree() {
+        let f = |x: &[crate::Var], k: &[crate::Var]| (x[0] * k[0]).sin() * x[1];
+        let tape = Tape::builder().inputs(&[], &[0.3, 1.7]).params(&[], &[1.0]).record(f).unwrap();
+        let rows: Vec<f64> = (0..70).map(|i| f64::from(i) * 0.37).collect();
+        let samples = Samples::from_rows(&tape, &rows).unwrap();
+        for count in (1..=40).map(|leaves| leaves * LEAF - 5).chain([150 * LEAF, 150 * LEAF + 1]) {
+            let idx: Vec<usize> = (0..count).map(|i| i * i % 70).collect();
+            let bits = |(value, gradient): (f64, Vec<f64>)| [value, gradient[0], gradient[1]].map(f64::to_bits);
+            let one = bits(tape.sum_gradient(&[0.3, 1.7], &samples, &idx).unwrap());
+            for threads in 2..=8 {
+                let many = tape.sum_gradient_threads(&[0.3, 1.7], &samples, &idx, threads).unwrap();
+                assert_eq!(bits(many), one, "{count} samples, {threads} threads");
+            }
+        }
     }
 }

@@ -14,8 +14,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::rule::Rule;
 use crate::tape::TapeData;
@@ -33,11 +31,11 @@ impl Differentiated for f64 {
     }
 }
 
-/// The operands of a fold, on the stack unless there are many.
-type Gathered<T> = SmallVec<[T; 16]>;
-
-fn gather<T: Copy>(operands: &[u32], values: &[T]) -> Gathered<T> {
-    operands.iter().map(|&operand| values[operand as usize]).collect()
+/// Brings the operands of a fold side by side, in memory that is kept.
+fn gather<'a, T: Copy>(operands: &[u32], values: &[T], gathered: &'a mut Vec<T>) -> &'a [T] {
+    gathered.clear();
+    gathered.extend(operands.iter().map(|&operand| values[operand as usize]));
+    gathered
 }
 
 /// How many operands and results the operation of a row has, if it has
@@ -72,6 +70,7 @@ pub(crate) fn load<T: Rule>(data: &TapeData, x: &[T], params: &[f64], values: &m
 struct PrimalRow<'a, T> {
     operands: &'a [u32],
     values: &'a mut [T],
+    gathered: &'a mut Vec<T>,
     at: usize,
 }
 
@@ -86,34 +85,34 @@ impl<T: Rule> Visitor for PrimalRow<'_, T> {
 
     #[inline(always)]
     fn fold<O: Fold>(self) {
-        self.values[self.at] = T::fold::<O>(&gather(self.operands, self.values));
+        self.values[self.at] = T::fold::<O>(gather(self.operands, self.values, self.gathered));
     }
 
     fn further_result(self) {}
 }
 
 #[inline(always)]
-fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T]) {
-    data.ops[row].visit(PrimalRow { operands: data.operands(row), values, at: data.first_row() + row });
+fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T], gathered: &mut Vec<T>) {
+    data.ops[row].visit(PrimalRow { operands: data.operands(row), values, gathered, at: data.first_row() + row });
 }
 
 /// The values of the rows that depend on an input, with those that depend on
 /// parameters alone given.
-pub(crate) fn primal_sweep(data: &TapeData, param_values: &[f64], values: &mut [f64]) {
+pub(crate) fn primal_sweep(data: &TapeData, param_values: &[f64], values: &mut [f64], gathered: &mut Vec<f64>) {
     for (&row, &value) in data.param_rows.iter().zip(param_values) {
         values[data.first_row() + row as usize] = value;
     }
     for span in &data.spans {
         for row in span.clone() {
-            primal_row(data, row, values);
+            primal_row(data, row, values, gathered);
         }
     }
 }
 
 /// The values of all rows.
-pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T]) {
+pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T], gathered: &mut Vec<T>) {
     for row in 0..data.ops.len() {
-        primal_row(data, row, values);
+        primal_row(data, row, values, gathered);
     }
 }
 
@@ -122,10 +121,10 @@ pub(crate) fn param_values(data: &TapeData, params: &[f64]) -> Arc<[f64]> {
     if data.param_rows.is_empty() {
         return Arc::new([]);
     }
-    let mut values = Vec::new();
+    let (mut values, mut gathered) = (Vec::new(), Vec::new());
     load(data, &vec![0.0; data.num_inputs], params, &mut values);
     for &row in &data.param_rows {
-        primal_row(data, row as usize, &mut values);
+        primal_row(data, row as usize, &mut values, &mut gathered);
     }
     data.param_rows.iter().map(|&row| values[data.first_row() + row as usize]).collect()
 }
@@ -136,33 +135,39 @@ fn product<T: Rule, const STRICT: bool>(partial: T, derivative: T) -> T {
     if STRICT { partial.chain_mul(derivative) } else { partial * derivative }
 }
 
+/// What the strict rule needs of the operands: one that is NaN if any is.
+#[inline(always)]
+fn largest<T: Rule, const STRICT: bool>(x: &[T]) -> T {
+    if STRICT { x.iter().skip(1).fold(x[0], |m, &x| m.max(x)) } else { x[0] }
+}
+
 /// The partial, or by the strict rule NaN outside the domain of the operation.
 #[inline(always)]
-fn checked<T: Rule, const STRICT: bool>(partial: T, v: T, x: &[T]) -> T {
-    if STRICT {
-        let largest = x.iter().skip(1).fold(x[0], |m, &x| m.max(x));
-        partial.domain(v, largest)
-    } else {
-        partial
-    }
+fn checked<T: Rule, const STRICT: bool>(partial: T, v: T, largest: T) -> T {
+    if STRICT { partial.domain(v, largest) } else { partial }
 }
 
 struct TangentRow<'a, T, const STRICT: bool> {
     operands: &'a [u32],
     active: &'a [bool],
     values: &'a [T],
-    tangents: &'a mut [T],
-    directions: usize,
+    gathered: &'a mut Vec<T>,
+    tangents: Tangents<'a, T>,
     at: usize,
 }
 
-impl<T: Rule, const STRICT: bool> TangentRow<'_, T, STRICT> {
-    /// Adds partial·tangent of operand `i` to the tangents of result `j`, in every direction.
+/// The tangents of all values, `directions` for each.
+struct Tangents<'a, T> {
+    tangents: &'a mut [T],
+    directions: usize,
+}
+
+impl<T: Rule> Tangents<'_, T> {
+    /// Adds partial·tangent of value `operand` to the tangents of value `result`, in every direction.
     #[inline(always)]
-    fn contribute(&mut self, j: usize, i: usize, partial: T, first: &mut bool) {
+    fn contribute<const STRICT: bool>(&mut self, result: usize, operand: usize, partial: T, first: &mut bool) {
         let k = self.directions;
-        let (above, from) = self.tangents.split_at_mut((self.at + j) * k);
-        let operand = self.operands[i] as usize;
+        let (above, from) = self.tangents.split_at_mut(result * k);
         let terms = above[operand * k..(operand + 1) * k].iter().map(|&t| product::<T, STRICT>(partial, t));
         for (sum, term) in from[..k].iter_mut().zip(terms) {
             *sum = if *first { term } else { *sum + term };
@@ -178,12 +183,13 @@ impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(mut self) {
         let x: [T; N] = std::array::from_fn(|i| self.values[self.operands[i] as usize]);
         let v: [T; M] = std::array::from_fn(|j| self.values[self.at + j]);
+        let largest = largest::<T, STRICT>(&x);
         for j in 0..M {
             let mut first = true;
             for i in 0..N {
                 if self.active[self.operands[i] as usize] {
-                    let partial = checked::<T, STRICT>(O::partial(j, i, x, v), v[j], &x);
-                    self.contribute(j, i, partial, &mut first);
+                    let partial = checked::<T, STRICT>(O::partial(j, i, x, v), v[j], largest);
+                    self.tangents.contribute::<STRICT>(self.at + j, self.operands[i] as usize, partial, &mut first);
                 }
             }
         }
@@ -191,13 +197,14 @@ impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
 
     #[inline(always)]
     fn fold<O: Fold>(mut self) {
-        let x = gather(self.operands, self.values);
+        let x = gather(self.operands, self.values, self.gathered);
         let v = self.values[self.at];
+        let largest = largest::<T, STRICT>(x);
         let mut first = true;
         for i in 0..x.len() {
             if self.active[self.operands[i] as usize] {
-                let partial = checked::<T, STRICT>(O::partial(i, &x, v), v, &x);
-                self.contribute(0, i, partial, &mut first);
+                let partial = checked::<T, STRICT>(O::partial(i, x, v), v, largest);
+                self.tangents.contribute::<STRICT>(self.at, self.operands[i] as usize, partial, &mut first);
             }
         }
     }
@@ -213,6 +220,7 @@ pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
     seeds: &[T],
     k: usize,
     tangents: &mut Vec<T>,
+    gathered: &mut Vec<T>,
 ) {
     tangents.clear();
     tangents.resize(data.num_values() * k, T::lit(0.0));
@@ -224,8 +232,8 @@ pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
                 operands: data.operands(row),
                 active: &data.active,
                 values,
-                tangents,
-                directions: k,
+                gathered,
+                tangents: Tangents { tangents, directions: k },
                 at: data.first_row() + row,
             });
         }
@@ -236,6 +244,7 @@ struct AdjointRow<'a, T, const STRICT: bool> {
     operands: &'a [u32],
     active: &'a [bool],
     values: &'a [T],
+    gathered: &'a mut Vec<T>,
     adjoints: &'a mut [T],
     at: usize,
 }
@@ -251,11 +260,12 @@ impl<T: Differentiated, const STRICT: bool> Visitor for AdjointRow<'_, T, STRICT
         }
         let x: [T; N] = std::array::from_fn(|i| self.values[self.operands[i] as usize]);
         let v: [T; M] = std::array::from_fn(|j| self.values[self.at + j]);
+        let largest = largest::<T, STRICT>(&x);
         for i in 0..N {
             let operand = self.operands[i] as usize;
             if self.active[operand] {
                 let term = |j: usize| {
-                    product::<T, STRICT>(checked::<T, STRICT>(O::partial(j, i, x, v), v[j], &x), adjoints[j])
+                    product::<T, STRICT>(checked::<T, STRICT>(O::partial(j, i, x, v), v[j], largest), adjoints[j])
                 };
                 let contribution = (1..M).fold(term(0), |sum, j| sum + term(j));
                 self.adjoints[operand] = self.adjoints[operand] + contribution;
@@ -269,12 +279,13 @@ impl<T: Differentiated, const STRICT: bool> Visitor for AdjointRow<'_, T, STRICT
         if adjoint.is_zero() {
             return;
         }
-        let x = gather(self.operands, self.values);
+        let x = gather(self.operands, self.values, self.gathered);
         let v = self.values[self.at];
+        let largest = largest::<T, STRICT>(x);
         for i in 0..x.len() {
             let operand = self.operands[i] as usize;
             if self.active[operand] {
-                let partial = checked::<T, STRICT>(O::partial(i, &x, v), v, &x);
+                let partial = checked::<T, STRICT>(O::partial(i, x, v), v, largest);
                 self.adjoints[operand] = self.adjoints[operand] + product::<T, STRICT>(partial, adjoint);
             }
         }
@@ -289,6 +300,7 @@ pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(
     values: &[T],
     weights: &[T],
     adjoints: &mut Vec<T>,
+    gathered: &mut Vec<T>,
 ) {
     adjoints.clear();
     adjoints.resize(data.num_values(), T::lit(0.0));
@@ -302,6 +314,7 @@ pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(
                 operands: data.operands(row),
                 active: &data.active,
                 values,
+                gathered,
                 adjoints,
                 at: data.first_row() + row,
             });

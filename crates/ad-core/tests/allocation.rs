@@ -1,0 +1,89 @@
+//! A sweep on a warm workspace allocates nothing, whatever is on the tape.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use ad_core::{Matrix, Samples, Tape, Var, Workspace};
+use allocation_counter::measure;
+
+/// Calls every driver twice with the same memory and counts what the second
+/// round allocates.
+fn check(what: &str, tape: &Tape, x: &[f64]) {
+    let (n, m) = (tape.num_inputs(), tape.num_outputs());
+    let ws = &mut Workspace::new();
+    let seeds = Matrix::from_vec(n, 3, (0..3 * n).map(|i| i as f64 - 1.0).collect()).unwrap();
+    let (p, w) = (vec![1.0; n], vec![1.0; m]);
+    let (mut y, mut dy, mut xbar) = (vec![0.0; m], vec![0.0; m], vec![0.0; n]);
+    let (mut jp, mut jac) = (Matrix::default(), Matrix::default());
+    let mut drivers = |round: &str| {
+        let counted = [
+            ("eval_into", measure(|| tape.eval_into(ws, x, &mut y).unwrap())),
+            ("jvp_into", measure(|| tape.jvp_into(ws, x, &p, &mut y, &mut dy).unwrap())),
+            ("jvp_many_into", measure(|| tape.jvp_many_into(ws, x, &seeds, &mut y, &mut jp).unwrap())),
+            ("vjp_into", measure(|| tape.vjp_into(ws, x, &w, &mut y, &mut xbar).unwrap())),
+            ("jacobian_into", measure(|| tape.jacobian_into(ws, x, &mut jac).unwrap())),
+        ];
+        counted.map(|(driver, counted)| (format!("{round} {driver} of {what}"), counted.count_total))
+    };
+    assert!(drivers("first").iter().any(|(_, count)| *count > 0), "nothing is counted");
+    for (call, count) in drivers("second") {
+        assert_eq!(count, 0, "{call}");
+    }
+    if m > 1 {
+        return;
+    }
+    let gradient = &mut xbar;
+    let mut counts = |driver: &str, call: &mut dyn FnMut(&mut Workspace, &mut [f64]) -> f64| {
+        call(ws, gradient);
+        let counted = measure(|| assert!(call(ws, gradient) != f64::INFINITY));
+        assert_eq!(counted.count_total, 0, "{driver} of {what}");
+    };
+    counts("gradient_into", &mut |ws, gradient| tape.gradient_into(ws, x, gradient).unwrap());
+    if tape.num_params() == 0 {
+        return;
+    }
+    let rows: Vec<f64> = (0..200 * tape.num_params()).map(|i| 1.0 + i as f64 / 100.0).collect();
+    let samples = Samples::from_rows(tape, &rows).unwrap();
+    let idx: Vec<usize> = (0..200).collect();
+    counts("sum_value_into", &mut |ws, _| tape.sum_value_into(ws, x, &samples, &idx).unwrap());
+    counts("sum_gradient_into", &mut |ws, gradient| tape.sum_gradient_into(ws, x, &samples, &idx, gradient).unwrap());
+}
+
+fn scalar(n: usize, f: impl FnOnce(&[Var], Var) -> Var) -> Tape {
+    Tape::builder().inputs(&[], &vec![0.5; n]).params(&[], &[2.0]).record(|x, k| f(x, k[0])).unwrap()
+}
+
+#[test]
+fn single_operations() {
+    let tape = scalar(3, |x, k| (x[0] * k).sin() + x[1].atan2(x[2]) - (x[1] * k).exp().powi(3));
+    check("single operations", &tape, &[0.5, 1.5, -2.0]);
+    let tape = Tape::record(&[0.5; 3], |x| {
+        let (s, c) = x[0].sin_cos();
+        [s * x[1], c / x[2], x[0].max(x[1]), x[2]]
+    })
+    .unwrap();
+    check("several outputs, forward", &tape, &[0.5, 1.5, -2.0]);
+    let tape = Tape::record(&[0.5; 9], |x| [x[0] * x[8], x[3].tanh()]).unwrap();
+    check("several outputs, reverse", &tape, &[0.25; 9]);
+}
+
+#[test]
+fn folds() {
+    let tape = scalar(3, |x, k| Var::sum_of(x) * k + Var::dot(&x[..1], &x[2..]));
+    check("folds of three operands and of one term", &tape, &[0.5, 1.5, -2.0]);
+    let tape = scalar(100, |x, k| Var::sum_of(x) * k);
+    check("a sum of 100 terms", &tape, &[0.25; 100]);
+    let tape = scalar(80, |x, k| Var::dot(&x[..40], &x[40..]) * k);
+    check("a dot product of 40 terms", &tape, &[0.25; 80]);
+    let tape = Tape::record(&[0.5; 80], |x| [Var::sum_of(x), Var::dot(&x[..40], &x[40..])]).unwrap();
+    check("long folds with two outputs", &tape, &[0.25; 80]);
+}
+
+#[test]
+fn strict_repetitions() {
+    let tape = scalar(3, |x, k| x[0].ln() * k + Var::sum_of(x) + x[1].sqrt());
+    check("an output outside its domain", &tape, &[-1.0, 1.5, 2.0]);
+    let tape = scalar(40, |x, k| (x[0] * k).select_gt(0.0, x[0].ln(), Var::dot(&x[..20], &x[20..])));
+    check("a branch outside its domain", &tape, &[-1.0; 40]);
+    let tape = Tape::record(&[0.5; 100], |x| [Var::sum_of(x) * x[0].ln(), x[1].sqrt()]).unwrap();
+    check("several outputs outside their domain", &tape, &[-1.0; 100]);
+}
