@@ -135,51 +135,51 @@ impl<T: Real> Dual<T> {
 /// comparison of the values, so that a recorded guard has the relation that
 /// was asked and the caller's line.
 macro_rules! comparisons {
-    ($Left:ty, $Right:ty, ($($value:tt)*) ($Bound:ty) ($($other_value:tt)*), $($T:tt)*) => {
+    ($Left:ty: $T:ty, $Right:ty: $Bound:ty, ($($before:tt)*) self ($($after:tt)*), ($($other_before:tt)*) other ($($other_after:tt)*)) => {
         impl<T> PartialEq<$Right> for $Left
         where
-            $($T)*: PartialEq<$Bound>,
+            $T: PartialEq<$Bound>,
         {
             #[track_caller]
             fn eq(&self, other: &$Right) -> bool {
-                self$($value)* == other$($other_value)*
+                $($before)* self $($after)* == $($other_before)* other $($other_after)*
             }
             #[track_caller]
             #[allow(clippy::partialeq_ne_impl)]
             fn ne(&self, other: &$Right) -> bool {
-                self$($value)* != other$($other_value)*
+                $($before)* self $($after)* != $($other_before)* other $($other_after)*
             }
         }
         impl<T> PartialOrd<$Right> for $Left
         where
-            $($T)*: PartialOrd<$Bound>,
+            $T: PartialOrd<$Bound>,
         {
             #[track_caller]
             fn partial_cmp(&self, other: &$Right) -> Option<Ordering> {
-                self$($value)*.partial_cmp(&other$($other_value)*)
+                ($($before)* self $($after)*).partial_cmp(&$($other_before)* other $($other_after)*)
             }
             #[track_caller]
             fn lt(&self, other: &$Right) -> bool {
-                self$($value)* < other$($other_value)*
+                $($before)* self $($after)* < $($other_before)* other $($other_after)*
             }
             #[track_caller]
             fn le(&self, other: &$Right) -> bool {
-                self$($value)* <= other$($other_value)*
+                $($before)* self $($after)* <= $($other_before)* other $($other_after)*
             }
             #[track_caller]
             fn gt(&self, other: &$Right) -> bool {
-                self$($value)* > other$($other_value)*
+                $($before)* self $($after)* > $($other_before)* other $($other_after)*
             }
             #[track_caller]
             fn ge(&self, other: &$Right) -> bool {
-                self$($value)* >= other$($other_value)*
+                $($before)* self $($after)* >= $($other_before)* other $($other_after)*
             }
         }
     };
 }
-comparisons!(Dual<T>, Dual<T>, (.v) (T) (.v), T);
-comparisons!(Dual<T>, f64, (.v) (f64) (.to_owned()), T);
-comparisons!(f64, Dual<T>, (.to_owned()) (T) (.v), f64);
+comparisons!(Dual<T>: T, Dual<T>: T, () self (.v), () other (.v));
+comparisons!(Dual<T>: T, f64: f64, () self (.v), (*) other ());
+comparisons!(f64: f64, Dual<T>: T, (*) self (), () other (.v));
 
 impl<T: Rule> Sum for Dual<T> {
     fn sum<I: Iterator<Item = Self>>(iter: I) -> Self {

@@ -208,3 +208,30 @@ impl fmt::Display for Matrix {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "does not fit into the address space")]
+    fn a_size_that_wraps_around_is_no_small_matrix() {
+        Matrix::zeros(usize::MAX / 2 + 1, 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "2305843009213693952 × 1 numbers does not fit")]
+    #[cfg(target_pointer_width = "64")]
+    fn nor_is_one_whose_bytes_cannot_be_counted() {
+        Matrix::zeros(1 << 61, 1);
+    }
+
+    #[test]
+    fn rows_of_different_lengths_reserve_nothing() {
+        // By its first row the matrix would take 2⁴⁰ numbers.
+        let long = vec![0.0; 1 << 20];
+        let mut rows = vec![&long[..0]; 1 << 20];
+        rows[0] = &long;
+        assert_eq!(Matrix::from_rows(&rows), Err(Error::MatrixShape { rows: 1 << 20, cols: 1 << 20, got: 1 << 20 }));
+    }
+}

@@ -365,9 +365,9 @@ fn derivatives_keep_their_digits_where_textbook_formulas_lose_them() {
         ("atan″",     |x| x.atan(),     1e100,  Some(1e-200),             Some(-2e-300)),
         ("acosh′",    |x| x.acosh(),    1e200,  Some(1e-200),             None),
         ("asinh′",    |x| x.asinh(),    -1e200, Some(1e-200),             None),
-        ("log10′",    |x| x.log10(),    1e308,  Some(4.342944819032518e-309), None),
+        ("log10′",    |x| x.log10(),    1e308,  Some(4.34294481903252e-309), None),
         ("log2′",     |x| x.log2(),     1e308,  Some(1.4426950408889634e-308), None),
-        ("log′",      |x| x.log(10.0),  1e308,  Some(4.342944819032518e-309), None),
+        ("log′",      |x| x.log(10.0),  1e308,  Some(4.34294481903252e-309), None),
         ("tanh′",     |x| x.tanh(),     360.0,  Some(4.0 * (-720f64).exp()), None),
         ("exp_m1′",   |x| x.exp_m1(),   -40.0,  Some((-40f64).exp()),     None),
         ("ln′",       |x| x.ln(),       -0.0,   Some(f64::INFINITY),      None),
@@ -401,7 +401,7 @@ fn the_mixed_second_derivative_of_a_power() {
 fn a_direction_has_the_bits_it_has_alone() {
     let x = [-1.0, 0.0];
     let tape = Tape::record(&x, |x| [x[0].ln().powf(0.0), x[1] * 1e300 * 1e300 * 0.0]).unwrap();
-    let (_, together) = tape.jvp_many(&x, &ad_core::Matrix::identity(2)).unwrap();
+    let (_, together) = tape.jvp_many(&x, &Matrix::identity(2)).unwrap();
     for j in 0..2 {
         let alone = tape.jvp(&x, &unit(2, j)).unwrap().1;
         assert_same(&alone, &[together[(0, j)], together[(1, j)]], format!("direction {j}"));

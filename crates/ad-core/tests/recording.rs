@@ -994,6 +994,7 @@ fn a_comparison_on_another_thread_or_in_an_inner_recording_is_not_lost() {
 }
 
 #[test]
+#[allow(clippy::op_ref)] // That references work is the point.
 fn operators_take_references() {
     let x0 = [3.0, 2.0];
     let tape = Tape::record(&x0, |x| {
