@@ -1,13 +1,13 @@
 //! The table of operations: the only place that states a value, a derivative,
 //! a printed form, a domain or a convention at a kink.
 //!
-//! Each entry of [`operation_table!`] reads, from left to right:
+//! Each entry of `operation_table!` reads, from left to right:
 //!
 //! ```text
 //! [Variant] method(operands; constant: type) -> (results) {
 //!     doc "what it computes",
 //!     forms [how each result prints, in text and in LaTeX],
-//!     value [the results, from f64 operands],
+//!     value [the results, from f64 operands], // or an expression for their array
 //!     partials [[∂result/∂operand, one for each operand], one list for each result],
 //!     domain "where the value is defined", kink "what is chosen where the derivative is not unique",
 //!     probes [the points each operand is tested at],

@@ -256,3 +256,13 @@ fn formulas_of_two_arenas_have_no_formula() {
     assert_eq!((a * 2.0, a + 0.0 * c).0.to_string(), "a·2");
     assert_eq!((a + 0.0 * c).to_string(), "a");
 }
+
+/// The README shows the trace of its own example, as it is printed.
+#[test]
+fn the_readme_shows_the_trace_as_printed() {
+    let readme = include_str!("../../../README.md").replace("\r\n", "\n");
+    let tape = Tape::record(&[2.0, 4.0], |x| x[0].cos() + x[0] * x[1] - x[1].exp()).unwrap();
+    let trace = tape.tangent_trace(&[2.0, 4.0], &[1.0, 0.0]).unwrap().to_string();
+    // An editor may have composed the y and its dot into one character.
+    assert!(readme.replace('ẏ', "y\u{307}").contains(&trace), "{trace}");
+}
