@@ -1,5 +1,7 @@
 //! What can go wrong, with the values, the place and what to do next.
 
+use std::fmt;
+
 use crate::record::{Answer, Guard, SourceLocation};
 
 /// Every error of this crate.
@@ -16,13 +18,13 @@ use crate::record::{Answer, Guard, SourceLocation};
 /// }
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A slice has the wrong length.
     #[error("{what}: expected {expected} numbers, got {got}")]
     Length {
-        /// What the slice is, such as "x (one number an input)".
+        /// What the slice is, such as "x (one number per input)".
         what: &'static str,
         /// The length that fits the tape.
         expected: usize,
@@ -40,7 +42,7 @@ pub enum Error {
     },
 
     /// A seed (p, w) is NaN or infinite.
-    #[error("{what}[{index}] is {value}: a seed must be finite; non-finite points x are allowed, directions are not")]
+    #[error("{what}[{index}] is {value}: a seed must be finite (non-finite points x are allowed)")]
     NonFiniteSeed {
         /// Which seed.
         what: &'static str,
@@ -73,7 +75,7 @@ pub enum Error {
     /// A comparison made while recording would be answered otherwise now.
     #[error(
         "{}the branch taken at {location} would change: {guard} when recorded, now {} {}; \
-         record again at this point (Tape::record), or keep both branches on the tape with select_*, min, max, abs or clamp",
+         record again at this point, or keep both branches on the tape, as in a.select_gt(b, if_true, if_false), min, max, abs or clamp",
         sample.map(|i| format!("sample {i}: ")).unwrap_or_default(), operands_text(guard, *lhs, *rhs), now_text(now)
     )]
     BranchChanged {
@@ -178,6 +180,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+}
+
+impl fmt::Debug for Error {
+    /// The message, as `Display` has it: a `main` that returns the error, and
+    /// `unwrap`, print this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn operands_text(guard: &Guard, lhs: f64, rhs: f64) -> String {

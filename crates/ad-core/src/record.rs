@@ -478,6 +478,8 @@ impl Var {
 
     /// The value at the recording point: an escape, listed by
     /// [`Tape::escapes`]. What is computed from it is a constant of the tape.
+    /// After its recording has ended a variable is a plain number, and reading
+    /// it is listed nowhere.
     ///
     /// ```
     /// use ad_core::Tape;
@@ -816,6 +818,9 @@ pub struct Builder {
 impl Builder {
     /// The independent variables: a name for each (or no names at all) and the
     /// point to record at.
+    ///
+    /// A name stands in the input's own row of a trace and in error messages;
+    /// the formulas of a trace call the inputs v₁₋ₙ … v₀, as the textbook does.
     pub fn inputs(mut self, names: &[&str], x0: &[f64]) -> Self {
         self.input_names = names.iter().map(|&name| name.to_owned()).collect();
         self.x0 = x0.to_vec();

@@ -237,7 +237,7 @@ impl Tape {
     ///
     /// # Errors
     ///
-    /// [`Error::Length`] unless there is one number a parameter.
+    /// [`Error::Length`] unless there is one number per parameter.
     ///
     /// ```
     /// use ad_core::Tape;
@@ -249,7 +249,7 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn with_params(&self, params: &[f64]) -> Result<Tape, Error> {
-        self.expect_len("params (one number a parameter)", params.len(), self.num_params())?;
+        self.expect_len("params (one number per parameter)", params.len(), self.num_params())?;
         Ok(self.with_checked_params(params.into()))
     }
 

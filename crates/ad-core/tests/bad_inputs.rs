@@ -98,21 +98,21 @@ fn drivers() {
     check(vec![
         // The point.
         case!(tape.eval(&[]), Length { expected: 2, got: 0, .. }, &["x", "expected 2", "got 0"]),
-        case!(tape.eval(&[1.0]), Length { expected: 2, got: 1, .. }, &["one number an input", "expected 2", "got 1"]),
+        case!(tape.eval(&[1.0]), Length { expected: 2, got: 1, .. }, &["one number per input", "expected 2", "got 1"]),
         case!(tape.eval(&[1.0; 3]), Length { expected: 2, got: 3, .. }, &["got 3"]),
         case!(tape.eval_with(&[Dual::new(1.0, 1.0)]), Length { expected: 2, got: 1, .. }, &["x"]),
-        case!(tape.jvp(&[1.0], &one), Length { got: 1, .. }, &["x (one number an input)"]),
-        case!(tape.jvp_many(&[1.0], &matrix(2, 1)), Length { got: 1, .. }, &["x (one number an input)"]),
-        case!(tape.vjp(&[1.0; 3], &one), Length { got: 3, .. }, &["x (one number an input)"]),
-        case!(tape.jacobian(&[]), Length { got: 0, .. }, &["x (one number an input)"]),
-        case!(tape.at(&[1.0; 4]), Length { got: 4, .. }, &["x (one number an input)"]),
-        case!(scalar.gradient(&[1.0]), Length { expected: 2, got: 1, .. }, &["x (one number an input)"]),
+        case!(tape.jvp(&[1.0], &one), Length { got: 1, .. }, &["x (one number per input)"]),
+        case!(tape.jvp_many(&[1.0], &matrix(2, 1)), Length { got: 1, .. }, &["x (one number per input)"]),
+        case!(tape.vjp(&[1.0; 3], &one), Length { got: 3, .. }, &["x (one number per input)"]),
+        case!(tape.jacobian(&[]), Length { got: 0, .. }, &["x (one number per input)"]),
+        case!(tape.at(&[1.0; 4]), Length { got: 4, .. }, &["x (one number per input)"]),
+        case!(scalar.gradient(&[1.0]), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
         // Seeds and weights.
-        case!(tape.jvp(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["p (one number an input)"]),
-        case!(tape.vjp(&x, &[1.0; 3]), Length { expected: 2, got: 3, .. }, &["w (one number an output)"]),
-        case!(there.jvp(&[]), Length { expected: 2, got: 0, .. }, &["p (one number an input)"]),
-        case!(there.vjp(&[1.0]), Length { expected: 2, got: 1, .. }, &["w (one number an output)"]),
-        case!(tape.jvp_many(&x, &matrix(3, 2)), Length { expected: 2, got: 3, .. }, &["seeds (one row an input)"]),
+        case!(tape.jvp(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["p (one number per input)"]),
+        case!(tape.vjp(&x, &[1.0; 3]), Length { expected: 2, got: 3, .. }, &["w (one number per output)"]),
+        case!(there.jvp(&[]), Length { expected: 2, got: 0, .. }, &["p (one number per input)"]),
+        case!(there.vjp(&[1.0]), Length { expected: 2, got: 1, .. }, &["w (one number per output)"]),
+        case!(tape.jvp_many(&x, &matrix(3, 2)), Length { expected: 2, got: 3, .. }, &["seeds (one row per input)"]),
         case!(tape.jvp_many(&x, &matrix(2, 0)), Empty { .. }, &["seeds is empty", "column"]),
         case!(tape.jvp_many(&x, &matrix(0, 0)), Length { expected: 2, got: 0, .. }, &["seeds"]),
         case!(tape.jvp(&x, &[1.0, NAN]), NonFiniteSeed { what: "p", index: 1, .. }, &["p[1] is NaN", "finite"]),
@@ -125,29 +125,29 @@ fn drivers() {
         case!(tape.gradient(&x), NotScalar { driver: "gradient", outputs: 2, .. }, &["gradient", "has 2", "jacobian", "vjp"]),
         case!(tape.gradient_into(ws, &x, &mut [0.0; 2]), NotScalar { outputs: 2, .. }, &["use jacobian"]),
         // The outputs of the twins.
-        case!(tape.eval_into(ws, &x, &mut [0.0]), Length { expected: 2, got: 1, .. }, &["y (one number an output)"]),
-        case!(tape.eval_into(ws, &[1.0], &mut [0.0; 2]), Length { expected: 2, got: 1, .. }, &["x (one number an input)"]),
-        case!(tape.jvp_into(ws, &x, &one, &mut [0.0; 3], &mut [0.0; 2]), Length { got: 3, .. }, &["y (one number an output)"]),
-        case!(tape.jvp_into(ws, &x, &one, &mut [0.0; 2], &mut []), Length { got: 0, .. }, &["dy (one number an output)"]),
+        case!(tape.eval_into(ws, &x, &mut [0.0]), Length { expected: 2, got: 1, .. }, &["y (one number per output)"]),
+        case!(tape.eval_into(ws, &[1.0], &mut [0.0; 2]), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
+        case!(tape.jvp_into(ws, &x, &one, &mut [0.0; 3], &mut [0.0; 2]), Length { got: 3, .. }, &["y (one number per output)"]),
+        case!(tape.jvp_into(ws, &x, &one, &mut [0.0; 2], &mut []), Length { got: 0, .. }, &["dy (one number per output)"]),
         case!(tape.jvp_into(ws, &x, &[NAN, 0.0], &mut [0.0; 2], &mut [0.0; 2]), NonFiniteSeed { .. }, &["p[0]"]),
-        case!(tape.vjp_into(ws, &x, &one, &mut [0.0; 1], &mut [0.0; 2]), Length { got: 1, .. }, &["y (one number an output)"]),
-        case!(tape.vjp_into(ws, &x, &one, &mut [0.0; 2], &mut [0.0; 1]), Length { got: 1, .. }, &["xbar (one number an input)"]),
+        case!(tape.vjp_into(ws, &x, &one, &mut [0.0; 1], &mut [0.0; 2]), Length { got: 1, .. }, &["y (one number per output)"]),
+        case!(tape.vjp_into(ws, &x, &one, &mut [0.0; 2], &mut [0.0; 1]), Length { got: 1, .. }, &["xbar (one number per input)"]),
         case!(tape.vjp_into(ws, &x, &[0.0, NAN], &mut [0.0; 2], &mut [0.0; 2]), NonFiniteSeed { .. }, &["w[1]"]),
         case!(tape.jvp_many_into(ws, &x, &matrix(2, 2), &mut [0.0; 3], &mut matrix(2, 2)), Length { got: 3, .. }, &["y"]),
         case!(tape.jacobian_into(ws, &[1.0], &mut matrix(2, 2)), Length { got: 1, .. }, &["x"]),
-        case!(scalar.gradient_into(ws, &x, &mut [0.0; 3]), Length { expected: 2, got: 3, .. }, &["gradient (one number an input)"]),
+        case!(scalar.gradient_into(ws, &x, &mut [0.0; 3]), Length { expected: 2, got: 3, .. }, &["gradient (one number per input)"]),
         case!(scalar.gradient_into(ws, &[1.0], &mut [0.0; 2]), Length { expected: 2, got: 1, .. }, &["x"]),
         // Traces.
-        case!(tape.primal_trace(&[1.0]), Length { expected: 2, got: 1, .. }, &["x (one number an input)"]),
-        case!(tape.tangent_trace(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["p (one number an input)"]),
+        case!(tape.primal_trace(&[1.0]), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
+        case!(tape.tangent_trace(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["p (one number per input)"]),
         case!(tape.tangent_trace(&x, &[1.0, NAN]), NonFiniteSeed { what: "p", index: 1, .. }, &["p[1] is NaN"]),
-        case!(tape.tangent_traces(&x, &matrix(3, 1)), Length { expected: 2, got: 3, .. }, &["seeds (one row an input)"]),
+        case!(tape.tangent_traces(&x, &matrix(3, 1)), Length { expected: 2, got: 3, .. }, &["seeds (one row per input)"]),
         case!(tape.tangent_traces(&x, &matrix(2, 0)), Empty { .. }, &["seeds is empty"]),
         case!(tape.tangent_traces(&x, &with(0, 1, INF)), NonFiniteSeed { index: 1, .. }, &["seeds[1] is inf"]),
-        case!(tape.adjoint_trace(&x, &[1.0; 3]), Length { expected: 2, got: 3, .. }, &["w (one number an output)"]),
+        case!(tape.adjoint_trace(&x, &[1.0; 3]), Length { expected: 2, got: 3, .. }, &["w (one number per output)"]),
         case!(tape.adjoint_trace(&x, &[NAN, 0.0]), NonFiniteSeed { what: "w", index: 0, .. }, &["w[0] is NaN"]),
         // Parameters.
-        case!(scalar.with_params(&[]), Length { expected: 1, got: 0, .. }, &["params (one number a parameter)"]),
+        case!(scalar.with_params(&[]), Length { expected: 1, got: 0, .. }, &["params (one number per parameter)"]),
         case!(scalar.with_params(&[1.0, 2.0]), Length { expected: 1, got: 2, .. }, &["expected 1", "got 2"]),
         case!(tape.with_params(&[1.0]), Length { expected: 0, got: 1, .. }, &["params"]),
     ]);
@@ -178,9 +178,9 @@ fn samples() {
         case!(tape.sum_gradient(&x, &rows, &[usize::MAX]), SampleIndex { position: 0, .. }, &["idx[0]", "3 samples"]),
         case!(tape.sum_gradient_threads(&x, &rows, &[vec![0; 200], vec![9]].concat(), 3), SampleIndex { position: 200, index: 9, samples: 3 }, &["idx[200] is 9"]),
         case!(tape.sum_gradient_threads(&x, &rows, &[0], 0), NoThreads, &["0 threads", "1 or more"]),
-        case!(tape.sum_value(&[1.0], &rows, &[0]), Length { expected: 2, got: 1, .. }, &["x (one number an input)"]),
+        case!(tape.sum_value(&[1.0], &rows, &[0]), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
         case!(tape.sum_gradient(&[1.0; 3], &rows, &[0]), Length { expected: 2, got: 3, .. }, &["x"]),
-        case!(tape.sum_gradient_into(ws, &x, &rows, &[0], &mut short), Length { expected: 2, got: 1, .. }, &["gradient (one number an input)"]),
+        case!(tape.sum_gradient_into(ws, &x, &rows, &[0], &mut short), Length { expected: 2, got: 1, .. }, &["gradient (one number per input)"]),
         case!(wide.sum_value(&x, &rows, &[0]), SampleWidth { expected: 2, got: 1 }, &["1 numbers each", "2 parameters", "Samples::from_rows"]),
         case!(square().sum_gradient(&x, &rows, &[0]), NotScalar { outputs: 2, .. }, &["sum_gradient", "one output"]),
         case!(many.sum_value(&x, &rows, &[0]), NotScalar { driver: "sum_value", outputs: 2, .. }, &["sum_value", "has 2", "weighted sum"]),
@@ -215,7 +215,7 @@ fn a_changed_branch_names_the_values_and_the_place() {
     let error = tape.eval(&[0.25]).unwrap_err();
     let message = error.to_string();
     for part in
-        [&format!("{}:{line}", file!()), "v₁ > 1.5 was true", "0.75 and 1.5", "false", "Tape::record", "select_"]
+        [&format!("{}:{line}", file!()), "v₁ > 1.5 was true", "0.75 and 1.5", "false", "record again", "select_"]
     {
         assert!(message.contains(part), "{part:?} is missing: {message}");
     }

@@ -213,7 +213,7 @@ impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
 }
 
 /// The tangents of every active value in `k` directions at once: `seeds` holds
-/// k numbers an input, and so does `tangents` afterwards for each value.
+/// k numbers per input, and so does `tangents` afterwards for each value.
 pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
     data: &TapeData,
     values: &[T],
