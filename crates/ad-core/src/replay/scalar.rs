@@ -32,6 +32,9 @@ impl Differentiated for f64 {
 }
 
 /// Brings the operands of a fold side by side, in memory that is kept.
+///
+/// Out of line, so that the loop over the rows stays small.
+#[inline(never)]
 fn gather<'a, T: Copy>(operands: &[u32], values: &[T], gathered: &'a mut Vec<T>) -> &'a [T] {
     gathered.clear();
     gathered.extend(operands.iter().map(|&operand| values[operand as usize]));
@@ -147,26 +150,26 @@ fn checked<T: Rule, const STRICT: bool>(partial: T, v: T, largest: T) -> T {
     if STRICT { partial.domain(v, largest) } else { partial }
 }
 
-struct TangentRow<'a, T, const STRICT: bool> {
+struct TangentRow<'a, T, const STRICT: bool, const K: usize> {
     operands: &'a [u32],
     active: &'a [bool],
     values: &'a [T],
     gathered: &'a mut Vec<T>,
-    tangents: Tangents<'a, T>,
+    tangents: Tangents<'a, T, K>,
     at: usize,
 }
 
-/// The tangents of all values, `directions` for each.
-struct Tangents<'a, T> {
+/// The tangents of all values: K for each, or `directions` where K is 0.
+struct Tangents<'a, T, const K: usize> {
     tangents: &'a mut [T],
     directions: usize,
 }
 
-impl<T: Rule> Tangents<'_, T> {
+impl<T: Rule, const K: usize> Tangents<'_, T, K> {
     /// Adds partial·tangent of value `operand` to the tangents of value `result`, in every direction.
     #[inline(always)]
     fn contribute<const STRICT: bool>(&mut self, result: usize, operand: usize, partial: T, first: &mut bool) {
-        let k = self.directions;
+        let k = if K > 0 { K } else { self.directions };
         let (above, from) = self.tangents.split_at_mut(result * k);
         let terms = above[operand * k..(operand + 1) * k].iter().map(|&t| product::<T, STRICT>(partial, t));
         for (sum, term) in from[..k].iter_mut().zip(terms) {
@@ -176,7 +179,7 @@ impl<T: Rule> Tangents<'_, T> {
     }
 }
 
-impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
+impl<T: Rule, const STRICT: bool, const K: usize> Visitor for TangentRow<'_, T, STRICT, K> {
     type Output = ();
 
     #[inline(always)]
@@ -226,14 +229,27 @@ pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
     tangents.resize(data.num_values() * k, T::lit(0.0));
     let first_input = data.first_input() * k;
     tangents[first_input..first_input + seeds.len()].copy_from_slice(seeds);
+    // The usual single direction gets a loop of its own, without inner loops.
+    match k {
+        1 => tangent_rows::<T, STRICT, 1>(data, values, Tangents { tangents, directions: 1 }, gathered),
+        _ => tangent_rows::<T, STRICT, 0>(data, values, Tangents { tangents, directions: k }, gathered),
+    }
+}
+
+fn tangent_rows<T: Rule, const STRICT: bool, const K: usize>(
+    data: &TapeData,
+    values: &[T],
+    Tangents { tangents, directions }: Tangents<'_, T, K>,
+    gathered: &mut Vec<T>,
+) {
     for span in &data.spans {
         for row in span.clone() {
-            data.ops[row].visit(TangentRow::<T, STRICT> {
+            data.ops[row].visit(TangentRow::<T, STRICT, K> {
                 operands: data.operands(row),
                 active: &data.active,
                 values,
                 gathered,
-                tangents: Tangents { tangents, directions: k },
+                tangents: Tangents { tangents, directions },
                 at: data.first_row() + row,
             });
         }
