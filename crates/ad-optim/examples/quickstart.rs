@@ -78,8 +78,9 @@ fn record_and_differentiate(out: &mut impl Write) -> Fallible {
     writeln!(
         out,
         "Reverse mode asks: how much does each row matter for y? It goes up the same list\n\
-         with the adjoint v̄ of each row, starting from ȳ = 1. One pass gives the\n\
-         derivatives for all inputs, in the last two rows:\n"
+         with the adjoint v̄ of each row, starting from ȳ = w, the weight of the output,\n\
+         here 1; v₀ is used by v₂ and v₃, so its adjoint adds up what both send back. One\n\
+         pass gives the derivatives for all inputs, in the last two rows:\n"
     )?;
     writeln!(out, "{}", tape.adjoint_trace(&x, &[1.0])?)?;
 
@@ -218,10 +219,16 @@ fn train(out: &mut impl Write) -> Fallible {
     writeln!(
         out,
         "The network has {} inputs, {HIDDEN} tanh units and {} scores: {} weights to be\n\
-         learned. Its loss for one penguin is recorded once, {} rows long, and replayed\n\
-         for every other. Adam takes minibatches of 32 penguins in random order; an epoch\n\
-         is one pass over the training part. We stop when 20 epochs have not lowered the\n\
-         training loss by more than 0.001, or after {MAX_EPOCHS} epochs.\n",
+         learned. A tanh unit adds up its inputs, each times a weight, and squeezes the sum\n\
+         to between −1 and 1; a score is such a sum of the units, one for each species, and\n\
+         the highest score is the answer. The loss for one penguin is recorded once, {}\n\
+         rows long, and replayed for every other.\n\
+         \n\
+         A minibatch is a handful of penguins, here 32 in random order, whose mean gradient\n\
+         stands in for that of all and costs less; an epoch is one pass over the training\n\
+         part. Adam is gradient descent with a memory: it averages the gradients it has met\n\
+         and fits the step of each weight to their size. We stop when 20 epochs have not\n\
+         lowered the training loss by more than 0.001, or after {MAX_EPOCHS} epochs.\n",
         FEATURES.len(),
         SPECIES.len(),
         tape.num_inputs(),
@@ -243,6 +250,8 @@ fn train(out: &mut impl Write) -> Fallible {
         .threads(2);
 
     let mut curve = vec![measure(0, trainer.x())?];
+    // Every tenth epoch, and after the training the last one.
+    let in_table = |point: &Point| point.epoch.is_multiple_of(10);
     let progress = Progress::new()?;
     writeln!(out, "epoch  training loss  held-out loss  held-out accuracy")?;
     writeln!(out, "{}", curve[0])?;
@@ -253,12 +262,15 @@ fn train(out: &mut impl Write) -> Fallible {
         }
         let point = measure(step.epoch, trainer.x())?;
         progress.report(&point);
-        if point.epoch.is_multiple_of(10) {
+        if in_table(&point) {
             progress.pause(|| writeln!(out, "{point}"))?;
         }
         curve.push(point);
     }
     progress.clear();
+    if let Some(last) = curve.last().filter(|point| !in_table(point)) {
+        writeln!(out, "{last}")?;
+    }
     let outcome = trainer.finish()?;
     writeln!(out, "\nStopped after {} epochs:\n{}.\n", outcome.epochs, outcome.stop)?;
 

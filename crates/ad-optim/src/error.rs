@@ -1,3 +1,5 @@
+use std::fmt;
+
 /// Everything that can be wrong with a run, a batch plan, a rule or an initialiser.
 ///
 /// A message gives the values at fault and what to call instead. A run that goes non-finite is *not* an error: it ends
@@ -17,7 +19,7 @@
 /// assert_eq!(err.to_string(), "Adam: the learning rate is -1, but it must be positive and finite; try 1e-3");
 /// ```
 #[non_exhaustive]
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// The tape could not be replayed; the error of ad-core says why and on which line.
     #[error(transparent)]
@@ -132,6 +134,14 @@ pub enum Error {
         /// The second size.
         columns: usize,
     },
+}
+
+/// The text of `Display`. A `main` that returns `Result<(), Box<dyn Error>>` prints its error by `Debug`, and what helps
+/// there is the message with its advice, not the names of a variant and its fields.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

@@ -1,3 +1,4 @@
+use crate::DEFAULT_MAX_STEPS;
 use std::fmt;
 
 /// How a run ended, and with what.
@@ -35,6 +36,7 @@ use std::fmt;
 /// best value     7
 /// best x         [1]
 ///
+/// value and gradient norm are those before the step:
 /// epoch  step  value  gradient norm  rate
 ///     1     1     70             16  0.25
 ///     2     2     22              8  0.25
@@ -70,6 +72,8 @@ pub struct Outcome {
     pub stop: StopReason,
     /// What was recorded on the way, as [`History`] says.
     pub history: Vec<Record>,
+    /// Whether the step limit that ended the run is the default one, so that `Display` can say so.
+    pub(crate) at_default_limit: bool,
 }
 
 /// Why a run ended. `Display` says it in words, and what to try next where there is something to try.
@@ -93,7 +97,8 @@ pub struct Outcome {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The number of steps given to `max_steps`, or the default limit, was reached.
+    /// The number of steps given to `max_steps` was reached; or, if no limit of steps, epochs or time was set, the
+    /// default limit of [`DEFAULT_MAX_STEPS`] steps, and then the text of the [`Outcome`] says so.
     MaxSteps,
     /// The number of epochs given to `max_epochs` was reached.
     MaxEpochs,
@@ -228,7 +233,12 @@ impl fmt::Display for Outcome {
         let digits = f.precision().unwrap_or(6);
         let number = |v| number(v, digits);
         let point = |x: &[f64]| point(x, number);
-        writeln!(f, "stopped        {}", self.stop)?;
+        if self.at_default_limit {
+            let advice = "set max_steps or max_epochs";
+            writeln!(f, "stopped        at the default limit of {DEFAULT_MAX_STEPS} steps; {advice}")?;
+        } else {
+            writeln!(f, "stopped        {}", self.stop)?;
+        }
         writeln!(f, "steps          {}", self.steps)?;
         writeln!(f, "epochs         {}", self.epochs)?;
         writeln!(f, "evaluations    {}", self.evaluations)?;
@@ -247,7 +257,7 @@ impl fmt::Display for Outcome {
                 [r.epoch.to_string(), r.step.to_string(), value, grad_norm, rate]
             }))
             .collect();
-        writeln!(f)?;
+        writeln!(f, "\nvalue and gradient norm are those before the step:")?;
         for row in &rows {
             for (column, cell) in row.iter().enumerate() {
                 let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
@@ -267,7 +277,7 @@ impl fmt::Display for StopReason {
             StopReason::GradientNorm => write!(f, "the gradient norm is within its tolerance"),
             StopReason::TargetValue => write!(f, "the target value is reached"),
             StopReason::Patience => {
-                write!(f, "the epoch means improved by at most the tolerance while patience lasted")
+                write!(f, "for as many epochs as patience allows, no mean improved by more than min_delta")
             }
             StopReason::TimeLimit => write!(f, "at the time limit"),
             StopReason::Observer => write!(f, "on request"),
@@ -300,15 +310,12 @@ impl fmt::Display for NonFinite {
     }
 }
 
-/// At most ten records: the first, the last, and others evenly between them.
+/// At most ten records: from the first on in equal strides, and the last.
 fn excerpt(history: &[Record]) -> impl Iterator<Item = &Record> {
     const ROWS: usize = 10;
-    let shown = history.len().min(ROWS);
-    (0..shown).map(move |i| match shown {
-        1 => &history[0],
-        // The product cannot overflow: 9 times the length of a slice of 48-byte records fits in usize.
-        _ => &history[i * (history.len() - 1) / (shown - 1)],
-    })
+    let (last, others) = history.split_last().unzip();
+    let others: &[Record] = others.unwrap_or_default();
+    others.iter().step_by(others.len().div_ceil(ROWS - 1).max(1)).chain(last)
 }
 
 fn point(x: &[f64], number: impl Fn(f64) -> String) -> String {

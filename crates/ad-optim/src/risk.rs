@@ -155,6 +155,18 @@ impl Differentiable for EmpiricalRisk {
         grad.copy_from_slice(&gradient);
         Ok(mean(sum, grad, batch.len()))
     }
+
+    /// Names the first NaN or infinity in the data of the sample. Where its data are finite, it knows nothing.
+    fn describe_non_finite(&self, _x: &[f64], sample: usize) -> Option<String> {
+        if sample >= self.samples.len() {
+            return None;
+        }
+        let (index, value) = self.samples.row(sample).iter().enumerate().find(|(_, value)| !value.is_finite())?;
+        Some(format!(
+            "the data of sample {sample} hold {value} at parameter {index}; \
+             mend them before you try a smaller learning rate"
+        ))
+    }
 }
 
 /// A tape with one output is a function of its inputs, at the parameters it holds; it has one sample.

@@ -160,6 +160,8 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
 
     /// Stops where the Euclidean norm of the gradient over all samples is at most `tol`; see
     /// [when it stops](Trainer#when-it-stops). Must not be negative.
+    ///
+    /// Set [`max_epochs`](Trainer::max_epochs) too: without any limit a run ends after [`DEFAULT_MAX_STEPS`] steps.
     pub fn grad_tol(mut self, tol: f64) -> Self {
         self.plan.grad_tol = Some(tol);
         self
@@ -175,6 +177,8 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
     ///
     /// An epoch counts as an improvement if its mean is smaller by *more* than `min_delta ≥ 0` than the mean of the
     /// last improvement. `epochs` is at least 1.
+    ///
+    /// Set [`max_epochs`](Trainer::max_epochs) too: without any limit a run ends after [`DEFAULT_MAX_STEPS`] steps.
     ///
     /// # Example
     ///
@@ -296,6 +300,9 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
     }
 
     /// Runs until a stop rule holds, from wherever the iteration stands.
+    ///
+    /// A run that meets a NaN or an infinity is no error: it gives `Ok(outcome)` whose `stop` is
+    /// [`StopReason::NonFinite`].
     ///
     /// # Errors
     ///
@@ -719,6 +726,7 @@ impl<S> Run<S> {
         let last = self.last.map(|last| (last.value, last.grad_norm));
         let (value, grad_norm) = self.measured.or(last).unwrap_or((f64::NAN, f64::NAN));
         let best = self.best.or(self.best_epoch);
+        let at_default_limit = self.stop == Some(StopReason::MaxSteps) && plan.max_steps.is_none();
         let (best_x, best_value) = best.map_or_else(|| (self.x.clone(), value), |best| (best.x, best.value));
         Ok(Outcome {
             x: self.x,
@@ -731,6 +739,7 @@ impl<S> Run<S> {
             evaluations: self.evaluations,
             stop: self.stop.unwrap_or(StopReason::Observer),
             history: self.history,
+            at_default_limit,
         })
     }
 

@@ -211,3 +211,10 @@ fn errors_travel_between_threads_and_through_boxes() {
     fn assert_error<T: std::error::Error + Send + Sync + 'static>() {}
     assert_error::<Error>();
 }
+
+#[test]
+fn debug_prints_the_message() {
+    for error in [Error::EmptyPoint, Error::NonFiniteStart { index: 2, value: f64::NAN }, Error::objective("no luck")] {
+        assert_eq!(format!("{error:?}"), error.to_string());
+    }
+}

@@ -147,6 +147,13 @@ fn a_spoiled_row_is_named() {
     let risk = EmpiricalRisk::new(tape, samples).unwrap();
     let out = Trainer::new(&risk, GradientDescent::new(0.1), vec![0.0]).batches(Batches::sequential(2)).run().unwrap();
     assert!(matches!(out.stop, StopReason::NonFinite { step: 2, sample: Some(3), quantity: NonFinite::Value(_), .. }));
+    assert_eq!(
+        out.stop.to_string(),
+        "the value is NaN in step 2 (epoch 1), sample 3: the data of sample 3 hold NaN at parameter 0; \
+         mend them before you try a smaller learning rate"
+    );
+    assert_eq!(risk.describe_non_finite(&[0.0], 2), None);
+    assert_eq!(risk.describe_non_finite(&[0.0], 6), None);
     assert!(out.x[0].is_finite() && out.value.is_finite() && out.best_value.is_finite());
 }
 

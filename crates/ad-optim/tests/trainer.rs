@@ -163,7 +163,7 @@ fn goals_of_minibatch_runs_hold_on_all_samples() {
 fn stops_when_epoch_means_no_longer_improve() {
     // With rate 1 the point only changes its sign, and the value stays.
     let out = Trainer::new(from_fn(1, square), GradientDescent::new(1.0), vec![1.0]).patience(3, 0.0).run().unwrap();
-    let words = "the epoch means improved by at most the tolerance while patience lasted";
+    let words = "for as many epochs as patience allows, no mean improved by more than min_delta";
     assert_eq!(out.stop.to_string(), words);
     assert_eq!((out.stop, out.steps), (StopReason::Patience, 4));
 
@@ -221,8 +221,13 @@ fn a_run_without_limits_ends() {
     let trainer = || Trainer::new(from_fn(1, square), GradientDescent::new(1e-9), vec![1.0]);
     for trainer in [trainer(), trainer().grad_tol(1e-8), trainer().patience(5000, 0.0)] {
         let out = trainer.run().unwrap();
+        let words = "stopped        at the default limit of 1000 steps; set max_steps or max_epochs\n";
+        assert!(out.to_string().starts_with(words), "{out}");
         assert_eq!((out.stop, out.steps), (StopReason::MaxSteps, DEFAULT_MAX_STEPS));
     }
+    // The same number asked for is not the default.
+    let out = trainer().max_steps(DEFAULT_MAX_STEPS).run().unwrap();
+    assert!(out.to_string().starts_with("stopped        at the step limit\n"), "{out}");
     // Any limit of the user's takes the place of the default one.
     let out = trainer().max_epochs(1500).run().unwrap();
     assert_eq!((out.stop, out.steps), (StopReason::MaxEpochs, 1500));
@@ -662,6 +667,7 @@ fn an_outcome_prints_as_a_table() {
     best value     6
     best x         [0, -0.000548873, 0.000217079, 0.002936, -0.00188622, 0.00718217, -0.00842316, -0.00960011, … 4 more]
 
+    value and gradient norm are those before the step:
     epoch  step    value  gradient norm  rate
         1     1  6.05622      0.0149963   0.1
        12    12   6.0209     0.00914274   0.1
@@ -674,6 +680,19 @@ fn an_outcome_prints_as_a_table() {
        89    89        6    0.000120672   0.1
       100   100        6   0.0000630859   0.1
     ");
+    // One stride all the way, then the last row, and never more than ten.
+    for steps in 0..=40 {
+        let out = Trainer::new(&f, Adam::new(0.1), vec![1.0; 12]).max_steps(steps).run().unwrap().to_string();
+        let shown: Vec<usize> =
+            out.lines().skip(12).map(|row| row.split_whitespace().nth(1).unwrap().parse().unwrap()).collect();
+        assert_eq!(shown.last().copied().unwrap_or(0), steps);
+        assert_eq!(shown.first().copied().unwrap_or(1), 1);
+        assert!(shown.len() <= 10 && (steps > 10 || shown.len() == steps), "{shown:?}");
+        let strides: Vec<usize> = shown.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        if let [first, .., last] = strides[..] {
+            assert!(strides[..strides.len() - 1].iter().all(|&s| s == first) && last <= first, "{shown:?}");
+        }
+    }
     assert!(format!("{out:.3}").contains("\nvalue          6\n"));
     assert!(format!("{out:.12}").contains("\nvalue          6."));
     assert_eq!(
