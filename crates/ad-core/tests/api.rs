@@ -282,7 +282,7 @@ fn replay_in_other_number_types() -> Result<(), Error> {
 }
 
 #[test]
-fn drivers_without_allocation() -> Result<(), Error> {
+fn drivers_into_memory_of_the_caller() -> Result<(), Error> {
     let tape = classical()?;
     let (x, mut ws) = ([2.0, 4.0], Workspace::new());
     let (mut y, mut dy, mut xbar, mut g) = ([0.0], [0.0], [0.0; 2], vec![0.0; 2]);
