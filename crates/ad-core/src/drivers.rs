@@ -1,6 +1,6 @@
 //! The drivers: value, J·p, Jᵀ·w, gradient and Jacobian at a point.
 
-use crate::error::Error;
+use crate::error::{Error, expect_len};
 use crate::matrix::Matrix;
 use crate::replay::{self, Workspace};
 use crate::rule::Rule;
@@ -38,7 +38,7 @@ impl Tape {
 
     /// The primal sweep at x, guards checked; the values stay in the workspace.
     fn primal(&self, ws: &mut Workspace, x: &[f64]) -> Result<(), Error> {
-        self.expect_len("x (one number per input)", x.len(), self.num_inputs())?;
+        expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         replay::load(&self.data, x, &self.params, &mut ws.values);
         replay::primal_sweep(&self.data, &self.param_values, &mut ws.values, &mut ws.sweep.gathered);
         self.check_guards(&ws.values)
@@ -154,7 +154,7 @@ impl Tape {
     ///
     /// Those of [`Tape::eval`], and [`Error::Length`] for y.
     pub fn eval_into(&self, ws: &mut Workspace, x: &[f64], y: &mut [f64]) -> Result<(), Error> {
-        self.expect_len("y (one number per output)", y.len(), self.num_outputs())?;
+        expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         self.primal(ws, x)?;
         self.write_outputs(&ws.values, y);
         Ok(())
@@ -182,7 +182,7 @@ impl Tape {
     /// ```
     #[track_caller]
     pub fn eval_with<T: Rule>(&self, x: &[T]) -> Result<Vec<T>, Error> {
-        self.expect_len("x (one number per input)", x.len(), self.num_inputs())?;
+        expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         let mut values = Vec::new();
         replay::load(&self.data, x, &self.params, &mut values);
         replay::primal_all(&self.data, &mut values, &mut Vec::new());
@@ -224,8 +224,8 @@ impl Tape {
         y: &mut [f64],
         dy: &mut [f64],
     ) -> Result<(), Error> {
-        self.expect_len("p (one number per input)", p.len(), self.num_inputs())?;
-        self.expect_len("dy (one number per output)", dy.len(), self.num_outputs())?;
+        expect_len("p (one number per input)", p.len(), self.num_inputs())?;
+        expect_len("dy (one number per output)", dy.len(), self.num_outputs())?;
         check_seed("p", p)?;
         self.eval_into(ws, x, y)?;
         self.tangents_into(&ws.values, &mut ws.sweep, p, 1, dy);
@@ -267,7 +267,7 @@ impl Tape {
         y: &mut [f64],
         jp: &mut Matrix,
     ) -> Result<(), Error> {
-        self.expect_len("seeds (one row per input)", seeds.rows(), self.num_inputs())?;
+        expect_len("seeds (one row per input)", seeds.rows(), self.num_inputs())?;
         if seeds.cols() == 0 {
             return Err(Error::Empty { what: "seeds", hint: "give at least one column" });
         }
@@ -313,8 +313,8 @@ impl Tape {
         y: &mut [f64],
         xbar: &mut [f64],
     ) -> Result<(), Error> {
-        self.expect_len("w (one number per output)", w.len(), self.num_outputs())?;
-        self.expect_len("xbar (one number per input)", xbar.len(), self.num_inputs())?;
+        expect_len("w (one number per output)", w.len(), self.num_outputs())?;
+        expect_len("xbar (one number per input)", xbar.len(), self.num_inputs())?;
         check_seed("w", w)?;
         self.eval_into(ws, x, y)?;
         self.reverse_into(ws, w, xbar);
@@ -348,7 +348,7 @@ impl Tape {
     /// Those of [`Tape::gradient`], and [`Error::Length`] for the gradient.
     pub fn gradient_into(&self, ws: &mut Workspace, x: &[f64], gradient: &mut [f64]) -> Result<f64, Error> {
         self.expect_scalar("gradient", "jacobian, or vjp with a weight for each output")?;
-        self.expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
+        expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
         self.primal(ws, x)?;
         self.reverse_into(ws, &[1.0], gradient);
         Ok(ws.values[self.data.outputs[0] as usize])
@@ -456,7 +456,7 @@ impl Linearization {
     ///
     /// [`Error::Length`] and [`Error::NonFiniteSeed`] for p.
     pub fn jvp(&self, p: &[f64]) -> Result<Vec<f64>, Error> {
-        self.tape.expect_len("p (one number per input)", p.len(), self.tape.num_inputs())?;
+        expect_len("p (one number per input)", p.len(), self.tape.num_inputs())?;
         check_seed("p", p)?;
         let mut dy = vec![0.0; self.value.len()];
         self.tape.tangents_into(&self.values, &mut Default::default(), p, 1, &mut dy);
@@ -469,7 +469,7 @@ impl Linearization {
     ///
     /// [`Error::Length`] and [`Error::NonFiniteSeed`] for w.
     pub fn vjp(&self, w: &[f64]) -> Result<Vec<f64>, Error> {
-        self.tape.expect_len("w (one number per output)", w.len(), self.value.len())?;
+        expect_len("w (one number per output)", w.len(), self.value.len())?;
         check_seed("w", w)?;
         let mut xbar = vec![0.0; self.tape.num_inputs()];
         self.tape.adjoints_into(&self.values, &mut Default::default(), w, &mut xbar);

@@ -203,3 +203,8 @@ fn now_text(answer: &Answer) -> String {
         other => format!("give {other}"),
     }
 }
+
+/// Checks the length of a slice of the caller's.
+pub(crate) fn expect_len(what: &'static str, got: usize, expected: usize) -> Result<(), Error> {
+    if got == expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+}

@@ -36,8 +36,9 @@
 //! - **The same bits everywhere**: elementary functions come with the crate, and
 //!   no result depends on the machine, on debug or release, on threads or on
 //!   what a workspace was used for before.
-//! - **It does not panic** on bad input: every failure is an [`Error`] that says
-//!   what to do next.
+//! - **It does not panic** on bad input: every failure of a recording or a driver
+//!   is an [`Error`] that says what to do next. (Indexing a [`Matrix`] outside its
+//!   bounds panics, as slices do.)
 //!
 //! # Conventions
 //!

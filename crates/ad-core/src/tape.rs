@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Error, expect_len};
 use crate::formula::{Accent, Formula, Formulas, Name};
 use crate::ops::Op;
 use crate::record::{Builder, Escape, Guard, Outputs, SourceLocation, Var};
@@ -249,12 +249,8 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn with_params(&self, params: &[f64]) -> Result<Tape, Error> {
-        self.expect_len("params (one number per parameter)", params.len(), self.num_params())?;
+        expect_len("params (one number per parameter)", params.len(), self.num_params())?;
         Ok(self.with_checked_params(params.into()))
-    }
-
-    pub(crate) fn expect_len(&self, what: &'static str, got: usize, expected: usize) -> Result<(), Error> {
-        if got == expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
     }
 
     /// n, the number of independent variables.

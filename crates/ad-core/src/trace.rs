@@ -11,7 +11,7 @@ use std::fmt::{self, Write};
 use smallvec::SmallVec;
 
 use crate::drivers::check_seed;
-use crate::error::Error;
+use crate::error::{Error, expect_len};
 use crate::formula::{Accent, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, escape_latex, more, number};
 use crate::matrix::Matrix;
 use crate::record::SourceLocation;
@@ -611,7 +611,7 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn tangent_trace(&self, x: &[f64], p: &[f64]) -> Result<Trace, Error> {
-        self.expect_len("p (one number per input)", p.len(), self.num_inputs())?;
+        expect_len("p (one number per input)", p.len(), self.num_inputs())?;
         check_seed("p", p)?;
         self.tangent_traces(x, &Matrix::from_vec(self.num_inputs(), 1, p.to_vec())?)
     }
@@ -623,7 +623,7 @@ impl Tape {
     ///
     /// Those of [`Tape::jvp_many`].
     pub fn tangent_traces(&self, x: &[f64], seeds: &Matrix) -> Result<Trace, Error> {
-        self.expect_len("seeds (one row per input)", seeds.rows(), self.num_inputs())?;
+        expect_len("seeds (one row per input)", seeds.rows(), self.num_inputs())?;
         if seeds.cols() == 0 {
             return Err(Error::Empty { what: "seeds", hint: "give at least one column" });
         }
@@ -653,7 +653,7 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn adjoint_trace(&self, x: &[f64], w: &[f64]) -> Result<Trace, Error> {
-        self.expect_len("w (one number per output)", w.len(), self.num_outputs())?;
+        expect_len("w (one number per output)", w.len(), self.num_outputs())?;
         check_seed("w", w)?;
         let mut ws = Workspace::new();
         self.eval_into(&mut ws, x, &mut vec![0.0; self.num_outputs()])?;

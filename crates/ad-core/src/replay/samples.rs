@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::thread::ScopedJoinHandle;
 
-use crate::error::Error;
+use crate::error::{Error, expect_len};
 use crate::replay::Workspace;
 use crate::tape::Tape;
 
@@ -173,7 +173,7 @@ impl SampleScratch {
 impl Tape {
     fn check_samples(&self, driver: &'static str, x: &[f64], samples: &Samples, idx: &[usize]) -> Result<(), Error> {
         self.expect_scalar(driver, "one tape an output, or a weighted sum as the output")?;
-        self.expect_len("x (one number per input)", x.len(), self.num_inputs())?;
+        expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         if samples.width != self.num_params() {
             return Err(Error::SampleWidth { expected: self.num_params(), got: samples.width });
         }
@@ -323,7 +323,7 @@ impl Tape {
         gradient: &mut [f64],
     ) -> Result<f64, Error> {
         self.check_samples("sum_gradient", x, samples, idx)?;
-        self.expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
+        expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
         self.sum_samples(ws, x, samples, idx, 1 + self.num_inputs())?;
         gradient.copy_from_slice(&ws.samples.subtrees[1..=self.num_inputs()]);
         Ok(ws.samples.subtrees[0])
