@@ -89,7 +89,17 @@ impl TapeData {
 
     /// The number of values: constants, inputs, parameters and rows.
     pub fn num_values(&self) -> usize {
-        self.first_row() + self.ops.len()
+        self.first_row() + self.num_rows()
+    }
+
+    /// The number of rows.
+    pub fn num_rows(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// The operation of a row.
+    pub fn op(&self, row: usize) -> Op {
+        self.ops[row]
     }
 
     /// The operands of a row.
@@ -100,7 +110,7 @@ impl TapeData {
     /// For a row that holds a result: the row of its operation, and which result it is.
     pub fn head(&self, row: usize) -> (usize, usize) {
         let mut head = row;
-        while self.ops[head] == Op::FurtherResult {
+        while self.op(head) == Op::FurtherResult {
             head -= 1;
         }
         (head, row - head)
@@ -111,7 +121,7 @@ impl TapeData {
         let first_row = self.first_row();
         let mut active = vec![false; self.num_values()];
         active[self.first_input()..self.first_param()].fill(true);
-        for row in 0..self.ops.len() {
+        for row in 0..self.num_rows() {
             let (head, _) = self.head(row);
             active[first_row + row] = self.operands(head).iter().any(|&operand| active[operand as usize]);
             if !active[first_row + row] {
@@ -184,7 +194,7 @@ impl TapeData {
         let (head, result) = self.head(row);
         let operands: Vec<Formula<'a>> =
             self.operands(head).iter().map(|&operand| formulas.name(self.operand_name(operand))).collect();
-        formulas.verbatim(self.ops[head], result, &operands)
+        formulas.verbatim(self.op(head), result, &operands)
     }
 
     /// Where row `row` stands in the user's code.
@@ -277,7 +287,7 @@ impl Tape {
     /// guards are not rows.
     #[allow(clippy::len_without_is_empty)] // A tape has an input at least.
     pub fn len(&self) -> usize {
-        self.data.num_inputs + self.data.num_params + self.data.ops.len()
+        self.data.num_inputs + self.data.num_params + self.data.num_rows()
     }
 
     /// The comparisons that the function made, in their order.
@@ -299,23 +309,23 @@ impl Tape {
     pub fn check(&self) -> Result<(), Error> {
         let data = &*self.data;
         let malformed = |row, reason| Err(Error::Malformed { row, reason });
-        if data.operand_starts.len() != data.ops.len() + 1 || data.row_locations.len() != data.ops.len() {
+        if data.operand_starts.len() != data.num_rows() + 1 || data.row_locations.len() != data.num_rows() {
             return malformed(0, "the columns of the list differ in length");
         }
-        for row in 0..data.ops.len() {
+        for row in 0..data.num_rows() {
             if data.operand_starts[row] > data.operand_starts[row + 1]
                 || data.operand_starts[row + 1] as usize > data.operands.len()
             {
                 return malformed(row, "its operands lie outside the list of operands");
             }
-            if row == 0 && data.ops[row] == Op::FurtherResult {
+            if row == 0 && data.op(row) == Op::FurtherResult {
                 return malformed(row, "a further result has no row above it");
             }
             if data.operands(row).iter().any(|&operand| operand as usize >= data.first_row() + row) {
                 return malformed(row, "it reads a row that is not above it");
             }
             let (head, result) = data.head(row);
-            let (operands, results) = replay::shape(data.ops[head], data.operands(head).len());
+            let (operands, results) = replay::shape(data.op(head), data.operands(head).len());
             let further = data.ops[row + 1..].iter().take_while(|&&op| op == Op::FurtherResult).count();
             if result == 0 && (operands != data.operands(row).len() || results != further + 1) {
                 return malformed(row, "its operation takes other numbers of operands or results");
@@ -323,7 +333,7 @@ impl Tape {
         }
         match data.outputs.iter().all(|&output| (output as usize) < data.num_values()) {
             true => Ok(()),
-            false => malformed(data.ops.len(), "an output is not on the list"),
+            false => malformed(data.num_rows(), "an output is not on the list"),
         }
     }
 }
@@ -338,7 +348,7 @@ impl fmt::Display for Tape {
         for index in data.first_param()..data.first_row() {
             writeln!(f, "{} = parameter", data.variable_name(index))?;
         }
-        for row in 0..data.ops.len() {
+        for row in 0..data.num_rows() {
             let formulas = Formulas::new();
             let name = data.value_name(data.first_row() + row, Accent::None);
             writeln!(f, "{name} = {}", data.row_formula(row, &formulas))?;

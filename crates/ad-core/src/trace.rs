@@ -285,7 +285,7 @@ impl Trace {
     fn build(&self, script: Script, digits: usize) -> Vec<TraceRow> {
         let data = &*self.tape.data;
         let uses = if self.kind == TraceKind::Adjoint { Uses::new(data) } else { Uses::default() };
-        let symbols = (0..data.ops.len()).map(|_| OnceCell::new()).collect();
+        let symbols = (0..data.num_rows()).map(|_| OnceCell::new()).collect();
         let formulas = Formulas::new();
         RowWriter { trace: self, data, script, digits, uses, formulas: &formulas, symbols }.rows()
     }
@@ -369,7 +369,7 @@ impl Uses {
         let active = |row: usize| data.active[data.first_row() + row];
         let mut starts = vec![0; data.num_values() + 1];
         let each = |visit: &mut dyn FnMut(usize, (usize, usize, usize))| {
-            for row in (0..data.ops.len()).rev().filter(|&row| active(row)) {
+            for row in (0..data.num_rows()).rev().filter(|&row| active(row)) {
                 let (head, result) = data.head(row);
                 for (position, &operand) in data.operands(head).iter().enumerate() {
                     visit(operand as usize, (row, result, position));
@@ -509,7 +509,7 @@ impl<'a> RowWriter<'a> {
             let data = self.data;
             let names = data.operands(head).iter().map(|&operand| self.formulas.name(data.operand_name(operand)));
             let x: SmallVec<[Formula<'a>; 2]> = names.collect();
-            let v = Formula::results(self.formulas, data.ops[head], &x);
+            let v = Formula::results(self.formulas, data.op(head), &x);
             RowSymbols { x, v }
         })
     }
@@ -517,7 +517,7 @@ impl<'a> RowWriter<'a> {
     /// ∂result/∂operand of the operation whose first result is row `head`.
     fn partial(&self, head: usize, result: usize, position: usize) -> Formula<'a> {
         let RowSymbols { x, v } = self.symbols(head);
-        Formula::partial(self.data.ops[head], result, position, x, v)
+        Formula::partial(self.data.op(head), result, position, x, v)
     }
 
     /// A sum of terms, the ninth and later ones counted.

@@ -96,7 +96,7 @@ impl<T: Rule> Visitor for PrimalRow<'_, T> {
 
 #[inline(always)]
 fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T], gathered: &mut Vec<T>) {
-    data.ops[row].visit(PrimalRow { operands: data.operands(row), values, gathered, at: data.first_row() + row });
+    data.op(row).visit(PrimalRow { operands: data.operands(row), values, gathered, at: data.first_row() + row });
 }
 
 /// The values of the rows that depend on an input, with those that depend on
@@ -114,7 +114,7 @@ pub(crate) fn primal_sweep(data: &TapeData, param_values: &[f64], values: &mut [
 
 /// The values of all rows.
 pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T], gathered: &mut Vec<T>) {
-    for row in 0..data.ops.len() {
+    for row in 0..data.num_rows() {
         primal_row(data, row, values, gathered);
     }
 }
@@ -244,7 +244,7 @@ fn tangent_rows<T: Rule, const STRICT: bool, const K: usize>(
 ) {
     for span in &data.spans {
         for row in span.clone() {
-            data.ops[row].visit(TangentRow::<T, STRICT, K> {
+            data.op(row).visit(TangentRow::<T, STRICT, K> {
                 operands: data.operands(row),
                 active: &data.active,
                 values,
@@ -326,7 +326,7 @@ pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(
     }
     for span in data.spans.iter().rev() {
         for row in span.clone().rev() {
-            data.ops[row].visit(AdjointRow::<T, STRICT> {
+            data.op(row).visit(AdjointRow::<T, STRICT> {
                 operands: data.operands(row),
                 active: &data.active,
                 values,
