@@ -89,7 +89,7 @@ impl<T: Rule> Rule for Dual<T> {
     fn fold<O: Fold>(x: &[Self]) -> Self {
         let primals: smallvec::SmallVec<[T; 16]> = x.iter().map(|d| d.v).collect();
         let v = T::fold::<O>(&primals);
-        Dual::new(v, Self::chain(v, x, |i| O::partial(i, &primals, v)))
+        Dual::new(v, Self::chain(v, x, |i| O::partial(i, &primals)))
     }
 
     fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {

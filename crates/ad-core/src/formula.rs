@@ -340,8 +340,8 @@ impl<'a> Formula<'a> {
                 O::partial(result, operand, std::array::from_fn(|i| x[i]), std::array::from_fn(|j| v[j]))
             }
             fn fold<O: Fold>(self) -> Formula<'a> {
-                let Partial(_, operand, x, v) = self;
-                O::partial(operand, x, v[0])
+                let Partial(_, operand, x, _) = self;
+                O::partial(operand, x)
             }
             fn further_result(self) -> Formula<'a> {
                 Formula::from(0.0)
@@ -480,7 +480,7 @@ impl Op {
     }
 
     /// How many operands a term of a fold takes; none if this is no fold.
-    fn fold_stride(self) -> Option<usize> {
+    pub(crate) fn fold_stride(self) -> Option<usize> {
         struct Stride;
         impl ops::Visitor for Stride {
             type Output = Option<usize>;

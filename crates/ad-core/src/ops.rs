@@ -135,10 +135,11 @@ pub trait Operation<const N: usize, const M: usize>: 'static {
     fn partial<T: Rule>(result: usize, operand: usize, x: [T; N], v: [T; M]) -> T;
 }
 
-/// An operation of any number of operands (one or more) and one result.
+/// An operation of any number of operands (one or more) and one result: the sum
+/// of terms that each take the same number of operands.
 ///
-/// Its value and partials are written over [`Rule`], as a loop that a user
-/// would write, so that a recorded fold has the bits of that loop.
+/// It is a left fold, t₁ + t₂ + …, with a rounding at each step, so that a
+/// recorded fold has the bits of the loop that a user would write.
 pub trait Fold: 'static {
     /// The entry's variant.
     const OP: Op;
@@ -147,11 +148,31 @@ pub trait Fold: 'static {
     /// dot product (a₀, b₀, a₁, b₁, …).
     const STRIDE: usize;
 
-    /// The result at the operands `x`.
-    fn value<T: Rule>(x: &[T]) -> T;
+    /// One term, of the `STRIDE` operands `x`.
+    fn term<T: Rule>(x: &[T]) -> T;
 
-    /// ∂v/∂x\[operand\] at the operands `x` with the result `v`.
-    fn partial<T: Rule>(operand: usize, x: &[T], v: T) -> T;
+    /// ∂term/∂x\[operand\], of the `STRIDE` operands `x` of the term; since
+    /// terms are added, that of the fold as well.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such operand.
+    fn term_partial<T: Rule>(operand: usize, x: &[T]) -> T;
+
+    /// The result at the operands `x`.
+    #[inline(always)]
+    fn value<T: Rule>(x: &[T]) -> T {
+        let mut terms = x.chunks_exact(Self::STRIDE).map(Self::term);
+        let first = terms.next().unwrap_or(T::lit(-0.0));
+        terms.fold(first, |sum, term| sum + term)
+    }
+
+    /// ∂v/∂x\[operand\] at the operands `x`.
+    #[inline(always)]
+    fn partial<T: Rule>(operand: usize, x: &[T]) -> T {
+        let term = operand / Self::STRIDE * Self::STRIDE;
+        Self::term_partial(operand - term, &x[term..term + Self::STRIDE])
+    }
 }
 
 /// What an engine does for each kind of row; [`Op::visit`] chooses the method.
@@ -655,16 +676,12 @@ pairs {
 folds {
 [Sum] sum(terms: x) -> v {
     doc "the sum x₁ + x₂ + …, a left fold with a rounding at each step",
-    form Form::Call("sum", r"\operatorname{sum}"),
-    value { terms.iter().skip(1).fold(terms[0], |sum, &term| sum + term) },
-    partial |_operand| { T::lit(1.0) },
+    form Form::Call("sum", r"\operatorname{sum}"), term [x], partials [T::lit(1.0)],
     domain "all x", kink "", probes [FEW, FEW, FEW],
 }
 [Dot] dot(factors: a, b) -> v {
     doc "the dot product a₁·b₁ + a₂·b₂ + …, a left fold with two roundings at each step",
-    form Form::Call("dot", r"\operatorname{dot}"),
-    value { factors.chunks_exact(2).skip(1).fold(factors[0] * factors[1], |sum, pair| sum + pair[0] * pair[1]) },
-    partial |operand| { factors[operand ^ 1] },
+    form Form::Call("dot", r"\operatorname{dot}"), term [a * b], partials [b, a],
     domain "all a, b", kink "", probes [PAIR, PAIR, PAIR, PAIR],
 }
 }
@@ -676,14 +693,24 @@ macro_rules! count {
     ($($x:ident),*) => { <[&str]>::len(&[$(stringify!($x)),*]) };
 }
 
+/// Binds the names of a term's operands to the first entries of a slice.
+macro_rules! operands_of_term {
+    ($x:ident, $a:ident) => {
+        let $a = $x[0];
+    };
+    ($x:ident, $a:ident $b:ident) => {
+        let ($a, $b) = ($x[0], $x[1]);
+    };
+}
+
 macro_rules! define_operations {
     (
         operators { $($operators:tt)* }
         methods { $($methods:tt)* }
         pairs { $($pairs:tt)* }
         folds { $(
-            [$Fold:ident] $fold:ident($fx:ident: $($fname:ident),*) -> $fv:ident {
-                doc $fdoc:literal, form $fform:expr, value $fvalue:block, partial |$foperand:ident| $fpartial:block,
+            [$Fold:ident] $fold:ident($terms:ident: $($fname:ident),*) -> $fv:ident {
+                doc $fdoc:literal, form $fform:expr, term [$fterm:expr], partials [$($fpartial:expr),*],
                 domain $fdomain:literal, kink $fkink:literal, probes [$($fprobes:ident),*],
             }
         )* }
@@ -699,11 +726,24 @@ macro_rules! define_operations {
                 const STRIDE: usize = count!($($fname),*);
 
                 #[inline(always)]
-                fn value<T: Rule>($fx: &[T]) -> T $fvalue
+                fn term<T: Rule>(x: &[T]) -> T {
+                    operands_of_term!(x, $($fname)*);
+                    $fterm
+                }
 
                 #[inline(always)]
-                #[allow(unused_variables)]
-                fn partial<T: Rule>($foperand: usize, $fx: &[T], $fv: T) -> T $fpartial
+                #[allow(unused_variables, unused_assignments)]
+                fn term_partial<T: Rule>(operand: usize, x: &[T]) -> T {
+                    operands_of_term!(x, $($fname)*);
+                    let mut i = 0;
+                    $(
+                        if operand == i {
+                            return $fpartial;
+                        }
+                        i += 1;
+                    )*
+                    panic!("a term of {} has no operand {operand}", stringify!($fold))
+                }
             }
 
             impl $Fold {
@@ -834,3 +874,145 @@ impl std::fmt::Display for Op {
         f.write_str(self.info().name)
     }
 }
+
+/// What an engine does for each kind of row of a replay program;
+/// [`Code::visit`] chooses the method.
+///
+/// A program has rows that a tape has not: operators that know which of their
+/// operands are active (depend on an input), and pairs and chains of operators
+/// that run as one row with the roundings, and so the bits, of the rows they
+/// replace.
+pub(crate) trait ProgramVisitor {
+    /// A row of the table.
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self);
+    /// A row of two operands, of which operand i is active if bit i of `ACTIVE` is set.
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self);
+    /// The row m = I(a, b) and then the row O with m as operand `AT` and c as
+    /// the other one; bits 0, 1, 2 of `ACTIVE` stand for a, b, c.
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self);
+    /// A row of any number of operands.
+    fn fold<O: Fold>(&mut self);
+    /// Rows that compute a term each and rows that add it: to an operand, if
+    /// there is an `INITIAL` one, and then to what came before.
+    fn chain<O: Fold, const INITIAL: bool>(&mut self);
+}
+
+/// What a row of a replay program does, in a byte: an operation of the table by
+/// its place there, or one of the rows that only programs have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Code(pub u8);
+
+impl Code {
+    /// A row of the table with all that it says at run time.
+    pub fn operation(op: Op) -> Code {
+        Code(op as u8)
+    }
+}
+
+/// Writes the codes of the rows that only programs have, and the `match` over all codes.
+///
+/// The lowest bits of the code of an operator are its active operands, and so
+/// are those of a fused pair.
+macro_rules! define_codes {
+    (
+        operators { $($Operator:ident: $left:literal $right:literal $both:literal;)* }
+        fused {
+            $($Inner:ident in $Outer:ident at $at:literal: $a:literal $b:literal $ab:literal $ac:literal $bc:literal $abc:literal
+                $(chains $chain:literal)?;)*
+        }
+        chains { $($Chain:ident of $Term:ident $initial:literal: $code:literal;)* }
+        table {
+            $([$Op:ident] $name:ident($($x:ident),* $(; $c:ident: $cty:ty)?) -> ($($v:ident),*) $body:tt)*
+        }
+        folds { $([$Fold:ident] $fold:ident $operands:tt -> $fv:ident $fbody:tt)* }
+    ) => {
+        #[allow(non_upper_case_globals)]
+        mod code_of {
+            use super::Op;
+            $(pub const $Op: u8 = Op::$Op as u8;)*
+            $(pub const $Fold: u8 = Op::$Fold as u8;)*
+        }
+
+        impl Code {
+            /// Runs the visitor's method for this kind of row.
+            #[inline(always)]
+            pub fn visit<V: ProgramVisitor>(self, visitor: &mut V) {
+                match self.0 {
+                    $(code_of::$Op => visitor.operation::<$Op, { count!($($x),* $(, $c)?) }, { count!($($v),*) }>(),)*
+                    $(code_of::$Fold => visitor.fold::<$Fold>(),)*
+                    $(
+                        $left => visitor.operator::<$Operator, { $left & 3 }>(),
+                        $right => visitor.operator::<$Operator, { $right & 3 }>(),
+                        $both => visitor.operator::<$Operator, { $both & 3 }>(),
+                    )*
+                    $(
+                        $a => visitor.fused::<$Inner, $Outer, $at, { $a & 7 }>(),
+                        $b => visitor.fused::<$Inner, $Outer, $at, { $b & 7 }>(),
+                        $ab => visitor.fused::<$Inner, $Outer, $at, { $ab & 7 }>(),
+                        $ac => visitor.fused::<$Inner, $Outer, $at, { $ac & 7 }>(),
+                        $bc => visitor.fused::<$Inner, $Outer, $at, { $bc & 7 }>(),
+                        $abc => visitor.fused::<$Inner, $Outer, $at, { $abc & 7 }>(),
+                    )*
+                    $($code => visitor.chain::<$Chain, $initial>(),)*
+                    // No other code is made: see the functions below.
+                    _ => {}
+                }
+            }
+
+            /// The row of an operator whose active operands are known, bit i for operand i.
+            pub fn operator(op: Op, active: u8) -> Option<Code> {
+                match op {
+                    $(Op::$Operator => Some(Code(($both & !3) + active)),)*
+                    _ => None,
+                }
+            }
+
+            /// The row for `inner` and then `outer`, with the result of the first
+            /// as operand `at` of the second; bits 0, 1, 2 of `active` stand for
+            /// the operands of the first and the other one of the second.
+            pub fn fused(inner: Op, outer: Op, at: usize, active: u8) -> Option<Code> {
+                match (inner, outer, at) {
+                    $((Op::$Inner, Op::$Outer, $at) => Some(Code(($abc & !7) + active)),)*
+                    _ => None,
+                }
+            }
+
+            /// The chain that several such rows make, each adding to the one before.
+            pub fn chain_of_fused(self) -> Option<Code> {
+                match self.0 & !7 {
+                    $($(chained if chained == ($abc & !7) => Some(Code($chain)),)?)*
+                    _ => None,
+                }
+            }
+
+            /// The chain without an initial operand that adds up the results of rows `term`.
+            pub fn chain_of_terms(term: Op, fold: Op) -> Option<Code> {
+                match (term, fold) {
+                    $((Op::$Term, Op::Sum) if !$initial => Some(Code($code)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+macro_rules! define_program_rows {
+    (
+        operators { $($operators:tt)* } methods { $($methods:tt)* } pairs { $($pairs:tt)* } folds { $($folds:tt)* }
+    ) => {
+        define_codes! {
+            operators { Add: 113 114 115; Sub: 117 118 119; Mul: 121 122 123; Div: 125 126 127; }
+            fused {
+                Mul in Add at 0: 129 130 131 133 134 135 chains 160;
+                Mul in Add at 1: 137 138 139 141 142 143 chains 160;
+                Mul in Sub at 0: 145 146 147 149 150 151;
+                Mul in Sub at 1: 153 154 155 157 158 159;
+            }
+            chains { Dot of Mul true: 160; Dot of Mul false: 161; }
+            table { $($operators)* $($methods)* $($pairs)* }
+            folds { $($folds)* }
+        }
+        const _: () = assert!((Op::FurtherResult as u8) < 112, "the codes of program rows begin at 112");
+    };
+}
+operation_table!(define_program_rows);

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, expect_len};
 use crate::formula::{Accent, Formula, Formulas, Name};
 use crate::ops::Op;
 use crate::record::{Builder, Escape, Guard, Outputs, SourceLocation, Var};
-use crate::replay;
+use crate::replay::{self, Program, Programs};
 
 /// A recorded function ℝⁿ → ℝᵐ: its Wengert list, ready to be replayed.
 ///
@@ -38,8 +38,9 @@ use crate::replay;
 pub struct Tape {
     pub(crate) data: Arc<TapeData>,
     pub(crate) params: Arc<[f64]>,
-    /// The values of the rows that depend on parameters alone, in their order.
-    pub(crate) param_values: Arc<[f64]>,
+    pub(crate) programs: Arc<Programs>,
+    /// The passive values of the programs, once they are known.
+    passive: Arc<OnceLock<Vec<f64>>>,
 }
 
 /// What all clones of a tape share.
@@ -232,14 +233,20 @@ impl Tape {
     }
 
     pub(crate) fn new(data: TapeData, params: Vec<f64>) -> Tape {
-        let tape = Tape { data: Arc::new(data), params: params.into(), param_values: Arc::new([]) };
+        let tape = Tape {
+            data: Arc::new(data),
+            params: params.into(),
+            programs: Arc::default(),
+            passive: Arc::default(),
+        };
         debug_assert_eq!(tape.check(), Ok(()));
-        tape.with_checked_params(tape.params.clone())
+        tape
     }
 
-    fn with_checked_params(&self, params: Arc<[f64]>) -> Tape {
-        let param_values = replay::param_values(&self.data, &params);
-        Tape { data: self.data.clone(), params, param_values }
+    /// Constants, parameters and what depends on them alone, in the order of the
+    /// programs' slots; `program` is either of them.
+    pub(crate) fn passive(&self, program: &Program) -> &[f64] {
+        self.passive.get_or_init(|| program.passive(&self.data, &self.params))
     }
 
     /// The same tape with other values of its parameters. The list is shared;
@@ -260,7 +267,7 @@ impl Tape {
     /// ```
     pub fn with_params(&self, params: &[f64]) -> Result<Tape, Error> {
         expect_len("params (one number per parameter)", params.len(), self.num_params())?;
-        Ok(self.with_checked_params(params.into()))
+        Ok(Tape { params: params.into(), passive: Arc::default(), ..self.clone() })
     }
 
     /// n, the number of independent variables.

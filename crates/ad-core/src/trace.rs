@@ -589,7 +589,7 @@ impl Tape {
     /// ```
     pub fn primal_trace(&self, x: &[f64]) -> Result<Trace, Error> {
         let mut ws = Workspace::new();
-        self.eval_into(&mut ws, x, &mut vec![0.0; self.num_outputs()])?;
+        self.reference(&mut ws, x)?;
         Ok(Trace::new(TraceKind::Primal, self, ws.values, Vec::new(), Vec::new()))
     }
 
@@ -629,7 +629,7 @@ impl Tape {
         }
         check_seed("seeds", seeds.as_slice())?;
         let mut ws = Workspace::new();
-        self.eval_into(&mut ws, x, &mut vec![0.0; self.num_outputs()])?;
+        self.reference(&mut ws, x)?;
         let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
         let (seeds_by_row, k) = (seeds.as_slice(), seeds.cols());
         replay::tangent_sweep::<f64, true>(&self.data, &ws.values, seeds_by_row, k, tangents, gathered);
@@ -656,7 +656,7 @@ impl Tape {
         expect_len("w (one number per output)", w.len(), self.num_outputs())?;
         check_seed("w", w)?;
         let mut ws = Workspace::new();
-        self.eval_into(&mut ws, x, &mut vec![0.0; self.num_outputs()])?;
+        self.reference(&mut ws, x)?;
         let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
         replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered);
         Ok(Trace::new(TraceKind::Adjoint, self, ws.values, ws.sweep.adjoints, vec![w.to_vec()]))

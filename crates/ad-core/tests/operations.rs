@@ -383,8 +383,7 @@ impl<T: Rule> Action for Partials<'_, T> {
         (0..M).flat_map(|j| (0..N).map(move |i| O::partial(j, i, x, v))).collect()
     }
     fn fold<O: Fold>(self) -> Vec<T> {
-        let v = T::fold::<O>(self.0);
-        (0..self.0.len()).map(|i| O::partial(i, self.0, v)).collect()
+        (0..self.0.len()).map(|i| O::partial(i, self.0)).collect()
     }
 }
 

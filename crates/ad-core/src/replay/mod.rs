@@ -1,11 +1,15 @@
 //! Replaying a tape: sweeps over its rows, and the memory they use.
 
+mod engine;
+mod program;
 mod samples;
 mod scalar;
 
+pub(crate) use engine::{forward, primal, reverse};
+pub(crate) use program::{Program, Programs};
 pub(crate) use samples::SampleScratch;
 pub use samples::Samples;
-pub(crate) use scalar::{load, param_values, primal_all, primal_sweep, reverse_sweep, shape, tangent_sweep};
+pub(crate) use scalar::{load, primal_all, reverse_sweep, shape, tangent_sweep};
 
 /// The scratch memory of the sweeps.
 ///
@@ -25,11 +29,15 @@ pub(crate) use scalar::{load, param_values, primal_all, primal_sweep, reverse_sw
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Workspace {
-    /// The values of the last primal sweep.
+    /// The slots of a program.
+    slots: Vec<f64>,
+    /// The values of the last reference sweep.
     pub(crate) values: Vec<f64>,
     pub(crate) sweep: SweepMemory,
-    /// One row of seeds or of results.
+    /// The seeds of a reference sweep.
     pub(crate) seed: Vec<f64>,
+    /// Values of the outputs that are not asked for.
+    pub(crate) y: Vec<f64>,
     pub(crate) samples: SampleScratch,
 }
 
@@ -46,5 +54,17 @@ impl Workspace {
     /// An empty workspace.
     pub fn new() -> Workspace {
         Workspace::default()
+    }
+
+    /// So many slots of `W` numbers, as an earlier sweep left them. They begin at
+    /// the border of a cache line.
+    pub(crate) fn slots<const W: usize>(&mut self, count: usize) -> &mut [[f64; W]] {
+        const LINE: usize = 64;
+        let numbers = count * W;
+        if self.slots.len() < numbers + LINE / size_of::<f64>() {
+            self.slots.resize(numbers + LINE / size_of::<f64>(), 0.0);
+        }
+        let start = self.slots.as_ptr().align_offset(LINE).min(LINE / size_of::<f64>());
+        self.slots[start..start + numbers].as_chunks_mut().0
     }
 }

@@ -202,7 +202,7 @@ impl Tape {
             self.primal_with(ws, x, params).map_err(|error| error.at_sample(idx[position]))?;
             out[0] = ws.values[self.data.outputs[0] as usize];
             if width > 1 {
-                self.reverse_into(ws, &[1.0], &mut out[1..]);
+                self.adjoints_into(&ws.values, &mut ws.sweep, &[1.0], &mut out[1..]);
             }
             Ok(())
         });

@@ -1,6 +1,7 @@
-//! The scalar engine: one point at a time, straight down or up the list.
+//! The reference sweeps: one point at a time, straight down or up the list, in
+//! any number type, by the plain rule or by the strict one.
 //!
-//! This is the reference that every other engine must agree with, bit for bit:
+//! They state what every engine must agree with, bit for bit:
 //!
 //! - A tangent is the sum of partial·tangent over the operands that depend on
 //!   an input, in the order of the operands, starting from the first product.
@@ -11,8 +12,6 @@
 //!   is done again with the strict rule: a product that is NaN is 0 if one of
 //!   its factors is exactly 0, and the partials of a value that is NaN though
 //!   no operand is (outside its domain) are NaN. This changes no finite result.
-
-use std::sync::Arc;
 
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::rule::Rule;
@@ -99,37 +98,11 @@ fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T], gathered: 
     data.op(row).visit(PrimalRow { operands: data.operands(row), values, gathered, at: data.first_row() + row });
 }
 
-/// The values of the rows that depend on an input, with those that depend on
-/// parameters alone given.
-pub(crate) fn primal_sweep(data: &TapeData, param_values: &[f64], values: &mut [f64], gathered: &mut Vec<f64>) {
-    for (&row, &value) in data.param_rows.iter().zip(param_values) {
-        values[data.first_row() + row as usize] = value;
-    }
-    for span in &data.spans {
-        for row in span.clone() {
-            primal_row(data, row, values, gathered);
-        }
-    }
-}
-
 /// The values of all rows.
 pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T], gathered: &mut Vec<T>) {
     for row in 0..data.num_rows() {
         primal_row(data, row, values, gathered);
     }
-}
-
-/// The values of the rows that depend on parameters alone.
-pub(crate) fn param_values(data: &TapeData, params: &[f64]) -> Arc<[f64]> {
-    if data.param_rows.is_empty() {
-        return Arc::new([]);
-    }
-    let (mut values, mut gathered) = (Vec::new(), Vec::new());
-    load(data, &vec![0.0; data.num_inputs], params, &mut values);
-    for &row in &data.param_rows {
-        primal_row(data, row as usize, &mut values, &mut gathered);
-    }
-    data.param_rows.iter().map(|&row| values[data.first_row() + row as usize]).collect()
 }
 
 /// partial·derivative, by plain IEEE or by the strict rule.
@@ -206,7 +179,7 @@ impl<T: Rule, const STRICT: bool, const K: usize> Visitor for TangentRow<'_, T, 
         let mut first = true;
         for i in 0..x.len() {
             if self.active[self.operands[i] as usize] {
-                let partial = checked::<T, STRICT>(O::partial(i, x, v), v, largest);
+                let partial = checked::<T, STRICT>(O::partial(i, x), v, largest);
                 self.tangents.contribute::<STRICT>(self.at, self.operands[i] as usize, partial, &mut first);
             }
         }
@@ -301,7 +274,7 @@ impl<T: Differentiated, const STRICT: bool> Visitor for AdjointRow<'_, T, STRICT
         for i in 0..x.len() {
             let operand = self.operands[i] as usize;
             if self.active[operand] {
-                let partial = checked::<T, STRICT>(O::partial(i, x, v), v, largest);
+                let partial = checked::<T, STRICT>(O::partial(i, x), v, largest);
                 self.adjoints[operand] = self.adjoints[operand] + product::<T, STRICT>(partial, adjoint);
             }
         }
