@@ -7,7 +7,7 @@ use crate::rule::Rule;
 use crate::tape::Tape;
 
 /// The most directions that one forward sweep carries.
-const DIRECTIONS: usize = 15;
+const DIRECTIONS: usize = 16;
 
 /// Columns of a row-major matrix, from `first` on.
 struct Columns<'a> {
@@ -43,6 +43,31 @@ impl Error {
     }
 }
 
+/// A primal sweep of the program for reverse sweeps.
+struct Primal<'p, 'w> {
+    program: &'p Program,
+    values: &'w [f64],
+    adjoints: &'w mut [f64],
+}
+
+impl Primal<'_, '_> {
+    fn outputs(&self) -> impl Iterator<Item = f64> {
+        self.program.outputs.iter().map(|&output| self.values[output as usize])
+    }
+
+    /// The adjoints of the inputs for the weights `w` into `xbar`; false if a
+    /// NaN shows, and the strict rule decides.
+    fn reverse_into(&mut self, w: impl Iterator<Item = f64>, xbar: &mut [f64]) -> bool {
+        self.adjoints.fill(0.0);
+        for (&output, weight) in self.program.outputs.iter().zip(w) {
+            self.adjoints[output as usize] += weight;
+        }
+        replay::reverse(self.program, self.values, self.adjoints);
+        xbar.copy_from_slice(&self.adjoints[self.program.first_input..][..xbar.len()]);
+        !xbar.iter().any(|adjoint| adjoint.is_nan()) && !self.outputs().any(f64::is_nan)
+    }
+}
+
 impl Tape {
     pub(crate) fn expect_scalar(&self, driver: &'static str, instead: &'static str) -> Result<(), Error> {
         match self.num_outputs() {
@@ -51,47 +76,46 @@ impl Tape {
         }
     }
 
-    /// A forward sweep in the directions 0..W − 1, guards checked: the slots of
-    /// the program. `seed(i, d)` is the tangent of input i in direction d.
-    fn forward<'w, const W: usize>(
+    /// Puts passive values and inputs into their slots.
+    fn load(&self, program: &Program, x: &[f64], values: &mut [f64]) {
+        let (passive, active) = values.split_at_mut(program.first_input);
+        passive.copy_from_slice(self.passive(program));
+        active[..x.len()].copy_from_slice(x);
+    }
+
+    /// The values of a program's slots, guards checked.
+    fn values(&self, program: &Program, x: &[f64], values: &mut [f64]) -> Result<(), Error> {
+        self.load(program, x, values);
+        replay::values(&program.rows, &program.wide, values);
+        self.check_guards_of(program, values)
+    }
+
+    /// A forward sweep in K directions, guards checked: values and tangents of
+    /// the program's slots. `seed(i)` are the tangents of input i.
+    fn forward<'w, const K: usize>(
         &self,
+        program: &Program,
         ws: &'w mut Workspace,
         x: &[f64],
-        seed: impl Fn(usize, usize) -> f64,
-    ) -> Result<(&Program, &'w [[f64; W]]), Error> {
-        let program = self.programs.forward(&self.data);
-        let slots = ws.slots::<W>(program.num_slots);
-        for (slot, &value) in slots.iter_mut().zip(self.passive(program)) {
-            slot[0] = value;
+        seed: impl Fn(usize) -> [f64; K],
+    ) -> Result<(&'w [f64], &'w [[f64; K]]), Error> {
+        let (tangents, values) = ws.slots(program.num_slots * (1 + K)).split_at_mut(program.num_slots * K);
+        let tangents = tangents.as_chunks_mut().0;
+        self.load(program, x, values);
+        for (i, tangents) in tangents[program.first_input..][..x.len()].iter_mut().enumerate() {
+            *tangents = seed(i);
         }
-        for (i, (slot, &value)) in slots[program.first_input..].iter_mut().zip(x).enumerate() {
-            *slot = std::array::from_fn(|k| if k == 0 { value } else { seed(i, k - 1) });
-        }
-        replay::forward(&program.rows, program.first_input, slots);
-        self.check_guards_of(program, |slot| slots[slot as usize][0])?;
-        Ok((program, slots))
+        replay::forward(&program.rows, &program.wide, program.first_input, values, tangents);
+        self.check_guards_of(program, values)?;
+        Ok((values, tangents))
     }
 
-    /// The primal part of a reverse sweep, guards checked: the slots of the
-    /// program, each with its value and an adjoint of 0.
-    fn primal<'w>(&self, ws: &'w mut Workspace, x: &[f64]) -> Result<(&Program, &'w mut [[f64; 2]]), Error> {
+    /// The primal part of a reverse sweep, guards checked.
+    fn primal<'w>(&self, ws: &'w mut Workspace, x: &[f64]) -> Result<Primal<'_, 'w>, Error> {
         let program = self.programs.reverse(&self.data);
-        let slots = ws.slots::<2>(program.num_slots);
-        for (slot, &value) in slots.iter_mut().zip(self.passive(program).iter().chain(x)) {
-            *slot = [value, 0.0];
-        }
-        replay::primal(&program.rows, slots);
-        self.check_guards_of(program, |slot| slots[slot as usize][0])?;
-        Ok((program, slots))
-    }
-
-    /// The adjoints of the inputs for the weights `w`, after [`Tape::primal`]
-    /// or another reverse sweep.
-    fn reverse(&self, program: &Program, slots: &mut [[f64; 2]], w: impl Iterator<Item = f64>) {
-        for (&output, weight) in program.outputs.iter().zip(w) {
-            slots[output as usize][1] += weight;
-        }
-        replay::reverse(program, slots);
+        let (values, adjoints) = ws.slots(2 * program.num_slots).split_at_mut(program.num_slots);
+        self.values(program, x, values)?;
+        Ok(Primal { program, values, adjoints })
     }
 
     /// The values of all rows at x, guards checked, in the workspace.
@@ -114,11 +138,11 @@ impl Tape {
     }
 
     /// [`Tape::check_guards`] for the values of a program's slots.
-    fn check_guards_of(&self, program: &Program, value: impl Fn(u32) -> f64) -> Result<(), Error> {
+    fn check_guards_of(&self, program: &Program, values: &[f64]) -> Result<(), Error> {
         if program.guards.is_empty() {
             return Ok(());
         }
-        self.ask_guards(program.guards.iter().map(|slots| slots.map(&value)))
+        self.ask_guards(program.guards.iter().map(|slots| slots.map(|slot| values[slot as usize])))
     }
 
     #[track_caller]
@@ -183,24 +207,6 @@ impl Tape {
         xbar.copy_from_slice(&adjoints[inputs]);
     }
 
-    /// Adjoints of the inputs for the weights `w` into `xbar`, after
-    /// [`Tape::primal`] at x; false if a NaN shows and the strict rule decides.
-    fn reverse_into(
-        &self,
-        program: &Program,
-        slots: &mut [[f64; 2]],
-        w: impl Iterator<Item = f64>,
-        xbar: &mut [f64],
-    ) -> bool {
-        self.reverse(program, slots, w);
-        let mut plain = true;
-        for (xbar, &[_, adjoint]) in xbar.iter_mut().zip(&slots[program.first_input..]) {
-            *xbar = adjoint;
-            plain &= !adjoint.is_nan();
-        }
-        plain && !program.outputs.iter().any(|&output| slots[output as usize][0].is_nan())
-    }
-
     /// The reference sweep by the strict rule.
     #[cold]
     fn strict_adjoints_into(&self, ws: &mut Workspace, x: &[f64], params: &[f64], w: &[f64], xbar: &mut [f64]) {
@@ -225,14 +231,14 @@ impl Tape {
         dy: Columns<'_>,
     ) -> Result<(), Error> {
         match k {
-            1 => self.tangents_in::<2>(ws, x, k, seed, y, dy),
-            2..=3 => self.tangents_in::<4>(ws, x, k, seed, y, dy),
-            4..=7 => self.tangents_in::<8>(ws, x, k, seed, y, dy),
+            1 => self.tangents_in::<1>(ws, x, k, seed, y, dy),
+            2..=4 => self.tangents_in::<4>(ws, x, k, seed, y, dy),
+            5..=8 => self.tangents_in::<8>(ws, x, k, seed, y, dy),
             _ => self.tangents_in::<16>(ws, x, k, seed, y, dy),
         }
     }
 
-    fn tangents_in<const W: usize>(
+    fn tangents_in<const K: usize>(
         &self,
         ws: &mut Workspace,
         x: &[f64],
@@ -241,15 +247,17 @@ impl Tape {
         y: &mut [f64],
         mut dy: Columns<'_>,
     ) -> Result<(), Error> {
-        let (program, slots) = self.forward::<W>(ws, x, |i, d| if d < k { seed(i, d) } else { 0.0 })?;
+        let program = self.programs.forward(&self.data);
+        let padded = |i| std::array::from_fn(|d| if d < k { seed(i, d) } else { 0.0 });
+        let (values, tangents) = self.forward::<K>(program, ws, x, padded)?;
         let mut plain = true;
         for (i, (y, &output)) in y.iter_mut().zip(&program.outputs).enumerate() {
-            let slot = &slots[output as usize];
-            // What does not depend on an input has no tangent.
-            let active = output as usize >= program.first_input;
-            *y = slot[0];
+            let output = output as usize;
+            *y = values[output];
             plain &= !y.is_nan();
-            for (dy, &tangent) in dy.row(i, k).iter_mut().zip(&slot[1..]) {
+            // What does not depend on an input has no tangent.
+            let active = output >= program.first_input;
+            for (dy, &tangent) in dy.row(i, k).iter_mut().zip(&tangents[output]) {
                 *dy = if active { tangent } else { 0.0 };
                 plain &= !dy.is_nan();
             }
@@ -323,9 +331,11 @@ impl Tape {
     pub fn eval_into(&self, ws: &mut Workspace, x: &[f64], y: &mut [f64]) -> Result<(), Error> {
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        let (program, slots) = self.forward::<1>(ws, x, |_, _| 0.0)?;
+        let program = self.programs.forward(&self.data);
+        let values = ws.slots(program.num_slots);
+        self.values(program, x, values)?;
         for (y, &output) in y.iter_mut().zip(&program.outputs) {
-            *y = slots[output as usize][0];
+            *y = values[output as usize];
         }
         Ok(())
     }
@@ -493,11 +503,11 @@ impl Tape {
         check_seed("w", w)?;
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        let (program, slots) = self.primal(ws, x)?;
-        for (y, &output) in y.iter_mut().zip(&program.outputs) {
-            *y = slots[output as usize][0];
+        let mut primal = self.primal(ws, x)?;
+        for (y, value) in y.iter_mut().zip(primal.outputs()) {
+            *y = value;
         }
-        if !self.reverse_into(program, slots, w.iter().copied(), xbar) {
+        if !primal.reverse_into(w.iter().copied(), xbar) {
             self.strict_adjoints_into(ws, x, &self.params, w, xbar);
         }
         Ok(())
@@ -532,9 +542,9 @@ impl Tape {
         self.expect_scalar("gradient", "jacobian, or vjp with a weight for each output")?;
         expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        let (program, slots) = self.primal(ws, x)?;
-        let value = slots[program.outputs[0] as usize][0];
-        if !self.reverse_into(program, slots, std::iter::once(1.0), gradient) {
+        let mut primal = self.primal(ws, x)?;
+        let value = primal.values[primal.program.outputs[0] as usize];
+        if !primal.reverse_into(std::iter::once(1.0), gradient) {
             self.strict_adjoints_into(ws, x, &self.params, &[1.0], gradient);
         }
         Ok(value)
@@ -542,8 +552,8 @@ impl Tape {
 
     /// The Jacobian J (m × n), entry (i, j) = ∂yᵢ/∂xⱼ.
     ///
-    /// By forward sweeps of up to fifteen directions if m > 1 and
-    /// 3·⌈n/15⌉ ≤ 2·m, else by a reverse sweep an output: the choice depends on m and n alone, and so do
+    /// By forward sweeps of up to sixteen directions if m > 1 and
+    /// 3·⌈n/16⌉ ≤ 2·m, else by a reverse sweep an output: the choice depends on m and n alone, and so do
     /// the bits. Row i has then those of `vjp` with the i-th unit vector, or
     /// column j those of `jvp` with the j-th.
     ///
@@ -576,7 +586,7 @@ impl Tape {
         if self.jacobian_is_forward() {
             let mut y = std::mem::take(&mut ws.y);
             y.resize(m, 0.0);
-            let chunk = if n <= 7 { 7 } else { DIRECTIONS };
+            let chunk = if n <= 8 { 8 } else { DIRECTIONS };
             let mut chunks = (0..n).step_by(chunk);
             let done = chunks.try_for_each(|first| {
                 let dy = Columns { numbers: jac.as_mut_slice(), stride: n, first };
@@ -586,14 +596,11 @@ impl Tape {
             ws.y = y;
             return done;
         }
-        let (program, slots) = self.primal(ws, x)?;
+        let mut primal = self.primal(ws, x)?;
         let mut plain = true;
         for i in 0..m {
-            if i > 0 {
-                slots.iter_mut().for_each(|slot| slot[1] = 0.0);
-            }
             let unit = (0..m).map(|j| if i == j { 1.0 } else { 0.0 });
-            plain &= self.reverse_into(program, slots, unit, jac.row_mut(i));
+            plain &= primal.reverse_into(unit, jac.row_mut(i));
         }
         if !plain {
             // Row by row, since a row has the bits of its own reverse sweep.
@@ -603,8 +610,7 @@ impl Tape {
             for i in 0..m {
                 let row = jac.row_mut(i);
                 w[i] = 1.0;
-                let (program, slots) = self.primal(ws, x)?;
-                if !self.reverse_into(program, slots, w.iter().copied(), row) {
+                if !self.primal(ws, x)?.reverse_into(w.iter().copied(), row) {
                     self.strict_adjoints_into(ws, x, &self.params, &w, row);
                 }
                 w[i] = 0.0;
@@ -615,7 +621,7 @@ impl Tape {
     }
 
     /// Whether the Jacobian is computed forward: by the costs of the sweeps, of
-    /// which one with up to fifteen directions costs about one and a half
+    /// which one with up to sixteen directions costs about one and a half
     /// reverse ones, and a reverse one needs a primal one before.
     pub(crate) fn jacobian_is_forward(&self) -> bool {
         let (m, n) = (self.num_outputs(), self.num_inputs());

@@ -883,86 +883,89 @@ impl std::fmt::Display for Op {
 /// that run as one row with the roundings, and so the bits, of the rows they
 /// replace.
 pub(crate) trait ProgramVisitor {
+    /// What the visitor is told of the row.
+    type Row: Copy;
     /// A row of the table.
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self);
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Self::Row);
     /// A row of two operands, of which operand i is active if bit i of `ACTIVE` is set.
-    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self);
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Self::Row);
     /// The row m = I(a, b) and then the row O with m as operand `AT` and c as
     /// the other one; bits 0, 1, 2 of `ACTIVE` stand for a, b, c.
-    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self);
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Self::Row);
     /// A row of any number of operands.
-    fn fold<O: Fold>(&mut self);
+    fn fold<O: Fold>(&mut self, row: Self::Row);
     /// Rows that compute a term each and rows that add it: to an operand, if
     /// there is an `INITIAL` one, and then to what came before.
-    fn chain<O: Fold, const INITIAL: bool>(&mut self);
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Self::Row);
 }
 
-/// What a row of a replay program does, in a byte: an operation of the table by
-/// its place there, or one of the rows that only programs have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Code(pub u8);
-
-impl Code {
-    /// A row of the table with all that it says at run time.
-    pub fn operation(op: Op) -> Code {
-        Code(op as u8)
-    }
-}
-
-/// Writes the codes of the rows that only programs have, and the `match` over all codes.
-///
-/// The lowest bits of the code of an operator are its active operands, and so
-/// are those of a fused pair.
+/// Writes [`Code`] and its `match`.
 macro_rules! define_codes {
     (
-        operators { $($Operator:ident: $left:literal $right:literal $both:literal;)* }
+        operators { $($Operator:ident: $Left:ident $Right:ident $Both:ident;)* }
         fused {
-            $($Inner:ident in $Outer:ident at $at:literal: $a:literal $b:literal $ab:literal $ac:literal $bc:literal $abc:literal
-                $(chains $chain:literal)?;)*
+            $($Inner:ident in $Outer:ident at $at:literal: $A:ident $B:ident $Ab:ident $Ac:ident $Bc:ident $Abc:ident
+                $(makes $FusedChain:ident)?;)*
         }
-        chains { $($Chain:ident of $Term:ident $initial:literal: $code:literal;)* }
+        chains { $($Chain:ident: $Fold_of_chain:ident of $Term:ident $initial:literal;)* }
         table {
             $([$Op:ident] $name:ident($($x:ident),* $(; $c:ident: $cty:ty)?) -> ($($v:ident),*) $body:tt)*
         }
         folds { $([$Fold:ident] $fold:ident $operands:tt -> $fv:ident $fbody:tt)* }
     ) => {
-        #[allow(non_upper_case_globals)]
-        mod code_of {
-            use super::Op;
-            $(pub const $Op: u8 = Op::$Op as u8;)*
-            $(pub const $Fold: u8 = Op::$Fold as u8;)*
+        /// What a row of a replay program does: an operation of the table, or
+        /// one of the rows that only programs have.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Code {
+            $($Op,)*
+            $($Fold,)*
+            $($Left, $Right, $Both,)*
+            $($A, $B, $Ab, $Ac, $Bc, $Abc,)*
+            $($Chain,)*
         }
 
         impl Code {
             /// Runs the visitor's method for this kind of row.
             #[inline(always)]
-            pub fn visit<V: ProgramVisitor>(self, visitor: &mut V) {
-                match self.0 {
-                    $(code_of::$Op => visitor.operation::<$Op, { count!($($x),* $(, $c)?) }, { count!($($v),*) }>(),)*
-                    $(code_of::$Fold => visitor.fold::<$Fold>(),)*
+            pub fn visit<V: ProgramVisitor>(self, visitor: &mut V, row: V::Row) {
+                match self {
+                    $(Code::$Op => visitor.operation::<$Op, { count!($($x),* $(, $c)?) }, { count!($($v),*) }>(row),)*
+                    $(Code::$Fold => visitor.fold::<$Fold>(row),)*
                     $(
-                        $left => visitor.operator::<$Operator, { $left & 3 }>(),
-                        $right => visitor.operator::<$Operator, { $right & 3 }>(),
-                        $both => visitor.operator::<$Operator, { $both & 3 }>(),
+                        Code::$Left => visitor.operator::<$Operator, 0b01>(row),
+                        Code::$Right => visitor.operator::<$Operator, 0b10>(row),
+                        Code::$Both => visitor.operator::<$Operator, 0b11>(row),
                     )*
                     $(
-                        $a => visitor.fused::<$Inner, $Outer, $at, { $a & 7 }>(),
-                        $b => visitor.fused::<$Inner, $Outer, $at, { $b & 7 }>(),
-                        $ab => visitor.fused::<$Inner, $Outer, $at, { $ab & 7 }>(),
-                        $ac => visitor.fused::<$Inner, $Outer, $at, { $ac & 7 }>(),
-                        $bc => visitor.fused::<$Inner, $Outer, $at, { $bc & 7 }>(),
-                        $abc => visitor.fused::<$Inner, $Outer, $at, { $abc & 7 }>(),
+                        Code::$A => visitor.fused::<$Inner, $Outer, $at, 0b001>(row),
+                        Code::$B => visitor.fused::<$Inner, $Outer, $at, 0b010>(row),
+                        Code::$Ab => visitor.fused::<$Inner, $Outer, $at, 0b011>(row),
+                        Code::$Ac => visitor.fused::<$Inner, $Outer, $at, 0b101>(row),
+                        Code::$Bc => visitor.fused::<$Inner, $Outer, $at, 0b110>(row),
+                        Code::$Abc => visitor.fused::<$Inner, $Outer, $at, 0b111>(row),
                     )*
-                    $($code => visitor.chain::<$Chain, $initial>(),)*
-                    // No other code is made: see the functions below.
-                    _ => {}
+                    $(Code::$Chain => visitor.chain::<$Fold_of_chain, $initial>(row),)*
+                }
+            }
+
+            /// The row of an operation as the table has it; none for a further result.
+            pub fn operation(op: Op) -> Option<Code> {
+                match op {
+                    $(Op::$Op => Some(Code::$Op),)*
+                    $(Op::$Fold => Some(Code::$Fold),)*
+                    Op::FurtherResult => None,
                 }
             }
 
             /// The row of an operator whose active operands are known, bit i for operand i.
             pub fn operator(op: Op, active: u8) -> Option<Code> {
-                match op {
-                    $(Op::$Operator => Some(Code(($both & !3) + active)),)*
+                match (op, active) {
+                    $(
+                        (Op::$Operator, 0b01) => Some(Code::$Left),
+                        (Op::$Operator, 0b10) => Some(Code::$Right),
+                        (Op::$Operator, 0b11) => Some(Code::$Both),
+                    )*
                     _ => None,
                 }
             }
@@ -971,16 +974,25 @@ macro_rules! define_codes {
             /// as operand `at` of the second; bits 0, 1, 2 of `active` stand for
             /// the operands of the first and the other one of the second.
             pub fn fused(inner: Op, outer: Op, at: usize, active: u8) -> Option<Code> {
-                match (inner, outer, at) {
-                    $((Op::$Inner, Op::$Outer, $at) => Some(Code(($abc & !7) + active)),)*
+                match (inner, outer, at, active) {
+                    $(
+                        (Op::$Inner, Op::$Outer, $at, 0b001) => Some(Code::$A),
+                        (Op::$Inner, Op::$Outer, $at, 0b010) => Some(Code::$B),
+                        (Op::$Inner, Op::$Outer, $at, 0b011) => Some(Code::$Ab),
+                        (Op::$Inner, Op::$Outer, $at, 0b101) => Some(Code::$Ac),
+                        (Op::$Inner, Op::$Outer, $at, 0b110) => Some(Code::$Bc),
+                        (Op::$Inner, Op::$Outer, $at, 0b111) => Some(Code::$Abc),
+                    )*
                     _ => None,
                 }
             }
 
             /// The chain that several such rows make, each adding to the one before.
             pub fn chain_of_fused(self) -> Option<Code> {
-                match self.0 & !7 {
-                    $($(chained if chained == ($abc & !7) => Some(Code($chain)),)?)*
+                match self {
+                    $($(
+                        Code::$A | Code::$B | Code::$Ab | Code::$Ac | Code::$Bc | Code::$Abc => Some(Code::$FusedChain),
+                    )?)*
                     _ => None,
                 }
             }
@@ -988,7 +1000,7 @@ macro_rules! define_codes {
             /// The chain without an initial operand that adds up the results of rows `term`.
             pub fn chain_of_terms(term: Op, fold: Op) -> Option<Code> {
                 match (term, fold) {
-                    $((Op::$Term, Op::Sum) if !$initial => Some(Code($code)),)*
+                    $((Op::$Term, Op::Sum) if !$initial => Some(Code::$Chain),)*
                     _ => None,
                 }
             }
@@ -1001,18 +1013,25 @@ macro_rules! define_program_rows {
         operators { $($operators:tt)* } methods { $($methods:tt)* } pairs { $($pairs:tt)* } folds { $($folds:tt)* }
     ) => {
         define_codes! {
-            operators { Add: 113 114 115; Sub: 117 118 119; Mul: 121 122 123; Div: 125 126 127; }
-            fused {
-                Mul in Add at 0: 129 130 131 133 134 135 chains 160;
-                Mul in Add at 1: 137 138 139 141 142 143 chains 160;
-                Mul in Sub at 0: 145 146 147 149 150 151;
-                Mul in Sub at 1: 153 154 155 157 158 159;
+            operators {
+                Add: AddLeft AddRight AddBoth;
+                Sub: SubLeft SubRight SubBoth;
+                Mul: MulLeft MulRight MulBoth;
+                Div: DivLeft DivRight DivBoth;
             }
-            chains { Dot of Mul true: 160; Dot of Mul false: 161; }
+            fused {
+                Mul in Add at 0: MulAddA MulAddB MulAddAb MulAddAc MulAddBc MulAddAbc makes Affine;
+                Mul in Add at 1: AddMulA AddMulB AddMulAb AddMulAc AddMulBc AddMulAbc makes Affine;
+                Mul in Sub at 0: MulSubA MulSubB MulSubAb MulSubAc MulSubBc MulSubAbc;
+                Mul in Sub at 1: SubMulA SubMulB SubMulAb SubMulAc SubMulBc SubMulAbc;
+            }
+            chains {
+                Affine: Dot of Mul true;
+                Linear: Dot of Mul false;
+            }
             table { $($operators)* $($methods)* $($pairs)* }
             folds { $($folds)* }
         }
-        const _: () = assert!((Op::FurtherResult as u8) < 112, "the codes of program rows begin at 112");
     };
 }
 operation_table!(define_program_rows);

@@ -5,7 +5,7 @@ mod program;
 mod samples;
 mod scalar;
 
-pub(crate) use engine::{forward, primal, reverse};
+pub(crate) use engine::{forward, reverse, values};
 pub(crate) use program::{Program, Programs};
 pub(crate) use samples::SampleScratch;
 pub use samples::Samples;
@@ -56,15 +56,14 @@ impl Workspace {
         Workspace::default()
     }
 
-    /// So many slots of `W` numbers, as an earlier sweep left them. They begin at
-    /// the border of a cache line.
-    pub(crate) fn slots<const W: usize>(&mut self, count: usize) -> &mut [[f64; W]] {
-        const LINE: usize = 64;
-        let numbers = count * W;
-        if self.slots.len() < numbers + LINE / size_of::<f64>() {
-            self.slots.resize(numbers + LINE / size_of::<f64>(), 0.0);
+    /// So many numbers, as an earlier sweep left them, from the border of a
+    /// cache line on.
+    pub(crate) fn slots(&mut self, numbers: usize) -> &mut [f64] {
+        const LINE: usize = 64 / size_of::<f64>();
+        if self.slots.len() < numbers + LINE {
+            self.slots.resize(numbers + LINE, 0.0);
         }
-        let start = self.slots.as_ptr().align_offset(LINE).min(LINE / size_of::<f64>());
-        self.slots[start..start + numbers].as_chunks_mut().0
+        let start = self.slots.as_ptr().align_offset(64).min(LINE);
+        &mut self.slots[start..start + numbers]
     }
 }

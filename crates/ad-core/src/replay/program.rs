@@ -23,16 +23,14 @@ use crate::replay::{engine, shape};
 use crate::tape::TapeData;
 
 /// A tape made ready to run.
-///
-/// The words of a row are its operands and then its results. A row of any
-/// number of operands has that number before and after them, so that a program
-/// can be read from either end.
 #[derive(Debug, Default)]
 pub(crate) struct Program {
     /// The rows that depend on parameters alone.
-    pub prologue: Rows,
+    pub prologue: Vec<Row>,
     /// The rows that depend on an input.
-    pub rows: Rows,
+    pub rows: Vec<Row>,
+    /// The operands of the rows that have more than three.
+    pub wide: Vec<u32>,
     /// The number of slots, [passive | inputs | rows].
     pub num_slots: usize,
     pub first_input: usize,
@@ -41,11 +39,24 @@ pub(crate) struct Program {
     pub guards: Vec<[u32; 2]>,
 }
 
-/// Rows of a program, one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
-    pub codes: Vec<Code>,
-    pub words: Vec<u32>,
+/// A row of a program, 20 bytes, so that the loop over the rows reads them
+/// straight from a slice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    pub code: Code,
+    /// The slots of the operands, of a pair in the order a, b, c; of a row with
+    /// more than three the place of the first in [`Program::wide`] and their number.
+    pub x: [u32; 3],
+    /// The slot of the first result; further ones follow.
+    pub result: u32,
+}
+
+impl Row {
+    /// The operands of a row with more than three.
+    #[inline(always)]
+    pub fn wide(self, wide: &[u32]) -> &[u32] {
+        &wide[self.x[0] as usize..][..self.x[1] as usize]
+    }
 }
 
 /// Which program is wanted.
@@ -79,55 +90,43 @@ impl Programs {
 /// Additions of products in a row from which on they make a chain.
 const CHAIN: usize = 4;
 
-/// The words of a row: how many operands, how many results, or any number of operands.
-#[derive(Clone, Copy)]
-struct Shape {
-    operands: usize,
-    results: usize,
-    counted: bool,
-}
+/// The number of operands that a row holds itself, 0 for any other number, and
+/// the number of its results.
+struct Shape(usize, usize);
 
 impl ProgramVisitor for Shape {
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self) {
-        *self = Shape { operands: N, results: M, counted: false };
+    type Row = ();
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, (): ()) {
+        *self = Shape(if N > INLINE { 0 } else { N }, M);
     }
-    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self) {
-        *self = Shape { operands: 2, results: 1, counted: false };
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, (): ()) {
+        *self = Shape(2, 1);
     }
-    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self) {
-        *self = Shape { operands: 3, results: 1, counted: false };
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, (): ()) {
+        *self = Shape(3, 1);
     }
-    fn fold<O: Fold>(&mut self) {
-        *self = Shape { operands: 0, results: 1, counted: true };
+    fn fold<O: Fold>(&mut self, (): ()) {
+        *self = Shape(0, 1);
     }
-    fn chain<O: Fold, const INITIAL: bool>(&mut self) {
-        *self = Shape { operands: 0, results: 1, counted: true };
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, (): ()) {
+        *self = Shape(0, 1);
     }
 }
 
-/// The shapes of all codes.
-struct Shapes(Vec<Shape>);
-
-impl Shapes {
-    fn new() -> Shapes {
-        let shape = |code| {
-            let mut shape = Shape { operands: 0, results: 0, counted: false };
-            Code(code).visit(&mut shape);
-            shape
-        };
-        Shapes((0..=u8::MAX).map(shape).collect())
+impl Row {
+    /// Whether this is the operator alone, not joined with other rows.
+    fn is_operator(&self, op: Op) -> bool {
+        (0b01..=0b11).any(|active| Code::operator(op, active) == Some(self.code))
     }
 
-    /// The words of the row that begins at `at`: those of operands, those of results, and the end.
+    /// The operands, for a pass over the program, and the number of results.
     #[inline(always)]
-    fn of(&self, code: Code, words: &[u32], at: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>, usize) {
-        let Shape { operands, results, counted } = self.0[code.0 as usize];
-        if counted {
-            let last = at + 1 + words[at] as usize;
-            (at + 1..last, last..last + 1, last + 2)
-        } else {
-            let last = at + operands;
-            (at..last, last..last + results, last + results)
+    fn parts<'a>(&'a mut self, wide: &'a mut [u32]) -> (&'a mut [u32], usize) {
+        let mut shape = Shape(0, 0);
+        self.code.visit(&mut shape, ());
+        match shape {
+            Shape(0, results) => (&mut wide[self.x[0] as usize..][..self.x[1] as usize], results),
+            Shape(operands, results) => (&mut self.x[..operands], results),
         }
     }
 }
@@ -166,145 +165,128 @@ fn count_uses(data: &TapeData) -> Vec<u8> {
 struct Lowering<'a> {
     data: &'a TapeData,
     uses: Vec<u8>,
-    rows: Rows,
-    /// The (first) result of each row.
-    results: Vec<u32>,
+    rows: Vec<Row>,
+    wide: Vec<u32>,
     /// How many rows at the end each add a product to the result of the one before.
     linked: usize,
 }
 
 impl Lowering<'_> {
-    fn emit(&mut self, code: Code, words: &[u32], result: u32) {
-        self.rows.codes.push(code);
-        self.rows.words.extend_from_slice(words);
-        self.results.push(result);
-    }
-
-    /// Takes the last row off again, which has so many words.
-    fn pop<const WORDS: usize>(&mut self) -> [u32; WORDS] {
-        self.rows.codes.pop();
-        self.results.pop();
-        let start = self.rows.words.len() - WORDS;
-        let words = std::array::from_fn(|i| self.rows.words[start + i]);
-        self.rows.words.truncate(start);
-        words
-    }
-
     fn is_active(&self, value: u32) -> bool {
         self.data.active[value as usize]
     }
 
     /// Which of the operands are active, a bit each.
-    fn active(&self, operands: &[u32]) -> u8 {
-        operands.iter().enumerate().map(|(i, &operand)| u8::from(self.is_active(operand)) << i).sum()
+    fn active<const N: usize>(&self, operands: [u32; N]) -> u8 {
+        (0..N).map(|i| u8::from(self.is_active(operands[i])) << i).sum()
     }
 
     /// Whether the row of `value` is the one that stands `back` rows before the
     /// end, and nothing else reads it.
     fn is_link(&self, value: u32, back: usize) -> bool {
-        self.uses[value as usize] == 1
-            && self.results.len() > back
-            && self.results[self.results.len() - 1 - back] == value
+        self.rows.len() > back
+            && self.rows[self.rows.len() - 1 - back].result == value
+            && self.uses[value as usize] == 1
     }
 
     fn op_of(&self, value: u32) -> Op {
         self.data.op(value as usize - self.data.first_row())
     }
 
-    /// Emits the active row `row`, joined with those before it where it can be.
+    /// Appends a row with so many operands of its own.
+    fn emit(&mut self, code: Code, operands: &[u32], result: u32) {
+        let mut x = [0; INLINE];
+        x[..operands.len()].copy_from_slice(operands);
+        self.rows.push(Row { code, x, result });
+    }
+
+    /// Appends a row whose operands stand apart.
+    fn emit_wide(&mut self, code: Code, operands: impl IntoIterator<Item = u32>, result: u32) {
+        let start = self.wide.len() as u32;
+        self.wide.extend(operands);
+        self.rows.push(Row { code, x: [start, self.wide.len() as u32 - start, 0], result });
+    }
+
+    /// Appends row `row` of the tape as it is.
+    fn emit_operation(&mut self, row: usize) {
+        let (op, operands) = (self.data.op(row), self.data.operands(row));
+        let Some(code) = Code::operation(op) else { return };
+        let result = (self.data.first_row() + row) as u32;
+        if op.fold_stride().is_some() || operands.len() > INLINE {
+            self.emit_wide(code, operands.iter().copied(), result);
+        } else {
+            self.emit(code, operands, result);
+        }
+    }
+
+    /// Appends the active row `row`, joined with those before it where it can be.
     fn lower(&mut self, row: usize) {
         let data = self.data;
         let (op, operands) = (data.op(row), data.operands(row));
         let result = (data.first_row() + row) as u32;
-        if let &[x, y] = operands {
+        if let &[x, y] = operands
+            && op.fold_stride().is_none()
+        {
             for (at, inner, other) in [(1, y, x), (0, x, y)] {
                 if self.is_link(inner, 0) && self.fuse(op, at, inner, other, result) {
                     return;
                 }
             }
             self.linked = 0;
-            if let Some(code) = Code::operator(op, self.active(&[x, y])) {
-                return self.emit(code, &[x, y, result], result);
+            match Code::operator(op, self.active([x, y])) {
+                Some(code) => self.emit(code, operands, result),
+                None => self.emit_operation(row),
             }
+            return;
         }
         self.linked = 0;
-        let (_, results) = shape(op, operands.len());
-        if op.fold_stride().is_some() {
-            if let Some(code) = self.chain_of_terms(op, operands) {
-                return self.emit_terms(code, operands.len(), result);
+        match self.chain_of_terms(op, operands) {
+            Some(code) => {
+                let terms = self.rows.split_off(self.rows.len() - operands.len());
+                self.emit_wide(code, terms.iter().flat_map(|term| [term.x[0], term.x[1]]), result);
             }
-            let count = operands.len() as u32;
-            self.rows.words.push(count);
-            self.rows.words.extend_from_slice(operands);
-            return self.emit(Code::operation(op), &[result, count], result);
+            None => self.emit_operation(row),
         }
-        self.rows.words.extend_from_slice(operands);
-        self.rows.words.extend(result..result + results as u32);
-        self.emit(Code::operation(op), &[], result);
     }
 
     /// Joins the last row, whose result is `inner`, with the row `op` that reads
     /// it as operand `at`, if there is a code for both.
     fn fuse(&mut self, op: Op, at: usize, inner: u32, other: u32, result: u32) -> bool {
         let inner_op = self.op_of(inner);
-        let Some((start, &[a, b, _])) = self.rows.words.split_last_chunk::<3>().map(|(start, row)| (start.len(), row))
-        else {
-            return false;
-        };
-        if self.rows.codes.last().copied() != Code::operator(inner_op, self.active(&[a, b])) {
+        let Some(&inner @ Row { x: [a, b, _], .. }) = self.rows.last() else { return false };
+        if !inner.is_operator(inner_op) {
             return false;
         }
-        let Some(code) = Code::fused(inner_op, op, at, self.active(&[a, b, other])) else { return false };
-        self.rows.words.truncate(start);
-        self.rows.codes.pop();
-        self.results.pop();
+        let Some(code) = Code::fused(inner_op, op, at, self.active([a, b, other])) else { return false };
+        self.rows.pop();
         let follows = self.is_link(other, 0);
-        match code.chain_of_fused() {
-            Some(chain) if follows && self.rows.codes.last() == Some(&chain) => self.extend_chain([a, b], result),
-            Some(chain) => {
-                self.linked = if follows && self.linked > 0 { self.linked + 1 } else { 1 };
-                self.emit(code, &[a, b, other, result], result);
-                if self.linked == CHAIN {
-                    self.begin_chain(chain, result);
-                }
-            }
-            None => {
-                self.linked = 0;
-                self.emit(code, &[a, b, other, result], result);
-            }
+        let chain = code.chain_of_fused();
+        if let Some(last) = self.rows.last_mut()
+            && follows
+            && chain == Some(last.code)
+        {
+            // The operands of the last chain are the last ones, so it can grow.
+            self.wide.extend([a, b]);
+            last.x[1] += 2;
+            last.result = result;
+            return true;
+        }
+        self.linked = match chain {
+            Some(_) if follows => self.linked + 1,
+            Some(_) => 1,
+            None => 0,
+        };
+        self.emit(code, &[a, b, other], result);
+        if let Some(chain) = chain
+            && self.linked == CHAIN
+        {
+            let links = self.rows.split_off(self.rows.len() - CHAIN);
+            let initial = links[0].x[2];
+            let terms = links.iter().flat_map(|link| [link.x[0], link.x[1]]);
+            self.emit_wide(chain, std::iter::once(initial).chain(terms), result);
+            self.linked = 0;
         }
         true
-    }
-
-    /// Makes one row of the last rows, each of which adds a product to the one before.
-    fn begin_chain(&mut self, chain: Code, result: u32) {
-        let mut initial = 0;
-        let mut terms = [[0; 2]; CHAIN];
-        for term in terms.iter_mut().rev() {
-            let [a, b, before, _] = self.pop();
-            *term = [a, b];
-            initial = before;
-        }
-        let count = 1 + 2 * CHAIN as u32;
-        self.rows.words.extend([count, initial]);
-        self.rows.words.extend_from_slice(terms.as_flattened());
-        self.emit(chain, &[result, count], result);
-        self.linked = 0;
-    }
-
-    /// Adds a term to the last row, which is a chain.
-    fn extend_chain(&mut self, term: [u32; 2], result: u32) {
-        let words = &mut self.rows.words;
-        if let Some(count) = words.pop() {
-            words.pop();
-            let start = words.len() - count as usize - 1;
-            words[start] = count + 2;
-            words.extend(term);
-            words.extend([result, count + 2]);
-        }
-        if let Some(last) = self.results.last_mut() {
-            *last = result;
-        }
     }
 
     /// The chain that the fold of these operands is, if the last rows are theirs in their order.
@@ -316,25 +298,13 @@ impl Lowering<'_> {
         }
         let term = self.op_of(first);
         let code = Code::chain_of_terms(term, op)?;
-        let rows = &self.rows.codes[self.rows.codes.len() - terms..];
-        let plain = |code: &Code| (1..4).any(|active| Code::operator(term, active) == Some(*code));
-        rows.iter().all(plain).then_some(code)
-    }
-
-    /// Makes one row of the last rows, each a term of two operands.
-    fn emit_terms(&mut self, code: Code, terms: usize, result: u32) {
-        let start = self.rows.words.len() - 3 * terms;
-        let count = 2 * terms as u32;
-        let operands: Vec<u32> = self.rows.words[start..].chunks_exact(3).flat_map(|row| [row[0], row[1]]).collect();
-        self.rows.words.truncate(start);
-        self.rows.codes.truncate(self.rows.codes.len() - terms);
-        self.results.truncate(self.results.len() - terms);
-        self.rows.words.push(count);
-        self.rows.words.extend(operands);
-        self.emit(code, &[result, count], result);
+        let rows = &self.rows[self.rows.len() - terms..];
+        rows.iter().all(|row| row.is_operator(term)).then_some(code)
     }
 }
 
+/// The operands that a row holds itself.
+const INLINE: usize = 3;
 /// No row reads the value.
 const UNREAD: u32 = u32::MAX;
 /// The value is needed to the end.
@@ -356,48 +326,48 @@ impl Program {
         };
         number(&mut slot_of[..data.first_input()]);
         number(&mut slot_of[data.first_param()..first_row]);
-        let mut prologue = Rows::default();
+        let mut lowering = Lowering { data, uses, rows: Vec::new(), wide: Vec::new(), linked: 0 };
+        let results = |row: usize| {
+            let count = shape(data.op(row), data.operands(row).len()).1;
+            first_row + row..first_row + row + count
+        };
         for &row in &data.param_rows {
-            let row = row as usize;
-            let op = data.op(row);
-            let results = shape(op, data.operands(row).len()).1;
-            let values = first_row + row..first_row + row + results;
-            if op == Op::FurtherResult || uses[values.clone()].iter().all(|&uses| uses == 0) {
-                continue;
+            let results = results(row as usize);
+            if lowering.uses[results.clone()].iter().any(|&uses| uses > 0) {
+                number(&mut slot_of[results]);
+                lowering.emit_operation(row as usize);
             }
-            number(&mut slot_of[values.clone()]);
-            let operands = data.operands(row);
-            prologue.codes.push(Code::operation(op));
-            let counted = op.fold_stride().is_some().then_some(operands.len() as u32);
-            prologue.words.extend(counted);
-            prologue.words.extend(operands.iter().map(|&operand| slot_of[operand as usize]));
-            prologue.words.extend_from_slice(&slot_of[values]);
-            prologue.words.extend(counted);
+        }
+        let mut prologue = std::mem::take(&mut lowering.rows);
+        prologue.shrink_to_fit();
+        for row in &mut prologue {
+            row.result = slot_of[row.result as usize];
+            let (operands, _) = row.parts(&mut lowering.wide);
+            operands.iter_mut().for_each(|operand| *operand = slot_of[*operand as usize]);
         }
         let first_input = number(&mut []);
         let first_result = number(&mut slot_of[data.first_input()..data.first_param()]);
 
-        let rows = Rows { codes: Vec::with_capacity(data.num_rows()), words: Vec::with_capacity(3 * data.num_rows()) };
-        let mut lowering = Lowering { data, uses, rows, results: Vec::with_capacity(data.num_rows()), linked: 0 };
+        lowering.rows.reserve(data.num_rows());
         for span in &data.spans {
             for row in span.clone() {
-                let results = shape(data.op(row), data.operands(row).len()).1;
-                if lowering.uses[first_row + row..first_row + row + results].iter().any(|&uses| uses > 0) {
+                if lowering.uses[results(row)].iter().any(|&uses| uses > 0) {
                     lowering.lower(row);
                 }
             }
         }
-        let Lowering { mut rows, .. } = lowering;
+        let Lowering { mut rows, mut wide, .. } = lowering;
         let kept = data.outputs.iter().chain(data.guards.iter().flat_map(|guard| &guard.operands)).copied();
         let num_slots = match direction {
-            Direction::Forward => rows.share_slots(&mut slot_of, first_result, kept),
-            Direction::Reverse => rows.number_slots(&mut slot_of, first_result),
+            Direction::Forward => share_slots(&mut rows, &mut wide, &mut slot_of, first_result, kept),
+            Direction::Reverse => number_slots(&mut rows, &mut wide, &mut slot_of, first_result),
         };
-        rows.codes.shrink_to_fit();
-        rows.words.shrink_to_fit();
+        rows.shrink_to_fit();
+        wide.shrink_to_fit();
         Program {
             prologue,
             rows,
+            wide,
             num_slots: num_slots as usize,
             first_input: first_input as usize,
             outputs: data.outputs.iter().map(|&output| slot_of[output as usize]).collect(),
@@ -417,73 +387,76 @@ impl Program {
         passive.extend_from_slice(&data.constants);
         passive.extend_from_slice(params);
         passive.resize(self.first_input, 0.0);
-        engine::forward::<1>(&self.prologue, 0, passive.as_chunks_mut().0);
+        engine::values(&self.prologue, &self.wide, &mut passive);
         passive
     }
 }
 
-impl Rows {
-    /// Gives every result a slot of its own, from `next` on, and returns the number of slots.
-    fn number_slots(&mut self, slot_of: &mut [u32], mut next: u32) -> u32 {
-        let shapes = Shapes::new();
-        let mut at = 0;
-        for &code in &self.codes {
-            let (operands, results, end) = shapes.of(code, &self.words, at);
-            for word in &mut self.words[operands] {
-                *word = slot_of[*word as usize];
-            }
-            for word in &mut self.words[results] {
-                slot_of[*word as usize] = next;
-                *word = next;
-                next += 1;
-            }
-            at = end;
+/// Gives every result a slot of its own, from `next` on, and returns the number of slots.
+fn number_slots(rows: &mut [Row], wide: &mut [u32], slot_of: &mut [u32], mut next: u32) -> u32 {
+    for row in rows {
+        let (value, result) = (row.result as usize, next);
+        let (operands, results) = row.parts(wide);
+        for operand in operands {
+            *operand = slot_of[*operand as usize];
         }
-        next
+        for slot in &mut slot_of[value..value + results] {
+            *slot = next;
+            next += 1;
+        }
+        row.result = result;
     }
+    next
+}
 
-    /// Gives results the slots of values that no later row reads, and new ones
-    /// where none is free; returns the number of slots.
-    fn share_slots(&mut self, slot_of: &mut [u32], mut next: u32, kept: impl Iterator<Item = u32>) -> u32 {
-        let shapes = Shapes::new();
-        let mut last_read = vec![UNREAD; slot_of.len()];
-        let mut at = 0;
-        for (row, &code) in self.codes.iter().enumerate() {
-            let (operands, _, end) = shapes.of(code, &self.words, at);
-            for &word in &self.words[operands] {
-                last_read[word as usize] = row as u32;
-            }
-            at = end;
+/// Gives results the slots of values that no later row reads, and new ones
+/// where none is free; returns the number of slots.
+fn share_slots(
+    rows: &mut [Row],
+    wide: &mut [u32],
+    slot_of: &mut [u32],
+    mut next: u32,
+    kept: impl Iterator<Item = u32>,
+) -> u32 {
+    let first_shared = next;
+    let mut last_read = vec![UNREAD; slot_of.len()];
+    for (at, row) in rows.iter_mut().enumerate() {
+        for &mut operand in row.parts(wide).0 {
+            last_read[operand as usize] = at as u32;
         }
-        for value in kept {
-            last_read[value as usize] = KEPT;
-        }
-        let first_shared = next;
-        let (mut free, mut unread) = (Vec::new(), Vec::new());
-        let mut at = 0;
-        for (row, &code) in self.codes.iter().enumerate() {
-            let (operands, results, end) = shapes.of(code, &self.words, at);
-            for word in &mut self.words[results] {
-                let slot = free.pop().unwrap_or_else(|| {
-                    next += 1;
-                    next - 1
-                });
-                slot_of[*word as usize] = slot;
-                unread.extend((last_read[*word as usize] == UNREAD).then_some(slot));
-                *word = slot;
-            }
-            free.append(&mut unread);
-            for word in &mut self.words[operands] {
-                let value = *word as usize;
-                *word = slot_of[value];
-                if last_read[value] == row as u32 && *word >= first_shared {
-                    free.push(*word);
-                    // Not again for a second operand.
-                    last_read[value] = KEPT;
-                }
-            }
-            at = end;
-        }
-        next
     }
+    for value in kept {
+        last_read[value as usize] = KEPT;
+    }
+    let mut free = Vec::new();
+    for (at, row) in rows.iter_mut().enumerate() {
+        let value = row.result as usize;
+        let (operands, results) = row.parts(wide);
+        // A result must not lie where an operand is, since a row may write its
+        // result before it has read all operands; so operands are freed last.
+        let result = match free.pop() {
+            Some(slot) if results == 1 => slot,
+            slot => {
+                free.extend(slot);
+                next += results as u32;
+                next - results as u32
+            }
+        };
+        for (j, slot) in (result..result + results as u32).enumerate() {
+            slot_of[value + j] = slot;
+        }
+        for operand in operands {
+            let read = &mut last_read[*operand as usize];
+            *operand = slot_of[*operand as usize];
+            if *read == at as u32 && *operand >= first_shared {
+                free.push(*operand);
+                // Not again for a second operand.
+                *read = KEPT;
+            }
+        }
+        let unread = (0..results).filter(|j| last_read[value + j] == UNREAD);
+        free.extend(unread.map(|j| result + j as u32));
+        row.result = result;
+    }
+    next
 }
