@@ -7,22 +7,22 @@
 //! whatever is computed from it is poisoned, and the recording that met it ends
 //! in an error, since a number of one tape means nothing on another.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
-use std::hash::Hash;
 use std::iter::{Product, Sum};
+use std::mem::{self, ManuallyDrop};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::formula::Name;
 use crate::ops::{Fold, Op, Operation, Relation};
 use crate::rule::{Real, Rule};
 use crate::rule_operators;
-use crate::tape::{Tape, TapeData};
+use crate::tape::{Row, Tape, TapeData};
 
 /// A number that records what is done with it.
 ///
@@ -69,50 +69,48 @@ static NEXT_RECORDING: AtomicU64 = AtomicU64::new(1);
 ///
 /// A `Var` may travel to another thread, where a comparison would otherwise
 /// leave no guard. Touched when a recording begins and ends, and by strays.
-static STRAYS: Mutex<BTreeMap<u64, Option<Stray>>> = Mutex::new(BTreeMap::new());
+static STRAYS: Mutex<Vec<(u64, Option<Stray>)>> = Mutex::new(Vec::new());
 
 /// A variable used where its recording is not active: its value, and where.
 type Stray = (f64, &'static Location<'static>);
 
-fn strays() -> MutexGuard<'static, BTreeMap<u64, Option<Stray>>> {
-    // No code panics while it holds the lock; a poisoned map is still whole.
+fn strays() -> MutexGuard<'static, Vec<(u64, Option<Stray>)>> {
+    // No code panics while it holds the lock; a poisoned list is still whole.
     STRAYS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the recording of `x`, if it is still under way, that `x` strayed.
 fn report_stray(x: Var, location: &'static Location<'static>) {
-    if let Some(stray) = strays().get_mut(&x.recording) {
+    if let Some((_, stray)) = strays().iter_mut().find(|(id, _)| *id == x.recording) {
         stray.get_or_insert((x.value, location));
     }
 }
 
-thread_local! {
-    static ACTIVE: RefCell<Option<Box<Recording>>> = const { RefCell::new(None) };
+/// Takes the recording off the list of those under way, with what strayed from it.
+fn take_stray(id: u64) -> Option<Stray> {
+    let mut strays = strays();
+    // The latest begun is the likeliest to end.
+    let position = strays.iter().rposition(|(other, _)| *other == id)?;
+    strays.swap_remove(position).1
 }
 
 /// A place in the user's code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SourceLocation {
-    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_file"))]
-    file: Arc<str>,
+    file: &'static str,
     line: u32,
     nearest: bool,
 }
 
-#[cfg(feature = "serde")]
-fn serialize_file<S: serde::Serializer>(file: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(file)
-}
-
 impl SourceLocation {
-    fn new(location: &Location<'_>) -> Self {
-        SourceLocation { file: location.file().into(), line: location.line(), nearest: false }
+    fn new(location: &'static Location<'static>) -> Self {
+        SourceLocation { file: location.file(), line: location.line(), nearest: false }
     }
 
     /// The file, as the compiler was given it.
     pub fn file(&self) -> &str {
-        &self.file
+        self.file
     }
 
     /// The line, counted from 1.
@@ -136,9 +134,9 @@ impl fmt::Display for SourceLocation {
 }
 
 /// Whether the code stands in std or in this crate: then the user's line is not known.
-fn is_library(location: &Location<'_>) -> bool {
+fn is_library(file: &str) -> bool {
     let this_directory = file!().trim_end_matches("record.rs");
-    let file = location.file().replace('\\', "/");
+    let file = file.replace('\\', "/");
     file.starts_with(&this_directory.replace('\\', "/"))
         || ["library/core/src/", "library/alloc/src/", "library/std/src/"].iter().any(|dir| file.contains(dir))
 }
@@ -289,101 +287,331 @@ impl fmt::Display for Escape {
     }
 }
 
-/// Numbers distinct keys in the order of their first use.
-///
-/// A function's keys repeat in loops, so a small direct-mapped cache answers
-/// most look-ups.
-struct Interner<K> {
-    cache: Box<[Option<(K, u32)>; 64]>,
-    numbers: HashMap<K, u32>,
-    keys: Vec<K>,
+/// Finds a number by its key: a hash table that stays on its thread, so that a
+/// short recording pays for no table of its own.
+struct Numbers {
+    slots: Vec<Slot>,
+    /// How many slots hold a key of this generation.
+    used: usize,
+    /// A slot of another generation counts as empty: so all are emptied at once.
+    generation: u32,
 }
 
-impl<K: Copy + Eq + Hash> Interner<K> {
+#[derive(Clone, Copy)]
+struct Slot {
+    key: u64,
+    number: u32,
+    generation: u32,
+}
+
+impl Numbers {
+    const FEWEST: usize = 64;
+    /// A thread keeps no more slots than this from one recording to the next.
+    const KEPT: usize = 1024;
+    const EMPTY: Slot = Slot { key: 0, number: 0, generation: 0 };
+
     fn new() -> Self {
-        Interner { cache: Box::new([None; 64]), numbers: HashMap::new(), keys: Vec::new() }
+        Numbers { slots: vec![Numbers::EMPTY; Numbers::FEWEST], used: 0, generation: 1 }
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+        self.generation = self.generation.wrapping_add(1);
+        if self.slots.len() > Numbers::KEPT || self.generation == 0 {
+            *self = Numbers::new();
+        }
+    }
+
+    /// The slot that the search for a key begins at. Hashed by multiplication:
+    /// the same on every machine.
+    #[inline]
+    fn first_slot(&self, key: u64) -> usize {
+        let hash = (key ^ key >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> 32) as usize & (self.slots.len() - 1)
     }
 
     #[inline]
-    fn number(&mut self, key: K, hash: u64) -> u32 {
-        let slot = (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize;
-        match self.cache[slot] {
-            Some((cached, number)) if cached == key => number,
-            _ => {
-                let next = self.keys.len() as u32;
-                let number = *self.numbers.entry(key).or_insert(next);
-                if number == next {
-                    self.keys.push(key);
-                }
-                self.cache[slot] = Some((key, number));
-                number
+    fn get(&self, key: u64) -> Option<u32> {
+        let mut at = self.first_slot(key);
+        loop {
+            let slot = &self.slots[at];
+            if slot.generation != self.generation {
+                return None;
             }
+            if slot.key == key {
+                return Some(slot.number);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
         }
+    }
+
+    /// Adds a key that is not there yet.
+    fn insert(&mut self, key: u64, number: u32) {
+        self.used += 1;
+        if self.used > self.slots.len() / 2 {
+            let more = vec![Numbers::EMPTY; self.slots.len() * 2];
+            let full = mem::replace(&mut self.slots, more);
+            let generation = self.generation;
+            full.into_iter().filter(|slot| slot.generation == generation).for_each(|slot| self.place(slot));
+        }
+        self.place(Slot { key, number, generation: self.generation });
+    }
+
+    fn place(&mut self, slot: Slot) {
+        let mut at = self.first_slot(slot.key);
+        while self.slots[at].generation == self.generation {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = slot;
     }
 }
 
-/// A question asked before row `row`, with the operands as recorded.
+/// The constants of a recording, each once, in the order of their first use.
+struct Constants {
+    /// By their bits, so that −0 and 0 are two constants.
+    numbers: Numbers,
+    values: Vec<f64>,
+}
+
+impl Constants {
+    #[inline]
+    fn number(&mut self, bits: u64) -> u32 {
+        match self.numbers.get(bits) {
+            Some(number) => number,
+            None => self.add(bits),
+        }
+    }
+
+    /// The operand of a row for a constant.
+    fn operand(&mut self, bits: u64, shift: u32) -> u32 {
+        let number = self.number(bits);
+        if number < shift { number } else { number | CONSTANT_BIT }
+    }
+
+    #[cold]
+    fn add(&mut self, bits: u64) -> u32 {
+        let number = self.values.len() as u32;
+        self.numbers.insert(bits, number);
+        self.values.push(f64::from_bits(bits));
+        number
+    }
+}
+
+/// The places in the user's code that the rows of a recording come from.
+struct Locations {
+    /// The number of the place of each of the compiler's statics, by its
+    /// address; [`Locations::LIBRARY`] for one inside a library.
+    numbers: Numbers,
+    places: Vec<SourceLocation>,
+    /// The last row's place outside libraries; [`Locations::NONE`] before there is one.
+    known: u32,
+    /// The number of "near p" for each place p, and before them "near the caller"; `NONE` where unused.
+    nearest: Vec<u32>,
+    caller: &'static Location<'static>,
+    /// The file that was looked at last, and whether it belongs to a library.
+    file: (&'static str, bool),
+}
+
+impl Locations {
+    const LIBRARY: u32 = u32::MAX;
+    const NONE: u32 = u32::MAX;
+
+    /// The number of the place of the next row.
+    #[inline]
+    fn of_row(&mut self, location: &'static Location<'static>) -> u32 {
+        let number = self.number(location);
+        if number == Locations::LIBRARY {
+            return self.nearest();
+        }
+        self.known = number;
+        number
+    }
+
+    /// The place of a guard or an escape before the next row.
+    fn of_guard(&mut self, location: &'static Location<'static>) -> SourceLocation {
+        let number = match self.number(location) {
+            Locations::LIBRARY => self.nearest(),
+            number => number,
+        };
+        self.places[number as usize].clone()
+    }
+
+    #[inline]
+    fn number(&mut self, location: &'static Location<'static>) -> u32 {
+        match self.numbers.get(std::ptr::from_ref(location) as u64) {
+            Some(number) => number,
+            None => self.look_at(location),
+        }
+    }
+
+    #[cold]
+    fn look_at(&mut self, location: &'static Location<'static>) -> u32 {
+        if !std::ptr::eq(self.file.0, location.file()) {
+            self.file = (location.file(), is_library(location.file()));
+        }
+        let number = if self.file.1 { Locations::LIBRARY } else { self.add(SourceLocation::new(location)) };
+        self.numbers.insert(std::ptr::from_ref(location) as u64, number);
+        number
+    }
+
+    /// The number of the place of a row recorded from inside a library: near that of the row before it.
+    #[cold]
+    fn nearest(&mut self) -> u32 {
+        let index = self.known.wrapping_add(1) as usize;
+        if self.nearest.len() <= index {
+            self.nearest.resize(index + 1, Locations::NONE);
+        }
+        if self.nearest[index] == Locations::NONE {
+            let base = match self.places.get(self.known as usize) {
+                Some(known) => known.clone(),
+                None => SourceLocation::new(self.caller),
+            };
+            self.nearest[index] = self.add(SourceLocation { nearest: true, ..base });
+        }
+        self.nearest[index]
+    }
+
+    fn add(&mut self, place: SourceLocation) -> u32 {
+        if self.places.len() < Row::LOCATIONS {
+            self.places.push(place);
+        } else if let Some(last) = self.places.last_mut() {
+            // It stands for all that a row has no number for.
+            last.nearest = true;
+        }
+        self.places.len() as u32 - 1
+    }
+}
+
+/// A question that was asked, with the operands as recorded.
 struct RecordedGuard {
     question: Question,
     operands: [u32; 2],
     answer: Answer,
-    row: usize,
-    location: &'static Location<'static>,
+    location: SourceLocation,
 }
 
 struct RecordedEscape {
     operand: u32,
     value: f64,
-    row: usize,
-    location: &'static Location<'static>,
+    location: SourceLocation,
 }
 
 /// A recording under way.
+///
+/// Its variables are numbered inputs, parameters, rows. An operand of a guard
+/// or an escape is such a number, or [`CONSTANT_BIT`] and the number of a
+/// constant. An operand of a row is the index of a tape whose constants are
+/// the first `shift` of them; the later ones have the bit.
 struct Recording {
     id: u64,
     first_row: u32,
-    ops: Vec<Op>,
-    operand_starts: Vec<u32>,
-    operands: Vec<u32>,
-    row_locations: Vec<u32>,
-    /// Keyed by the bits, so that −0 and 0 are two constants.
-    constants: Interner<u64>,
-    /// Keyed by the address of the compiler's static.
-    locations: Interner<usize>,
-    location_statics: Vec<&'static Location<'static>>,
+    rows: Vec<Row>,
+    /// The operands of the rows that have more than two.
+    wide: Vec<u32>,
+    shift: u32,
+    /// The runs of rows that reckon with another shift.
+    placed: Vec<Placed>,
+    memory: Memory,
+    constants: Constants,
+    locations: Locations,
     guards: Vec<RecordedGuard>,
     escapes: Vec<RecordedEscape>,
     /// The first foreign variable met: its value and where.
-    foreign: Option<(f64, &'static Location<'static>)>,
+    foreign: Option<Stray>,
     /// What an index could not hold any more.
     overflow: Option<&'static str>,
-    parent: Option<Box<Recording>>,
 }
+
+/// A thread keeps memory for no more rows than this from one recording to the next.
+const KEPT_ROWS: usize = 1 << 14;
 
 /// More rows or operands than this do not fit an index.
 const LIMIT: usize = (CONSTANT_BIT - 1) as usize;
 
-impl Recording {
-    fn location_number(&mut self, location: &'static Location<'static>) -> u32 {
-        let address = std::ptr::from_ref(location) as usize;
-        let number = self.locations.number(address, address as u64);
-        if number as usize == self.location_statics.len() {
-            self.location_statics.push(location);
+/// Where a run of rows and of wide operands ends that reckon with `shift` constants.
+struct Placed {
+    rows: usize,
+    wide: usize,
+    shift: u32,
+}
+
+impl Placed {
+    /// The index in a tape with `constants` constants of an operand of these rows.
+    #[inline]
+    fn index(&self, operand: u32, constants: u32) -> u32 {
+        match operand {
+            _ if operand & CONSTANT_BIT != 0 => operand & !CONSTANT_BIT,
+            _ if operand >= self.shift => operand + (constants - self.shift),
+            _ => operand,
         }
-        number
+    }
+}
+
+impl Recording {
+    /// How many runs of rows may reckon with different numbers of constants.
+    const PLACED: usize = 32;
+
+    fn new(caller: &'static Location<'static>) -> Recording {
+        Recording {
+            id: CONSTANT,
+            first_row: 0,
+            rows: Vec::new(),
+            wide: Vec::new(),
+            shift: 0,
+            placed: Vec::new(),
+            memory: Memory::new(),
+            constants: Constants { numbers: Numbers::new(), values: Vec::new() },
+            locations: Locations {
+                numbers: Numbers::new(),
+                places: Vec::new(),
+                known: Locations::NONE,
+                nearest: Vec::new(),
+                caller,
+                file: ("", false),
+            },
+            guards: Vec::new(),
+            escapes: Vec::new(),
+            foreign: None,
+            overflow: None,
+        }
+    }
+
+    /// Gives up what was recorded, and keeps the memory that is worth keeping.
+    fn clear(&mut self) {
+        self.id = CONSTANT;
+        if self.rows.capacity() > KEPT_ROWS {
+            self.rows = Vec::new();
+        }
+        self.rows.clear();
+        self.wide = Vec::new();
+        self.shift = 0;
+        self.placed.clear();
+        self.memory.clear();
+        self.constants.numbers.clear();
+        self.constants.values = Vec::new();
+        self.locations.numbers.clear();
+        self.locations.places = Vec::new();
+        self.locations.known = Locations::NONE;
+        self.locations.nearest.clear();
+        self.guards = Vec::new();
+        self.escapes = Vec::new();
+        self.foreign = None;
+        self.overflow = None;
     }
 
     fn operand(&mut self, x: Var) -> u32 {
-        if x.recording == CONSTANT {
-            let bits = x.value.to_bits();
-            self.constants.number(bits, bits) | CONSTANT_BIT
-        } else {
-            x.node
+        if x.recording == CONSTANT { self.constants.number(x.value.to_bits()) | CONSTANT_BIT } else { x.node }
+    }
+
+    /// An operand of a row.
+    fn row_operand(&mut self, x: Var) -> u32 {
+        match x.recording {
+            CONSTANT => self.constants.operand(x.value.to_bits(), self.shift),
+            _ => x.node.wrapping_add(self.shift),
         }
     }
 
     /// Whether each of `x` belongs here; notes the first that does not.
-    #[inline]
     fn owns(&mut self, x: &[Var], location: &'static Location<'static>) -> bool {
         let foreign = x.iter().find(|v| v.recording != self.id && v.recording != CONSTANT);
         if let Some(v) = foreign {
@@ -392,72 +620,370 @@ impl Recording {
         foreign.is_none()
     }
 
-    /// Appends a row and gives the node of its first result.
-    fn push(&mut self, op: Op, x: &[Var], results: usize, location: &'static Location<'static>) -> u32 {
-        let row = self.ops.len();
-        let node = self.first_row as usize + row;
-        if node + results > LIMIT || self.operands.len() + x.len() > LIMIT {
+    /// The node of the next row.
+    fn next_node(&self) -> u32 {
+        self.first_row + self.rows.len() as u32
+    }
+
+    /// Whether there is no room for more rows and operands.
+    fn overflows(&mut self, rows: usize, operands: usize) -> bool {
+        if self.next_node() as usize + rows > LIMIT || self.wide.len() + operands > LIMIT {
             self.overflow = Some("rows or operands");
-            return 0;
         }
-        for &operand in x {
-            let operand = self.operand(operand);
-            self.operands.push(operand);
+        self.overflow.is_some()
+    }
+
+    /// Appends the rows of the chunk and empties it.
+    fn take(&mut self, chunk: &Chunk) {
+        let len = chunk.len.replace(0);
+        if len == 0 || self.overflows(len, 0) {
+            return;
         }
-        let location = self.location_number(location);
-        for result in 0..results {
-            self.ops.push(if result == 0 { op } else { Op::FurtherResult });
-            self.operand_starts.push(self.operands.len() as u32);
-            self.row_locations.push(location);
+        self.place_after_constants();
+        let Recording { rows, memory, constants, locations, shift, .. } = self;
+        let mut known = locations.known;
+        rows.extend(chunk.rows[..len].iter().map(|row| {
+            let remembered = &mut memory.entries[row.slot()];
+            if remembered.fits(row, memory.generation) {
+                known = remembered.row.location();
+            } else {
+                locations.known = known;
+                remembered.learn(row, memory.generation, *shift, constants, locations);
+                known = locations.known;
+            }
+            remembered.row.plus(row.operands.get())
+        }));
+        locations.known = known;
+        chunk.next_node.set(self.next_node());
+    }
+
+    /// Lets the operands of further rows be indices of the tape, if no other
+    /// constants come after those known now.
+    ///
+    /// Most functions meet all of their constants in the first rows. Those that
+    /// go on and on are left to the end.
+    fn place_after_constants(&mut self) {
+        let shift = self.constants.values.len() as u32;
+        if shift != self.shift && self.placed.len() < Recording::PLACED {
+            self.placed.push(Placed { rows: self.rows.len(), wide: self.wide.len(), shift: self.shift });
+            self.shift = shift;
+            self.memory.clear();
         }
-        node as u32
+    }
+
+    /// Appends a row with any number of operands, and gives the node of its first result.
+    fn push_wide(&mut self, op: Op, x: &[Var], results: usize, location: &'static Location<'static>) -> u32 {
+        let node = self.next_node();
+        if self.overflows(results, x.len()) {
+            return node;
+        }
+        let location = self.locations.of_row(location);
+        let row = match *x {
+            [a] => Row::new(op, location, 1, [self.row_operand(a), 0]),
+            [a, b] => Row::new(op, location, 2, [self.row_operand(a), self.row_operand(b)]),
+            _ => {
+                let start = self.wide.len() as u32;
+                for &operand in x {
+                    let operand = self.row_operand(operand);
+                    self.wide.push(operand);
+                }
+                Row::wide(op, location, start, x.len() as u32)
+            }
+        };
+        self.rows.push(row);
+        self.rows.extend((1..results).map(|_| Row::new(Op::FurtherResult, location, 0, [0; 2])));
+        node
     }
 }
 
-/// Runs `action` on the active recording of this thread, if there is one.
-#[inline]
-fn with_active<R>(action: impl FnOnce(&mut Recording) -> R) -> Option<R> {
+/// What became of the last rows: a line of code that runs again mostly leaves
+/// the same row again, but for the nodes it reads.
+struct Memory {
+    entries: Box<[Remembered; Memory::ENTRIES]>,
+    /// An entry of another generation is of an earlier recording.
+    generation: u32,
+}
+
+impl Memory {
+    const ENTRIES: usize = 256;
+    /// Added to the generation each time; the bits below are those of [`ChunkRow::code`].
+    const STEP: u32 = 1 << 12;
+
+    fn new() -> Memory {
+        let row = Row::new(Op::FurtherResult, 0, 0, [0; 2]);
+        let nothing = Remembered { address: 0, constant: 0, code: 0, row };
+        Memory { entries: Box::new([nothing; Memory::ENTRIES]), generation: Memory::STEP }
+    }
+
+    fn clear(&mut self) {
+        match self.generation.checked_add(Memory::STEP) {
+            Some(next) => self.generation = next,
+            None => *self = Memory::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Remembered {
+    address: usize,
+    constant: u64,
+    /// The code and the generation.
+    code: u32,
+    /// The row as recorded, but for the nodes, which are to be added.
+    row: Row,
+}
+
+impl Remembered {
+    #[inline]
+    fn fits(&self, row: &ChunkRow, generation: u32) -> bool {
+        self.address == row.address() && self.constant == row.constant.get() && self.code == row.code.get() | generation
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn(
+        &mut self,
+        row: &ChunkRow,
+        generation: u32,
+        shift: u32,
+        constants: &mut Constants,
+        locations: &mut Locations,
+    ) {
+        let (code, constant) = (row.code.get(), row.constant.get());
+        let number = row.location.get().map_or(0, |location| locations.of_row(location));
+        let operand = |i: u32| match code >> (10 + i) & 1 {
+            1 => constants.operand(constant, shift),
+            _ => shift,
+        };
+        // The place of a row from inside a library depends on the row before
+        // it: that one is not remembered.
+        let generation = if number == locations.known { generation } else { 0 };
+        let row_count = (code >> 8 & 3) as usize;
+        *self = Remembered {
+            address: row.address(),
+            constant,
+            code: code | generation,
+            row: Row::new(row.op.get(), number, row_count, [0, 1].map(operand)),
+        };
+    }
+}
+
+/// How many rows gather before the recording takes them.
+const CHUNK: usize = 256;
+
+/// The last rows of the thread's active recording, as its operations leave them.
+///
+/// Cells in a fixed place: an operation fills in the next one and is done, with
+/// nothing to borrow, to grow or to look up. Numbers for constants and
+/// locations are found when the recording takes the rows, all in one loop.
+struct Chunk {
+    /// The active recording, or [`CONSTANT`] if there is none.
+    recording: Cell<u64>,
+    /// The node of the first row here.
+    next_node: Cell<u32>,
+    len: Cell<usize>,
+    rows: [ChunkRow; CHUNK],
+}
+
+/// A row with at most two operands; one of them may be a constant, and not
+/// both, since an expression of constants leaves no row.
+/// A row with at most two operands; one of them may be a constant, and not
+/// both, since an expression of constants leaves no row.
+struct ChunkRow {
+    location: Cell<Option<&'static Location<'static>>>,
+    /// The bits of the constant, if there is one.
+    constant: Cell<u64>,
+    /// The nodes; 0 in place of the constant.
+    operands: Cell<[u32; 2]>,
+    /// The operation in the low 8 bits, then 2 with the number of operands,
+    /// then for each operand whether it is the constant.
+    code: Cell<u32>,
+    op: Cell<Op>,
+}
+
+impl ChunkRow {
+    const fn new() -> ChunkRow {
+        ChunkRow {
+            location: Cell::new(None),
+            constant: Cell::new(0),
+            operands: Cell::new([0; 2]),
+            code: Cell::new(0),
+            op: Cell::new(Op::FurtherResult),
+        }
+    }
+
+    #[inline]
+    fn address(&self) -> usize {
+        self.location.get().map_or(0, |location| std::ptr::from_ref(location) as usize)
+    }
+
+    /// Where such a row is remembered.
+    #[inline]
+    fn slot(&self) -> usize {
+        let hash = (self.address() as u64).wrapping_add(self.code.get().into()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> 56) as usize
+    }
+}
+
+impl Chunk {
+    const fn new() -> Chunk {
+        Chunk {
+            recording: Cell::new(CONSTANT),
+            next_node: Cell::new(0),
+            len: Cell::new(0),
+            rows: [const { ChunkRow::new() }; CHUNK],
+        }
+    }
+}
+
+/// The recordings under way on a thread, the active one last, and behind them
+/// the memory of one that has ended.
+struct Recordings {
+    list: Vec<Recording>,
+    under_way: usize,
+}
+
+thread_local! {
+    static CHUNK_OF_THREAD: Chunk = const { Chunk::new() };
+    static RECORDINGS: RefCell<Recordings> = const { RefCell::new(Recordings { list: Vec::new(), under_way: 0 }) };
+}
+
+/// Runs `action` on the recordings under way on this thread, if there are any;
+/// the active one stands last, with all of its rows.
+fn with_recordings<R>(action: impl FnOnce(&mut [Recording]) -> R) -> Option<R> {
     // A thread that is being torn down has no active recording any more.
-    ACTIVE.try_with(|active| active.borrow_mut().as_deref_mut().map(action)).ok().flatten()
+    let result = RECORDINGS.try_with(|recordings| {
+        let recordings = &mut *recordings.borrow_mut();
+        let under_way = &mut recordings.list[..recordings.under_way];
+        CHUNK_OF_THREAD.with(|chunk| under_way.last_mut().map(|active| active.take(chunk)))?;
+        Some(action(under_way))
+    });
+    result.ok().flatten()
 }
 
 /// Records `op` with the given values, or poisons them.
-#[inline]
-fn push_row<const M: usize>(op: Op, x: &[Var], values: [f64; M], location: &'static Location<'static>) -> [Var; M] {
+///
+/// Every operation has a copy of this, so it is short: no operand has its
+/// address taken, which would keep it out of the registers, the closures are
+/// small enough to be inlined each, and whatever is rare is called.
+#[inline(always)]
+fn push_row<const N: usize, const M: usize>(
+    op: Op,
+    x: [Var; N],
+    values: [f64; M],
+    location: &'static Location<'static>,
+) -> [Var; M] {
+    if N > 2 {
+        return push_wide(op, &x, values, location);
+    }
+    let (a, b) = (x[0], x[N - 1]);
+    if a.recording == CONSTANT && b.recording == CONSTANT {
+        return values.map(Var::constant);
+    }
+    let active = CHUNK_OF_THREAD.with(|chunk| chunk.recording.get());
+    let (recording, node) = if a.recording != active && a.recording != CONSTANT {
+        refuse(a.value, location)
+    } else if b.recording != active && b.recording != CONSTANT {
+        refuse(b.value, location)
+    } else {
+        (active, push_narrow::<N, M>(op, a, b, location))
+    };
+    Var::results(values, recording, node)
+}
+
+/// Leaves a row with the operand a, or with a and b, in the chunk, and gives
+/// the node of its first result.
+#[inline(always)]
+fn push_narrow<const N: usize, const M: usize>(op: Op, a: Var, b: Var, location: &'static Location<'static>) -> u32 {
+    let mut len = CHUNK_OF_THREAD.with(|chunk| chunk.len.get());
+    if len > CHUNK - M {
+        hand_over();
+        len = 0;
+    }
+    let (a_constant, b_constant) = (a.recording == CONSTANT, N == 2 && b.recording == CONSTANT);
+    let constant = match (a_constant, b_constant) {
+        (true, _) => a.value.to_bits(),
+        (_, true) => b.value.to_bits(),
+        _ => 0,
+    };
+    let operands = [if a_constant { 0 } else { a.node }, if N < 2 || b_constant { 0 } else { b.node }];
+    let code = op as u32 | (N as u32) << 8 | u32::from(a_constant) << 10 | u32::from(b_constant) << 11;
+    CHUNK_OF_THREAD.with(|chunk| {
+        let row = &chunk.rows[len];
+        row.location.set(Some(location));
+        row.constant.set(constant);
+        row.operands.set(operands);
+        row.code.set(code);
+        row.op.set(op);
+    });
+    for result in 1..M {
+        CHUNK_OF_THREAD.with(|chunk| {
+            let row = &chunk.rows[len + result];
+            row.location.set(Some(location));
+            row.constant.set(0);
+            row.operands.set([0; 2]);
+            row.code.set(Op::FurtherResult as u32);
+            row.op.set(Op::FurtherResult);
+        });
+    }
+    CHUNK_OF_THREAD.with(|chunk| chunk.len.set(len + M));
+    CHUNK_OF_THREAD.with(|chunk| chunk.next_node.get()) + len as u32
+}
+
+/// Gives the rows of the full chunk to the recording.
+#[cold]
+#[inline(never)]
+fn hand_over() {
+    with_recordings(|_| ());
+    // Of a thread that is being torn down nobody takes the rows.
+    CHUNK_OF_THREAD.with(|chunk| chunk.len.set(0));
+}
+
+/// Notes in the active recording that a foreign variable was met; the
+/// recording and the node of what is computed from it.
+#[cold]
+#[inline(never)]
+fn refuse(value: f64, location: &'static Location<'static>) -> (u64, u32) {
+    with_recordings(|recordings| recordings.last_mut().map(|active| active.foreign.get_or_insert((value, location)).0));
+    (POISONED, 0)
+}
+
+/// Records an operation with any number of operands, or poisons its results.
+#[inline(never)]
+fn push_wide<const M: usize>(op: Op, x: &[Var], values: [f64; M], location: &'static Location<'static>) -> [Var; M] {
     if x.iter().all(|v| v.recording == CONSTANT) {
         return values.map(Var::constant);
     }
-    let first = with_active(|recording| {
-        recording.owns(x, location).then(|| (recording.id, recording.push(op, x, M, location)))
+    let pushed = with_recordings(|recordings| {
+        let active = recordings.last_mut()?;
+        active.owns(x, location).then(|| {
+            let node = active.push_wide(op, x, M, location);
+            CHUNK_OF_THREAD.with(|chunk| chunk.next_node.set(active.next_node()));
+            (active.id, node)
+        })
     });
-    let (recording, node) = first.flatten().unwrap_or((POISONED, 0));
-    let mut result = 0;
-    values.map(|value| {
-        result += 1;
-        Var { value, recording, node: node + result - 1 }
-    })
+    let (recording, node) = pushed.flatten().unwrap_or((POISONED, 0));
+    Var::results(values, recording, node)
 }
 
 /// Answers a question and notes it as a guard, unless its operands are constants.
 fn ask(question: Question, a: Var, b: Var, location: &'static Location<'static>) -> Answer {
     let answer = question.ask(a.value, b.value);
     if a.recording != CONSTANT || b.recording != CONSTANT {
-        let noted = with_active(|active| {
-            active.owns(&[a, b], location);
-            // An outer recording that this one suspends still hears the answer.
-            let mut next = Some(active);
-            while let Some(recording) = next {
-                if [a, b].iter().all(|x| x.recording == recording.id || x.recording == CONSTANT) {
-                    let operands = [recording.operand(a), recording.operand(b)];
-                    let row = recording.ops.len();
-                    recording.guards.push(RecordedGuard { question, operands, answer, row, location });
-                    return true;
-                }
-                next = recording.parent.as_deref_mut();
+        let noted = with_recordings(|recordings| {
+            if let Some(active) = recordings.last_mut() {
+                active.owns(&[a, b], location);
             }
-            false
+            // An outer recording that the active one suspends still hears the answer.
+            let belong = |recording: &Recording| [a, b].iter().all(|x| [recording.id, CONSTANT].contains(&x.recording));
+            let recording = recordings.iter_mut().rev().find(|recording| belong(recording));
+            recording.map(|recording| {
+                let operands = [recording.operand(a), recording.operand(b)];
+                let location = recording.locations.of_guard(location);
+                recording.guards.push(RecordedGuard { question, operands, answer, location });
+            })
         });
-        if noted != Some(true) {
+        if noted.flatten().is_none() {
             // The answer may steer the recording that owns the variable, and
             // no result carries the poison there.
             report_stray(a, location);
@@ -472,8 +998,19 @@ fn ask_bool(question: Question, a: Var, b: Var, location: &'static Location<'sta
 }
 
 impl Var {
+    #[inline]
     fn constant(value: f64) -> Var {
         Var { value, recording: CONSTANT, node: 0 }
+    }
+
+    /// The results of one row, at `node` and below it.
+    #[inline(always)]
+    fn results<const M: usize>(values: [f64; M], recording: u64, node: u32) -> [Var; M] {
+        let mut result = 0;
+        values.map(|value| {
+            result += 1;
+            Var { value, recording, node: node + result - 1 }
+        })
     }
 
     /// The value at the recording point: an escape, listed by
@@ -493,19 +1030,14 @@ impl Var {
         let location = Location::caller();
         if self.recording != CONSTANT && self.recording != POISONED {
             // The variable may belong to a recording that this one suspends.
-            let noted = with_active(|active| {
-                let mut next = Some(active);
-                while let Some(recording) = next {
-                    if recording.id == self.recording {
-                        let row = recording.ops.len();
-                        recording.escapes.push(RecordedEscape { operand: self.node, value: self.value, row, location });
-                        return true;
-                    }
-                    next = recording.parent.as_deref_mut();
-                }
-                false
+            let noted = with_recordings(|recordings| {
+                let recording = recordings.iter_mut().rev().find(|recording| recording.id == self.recording);
+                recording.map(|recording| {
+                    let location = recording.locations.of_guard(location);
+                    recording.escapes.push(RecordedEscape { operand: self.node, value: self.value, location });
+                })
             });
-            if noted != Some(true) {
+            if noted.flatten().is_none() {
                 report_stray(self, location);
             }
         }
@@ -564,6 +1096,7 @@ impl Var {
 }
 
 impl From<f64> for Var {
+    #[inline]
     fn from(c: f64) -> Var {
         Var::constant(c)
     }
@@ -597,13 +1130,13 @@ impl Rule for Var {
     #[inline]
     #[track_caller]
     fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Var; N]) -> [Var; M] {
-        push_row(O::OP, &x, O::value(x.map(|v| v.value)), Location::caller())
+        push_row(O::OP, x, O::value(x.map(|v| v.value)), Location::caller())
     }
 
     #[track_caller]
     fn fold<O: Fold>(x: &[Var]) -> Var {
         let values: smallvec::SmallVec<[f64; 32]> = x.iter().map(|v| v.value).collect();
-        let [v] = push_row(O::OP, x, [O::value(&values)], Location::caller());
+        let [v] = push_wide(O::OP, x, [O::value(&values)], Location::caller());
         v
     }
 
@@ -765,43 +1298,69 @@ tuple_outputs!(A B C D E F G H I J K L);
 struct Activation;
 
 impl Activation {
-    fn start(mut recording: Box<Recording>) -> Activation {
-        strays().insert(recording.id, None);
-        ACTIVE.with(|active| {
-            let mut active = active.borrow_mut();
-            recording.parent = active.take();
-            *active = Some(recording);
+    fn start(id: u64, first_row: u32, caller: &'static Location<'static>) -> Activation {
+        // The recording that is suspended takes its rows.
+        with_recordings(|_| ());
+        // A thread that is being torn down records nothing; the function then
+        // computes with foreign variables, and finishing says so.
+        let _ = RECORDINGS.try_with(|recordings| {
+            let Recordings { list, under_way } = &mut *recordings.borrow_mut();
+            if list.len() == *under_way {
+                list.push(Recording::new(caller));
+            }
+            let recording = &mut list[*under_way];
+            if recording.id != CONSTANT {
+                // Something panicked before the last one was cleared.
+                recording.clear();
+            }
+            strays().push((id, None));
+            recording.id = id;
+            recording.first_row = first_row;
+            recording.locations.caller = caller;
+            *under_way += 1;
+            CHUNK_OF_THREAD.with(|chunk| {
+                chunk.recording.set(id);
+                chunk.next_node.set(first_row);
+            });
         });
         Activation
     }
 
-    fn finish(self) -> Option<Box<Recording>> {
-        let recording = Activation::end();
-        std::mem::forget(self);
-        recording
+    /// Ends the recording and runs `action` on what was recorded.
+    fn finish<R>(self, action: impl FnOnce(&mut Recording) -> R) -> Option<R> {
+        // Should the action panic, the recording has ended all the same.
+        let _ended = ManuallyDrop::new(self);
+        with_recordings(|_| ());
+        Activation::end(action)
     }
 
-    fn end() -> Option<Box<Recording>> {
-        ACTIVE
-            .try_with(|active| {
-                let mut active = active.borrow_mut();
-                let mut ended = active.take();
-                *active = ended.as_mut().and_then(|recording| recording.parent.take());
-                if let Some(recording) = &mut ended
-                    && let Some(Some(stray)) = strays().remove(&recording.id)
-                {
-                    recording.foreign.get_or_insert(stray);
-                }
-                ended
-            })
-            .ok()
-            .flatten()
+    /// Ends the active recording without the rows that still lie in the chunk.
+    fn end<R>(action: impl FnOnce(&mut Recording) -> R) -> Option<R> {
+        let result = RECORDINGS.try_with(|recordings| {
+            let Recordings { list, under_way } = &mut *recordings.borrow_mut();
+            *under_way = under_way.checked_sub(1)?;
+            list.truncate(*under_way + 1);
+            let (suspended, ended) = list.split_at_mut(*under_way);
+            CHUNK_OF_THREAD.with(|chunk| {
+                chunk.len.set(0);
+                chunk.recording.set(suspended.last().map_or(CONSTANT, |recording| recording.id));
+                chunk.next_node.set(suspended.last().map_or(0, Recording::next_node));
+            });
+            let ended = ended.first_mut()?;
+            if let Some(stray) = take_stray(ended.id) {
+                ended.foreign.get_or_insert(stray);
+            }
+            let result = action(ended);
+            ended.clear();
+            Some(result)
+        });
+        result.ok().flatten()
     }
 }
 
 impl Drop for Activation {
     fn drop(&mut self) {
-        Activation::end();
+        Activation::end(|_| ());
     }
 }
 
@@ -881,91 +1440,43 @@ impl Builder {
         let id = NEXT_RECORDING.fetch_add(1, AtomicOrdering::Relaxed);
         let variable = |(node, &value): (usize, &f64)| Var { value, recording: id, node: node as u32 };
         let variables: Vec<Var> = self.x0.iter().chain(&self.k0).enumerate().map(variable).collect();
-        let activation = Activation::start(Box::new(Recording {
-            id,
-            first_row: first_row as u32,
-            ops: Vec::new(),
-            operand_starts: vec![0],
-            operands: Vec::new(),
-            row_locations: Vec::new(),
-            constants: Interner::new(),
-            locations: Interner::new(),
-            location_statics: Vec::new(),
-            guards: Vec::new(),
-            escapes: Vec::new(),
-            foreign: None,
-            overflow: None,
-            parent: None,
-        }));
+        let activation = Activation::start(id, first_row as u32, caller);
         let (x, k) = variables.split_at(self.x0.len());
         let mut outputs = Vec::new();
         f(x, k).collect_into(&mut outputs);
+        let tape = activation.finish(|recording| {
+            recording.owns(&outputs, caller);
+            if let Some((value, location)) = recording.foreign {
+                return Err(Error::ForeignVar { location: SourceLocation::new(location), value });
+            }
+            if let Some(what) = recording.overflow {
+                return Err(too_large(what));
+            }
+            if outputs.is_empty() {
+                return Err(Error::NoOutputs { location: SourceLocation::new(caller) });
+            }
+            let outputs: Vec<u32> = outputs.into_iter().map(|output| recording.operand(output)).collect();
+            if recording.constants.values.len() + first_row + recording.rows.len() > LIMIT {
+                return Err(too_large("rows and constants"));
+            }
+            Ok(self.finish(recording, outputs))
+        });
         // While the closure ran, nothing else could take the recording away.
-        let Some(mut recording) = activation.finish() else {
-            return Err(Error::Malformed { row: 0, reason: "the recording ended before its function did" });
-        };
-
-        recording.owns(&outputs, caller);
-        if let Some((value, location)) = recording.foreign {
-            return Err(Error::ForeignVar { location: SourceLocation::new(location), value });
-        }
-        if let Some(what) = recording.overflow {
-            return Err(too_large(what));
-        }
-        if outputs.is_empty() {
-            return Err(Error::NoOutputs { location: SourceLocation::new(caller) });
-        }
-        let outputs: Vec<u32> = outputs.into_iter().map(|output| recording.operand(output)).collect();
-        if recording.constants.keys.len() + first_row + recording.ops.len() > LIMIT {
-            return Err(too_large("rows and constants"));
-        }
-        Ok(self.finish(*recording, outputs, caller))
+        tape.unwrap_or(Err(Error::Malformed { row: 0, reason: "the recording ended before its function did" }))
     }
 
     /// Brings the recording into the tape's index space: constants, inputs,
     /// parameters, rows.
-    fn finish(self, recording: Recording, outputs: Vec<u32>, caller: &'static Location<'static>) -> Tape {
-        let shift = recording.constants.keys.len() as u32;
+    fn finish(self, recording: &mut Recording, outputs: Vec<u32>) -> Tape {
+        let shift = recording.constants.values.len() as u32;
         let place = |operand: u32| if operand & CONSTANT_BIT != 0 { operand & !CONSTANT_BIT } else { operand + shift };
-
-        // The place of a row recorded from inside a library is that of the row before it.
-        let mut places: Vec<SourceLocation> =
-            recording.location_statics.iter().map(|l| SourceLocation::new(l)).collect();
-        let in_library: Vec<bool> = recording.location_statics.iter().map(|l| is_library(l)).collect();
-        let mut nearest_numbers: HashMap<Option<u32>, u32> = HashMap::new();
-        let mut known: Option<u32> = None;
-        let mut known_before = Vec::with_capacity(recording.ops.len() + 1);
-        let mut row_locations = recording.row_locations;
-        for number in &mut row_locations {
-            known_before.push(known);
-            if in_library[*number as usize] {
-                *number = *nearest_numbers.entry(known).or_insert_with(|| {
-                    let base = known.map_or(SourceLocation::new(caller), |number| places[number as usize].clone());
-                    places.push(SourceLocation { nearest: true, ..base });
-                    places.len() as u32 - 1
-                });
-            } else {
-                known = Some(*number);
-            }
-        }
-        known_before.push(known);
-        let locate = |row: usize, location: &'static Location<'static>| {
-            if is_library(location) {
-                let base =
-                    known_before[row].map_or(SourceLocation::new(caller), |number| places[number as usize].clone());
-                SourceLocation { nearest: true, ..base }
-            } else {
-                SourceLocation::new(location)
-            }
-        };
 
         let mut data = TapeData {
             num_inputs: self.x0.len(),
             num_params: self.k0.len(),
-            constants: recording.constants.keys.iter().map(|&bits| f64::from_bits(bits)).collect(),
-            ops: recording.ops,
-            operand_starts: recording.operand_starts,
-            operands: recording.operands.into_iter().map(place).collect(),
+            constants: mem::take(&mut recording.constants.values),
+            rows: Vec::new(),
+            wide: mem::take(&mut recording.wide),
             outputs: outputs.into_iter().map(place).collect(),
             input_names: self.input_names,
             param_names: self.param_names,
@@ -974,11 +1485,28 @@ impl Builder {
             param_rows: Vec::new(),
             guards: Vec::new(),
             escapes: Vec::new(),
-            row_locations: Vec::new(),
-            locations: Vec::new(),
+            locations: mem::take(&mut recording.locations.places),
         };
-        data.guards = recording
-            .guards
+        // The thread keeps the memory of few rows: the next short recording
+        // need not grow its own.
+        data.rows = match recording.rows.len() {
+            0..=KEPT_ROWS => recording.rows.clone(),
+            _ => mem::take(&mut recording.rows),
+        };
+        let last = Placed { rows: data.rows.len(), wide: data.wide.len(), shift: recording.shift };
+        let (mut row, mut wide) = (0, 0);
+        for run in recording.placed.drain(..).chain([last]) {
+            if run.shift != shift {
+                let index = |operand| run.index(operand, shift);
+                data.rows[row..run.rows].iter_mut().for_each(|row| row.replace_operands(index));
+                data.wide[wide..run.wide].iter_mut().for_each(|operand| *operand = index(*operand));
+            }
+            (row, wide) = (run.rows, run.wide);
+        }
+        data.rows.shrink_to_fit();
+        data.wide.shrink_to_fit();
+        data.constants.shrink_to_fit();
+        data.guards = mem::take(&mut recording.guards)
             .into_iter()
             .map(|guard| {
                 let operands = guard.operands.map(place);
@@ -986,23 +1514,20 @@ impl Builder {
                     question: guard.question,
                     operands,
                     answer: guard.answer,
-                    location: locate(guard.row, guard.location),
+                    location: guard.location,
                     names: operands.map(|operand| data.given_name(operand)),
                 }
             })
             .collect();
-        data.escapes = recording
-            .escapes
+        data.escapes = mem::take(&mut recording.escapes)
             .into_iter()
             .map(|escape| Escape {
                 operand: place(escape.operand),
                 value: escape.value,
-                location: locate(escape.row, escape.location),
+                location: escape.location,
                 name: data.given_name(place(escape.operand)),
             })
             .collect();
-        data.row_locations = row_locations;
-        data.locations = places;
         data.find_activity();
         Tape::new(data, self.k0)
     }

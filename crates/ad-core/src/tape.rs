@@ -52,17 +52,15 @@ pub(crate) struct TapeData {
     pub num_inputs: usize,
     pub num_params: usize,
     pub constants: Vec<f64>,
-    pub ops: Vec<Op>,
-    /// Row r reads `operands[operand_starts[r]..operand_starts[r + 1]]`.
-    pub operand_starts: Vec<u32>,
-    pub operands: Vec<u32>,
+    pub rows: Vec<Row>,
+    /// The operands of the rows that have more than two.
+    pub wide: Vec<u32>,
     pub outputs: Vec<u32>,
     pub input_names: Vec<String>,
     pub param_names: Vec<String>,
     pub guards: Vec<Guard>,
     pub escapes: Vec<Escape>,
-    /// For each row an index into `locations`.
-    pub row_locations: Vec<u32>,
+    /// The places that the rows name by number.
     pub locations: Vec<SourceLocation>,
     /// For each index of a value, whether it depends on an input.
     pub active: Vec<bool>,
@@ -70,6 +68,80 @@ pub(crate) struct TapeData {
     pub spans: Vec<Range<usize>>,
     /// The rows that depend on parameters alone.
     pub param_rows: Vec<u32>,
+}
+
+/// One row: its operation, its operands and its place in the user's code.
+///
+/// Twelve bytes, so that five rows share a cache line: a recording is as fast
+/// as memory takes it, and so are the sweeps over a long tape.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    /// The operation in the low 8 bits, then 2 with the number of operands or
+    /// [`Row::WIDE`], then the number of the location. One word, which is
+    /// copied at once.
+    head: u32,
+    /// The operands, or where they lie in [`TapeData::wide`] and how many there are.
+    operands: [u32; 2],
+}
+
+/// The operation of each code.
+static OPS: [Op; 256] = {
+    let mut ops = [Op::FurtherResult; 256];
+    let mut i = 0;
+    while i < Op::ALL.len() {
+        ops[Op::ALL[i] as usize] = Op::ALL[i];
+        i += 1;
+    }
+    ops
+};
+
+impl Row {
+    /// Marks a row whose operands lie in [`TapeData::wide`].
+    const WIDE: usize = 3;
+    /// How many locations a row can tell apart.
+    pub const LOCATIONS: usize = 1 << 22;
+
+    /// A row with the first `count` of two operands.
+    #[inline]
+    pub fn new(op: Op, location: u32, count: usize, operands: [u32; 2]) -> Row {
+        debug_assert!(count <= Row::WIDE && (location as usize) < Row::LOCATIONS);
+        Row { head: op as u32 | (count as u32) << 8 | location << 10, operands }
+    }
+
+    /// A row with the operands `wide[start..start + count]`.
+    pub fn wide(op: Op, location: u32, start: u32, count: u32) -> Row {
+        Row::new(op, location, Row::WIDE, [start, count])
+    }
+
+    #[inline]
+    fn op(&self) -> Op {
+        OPS[(self.head & 0xFF) as usize]
+    }
+
+    #[inline]
+    fn count(&self) -> usize {
+        (self.head >> 8 & 3) as usize
+    }
+
+    /// The number of the row's location.
+    #[inline]
+    pub fn location(&self) -> u32 {
+        self.head >> 10
+    }
+
+    /// The row with other numbers added to its operands.
+    #[inline]
+    pub fn plus(self, [a, b]: [u32; 2]) -> Row {
+        Row { head: self.head, operands: [self.operands[0].wrapping_add(a), self.operands[1].wrapping_add(b)] }
+    }
+
+    /// Replaces the operands that lie in the row itself.
+    #[inline]
+    pub fn replace_operands(&mut self, index: impl Fn(u32) -> u32) {
+        if self.count() != Row::WIDE {
+            self.operands = self.operands.map(index);
+        }
+    }
 }
 
 impl TapeData {
@@ -95,17 +167,26 @@ impl TapeData {
 
     /// The number of rows.
     pub fn num_rows(&self) -> usize {
-        self.ops.len()
+        self.rows.len()
     }
 
     /// The operation of a row.
+    #[inline]
     pub fn op(&self, row: usize) -> Op {
-        self.ops[row]
+        self.rows[row].op()
     }
 
     /// The operands of a row.
+    #[inline]
     pub fn operands(&self, row: usize) -> &[u32] {
-        &self.operands[self.operand_starts[row] as usize..self.operand_starts[row + 1] as usize]
+        let row = &self.rows[row];
+        match row.count() {
+            Row::WIDE => {
+                let [start, count] = row.operands.map(|number| number as usize);
+                &self.wide[start..start + count]
+            }
+            count => &row.operands[..count],
+        }
     }
 
     /// For a row that holds a result: the row of its operation, and which result it is.
@@ -120,11 +201,21 @@ impl TapeData {
     /// Fills in what depends on an input.
     pub fn find_activity(&mut self) {
         let first_row = self.first_row();
+        if self.num_params == 0 {
+            // Every row reads a variable, and every variable depends on an input.
+            self.active = vec![true; self.num_values()];
+            self.active[..self.constants.len()].fill(false);
+            self.spans.extend((!self.rows.is_empty()).then(|| 0..self.num_rows()));
+            return;
+        }
         let mut active = vec![false; self.num_values()];
         active[self.first_input()..self.first_param()].fill(true);
         for row in 0..self.num_rows() {
-            let (head, _) = self.head(row);
-            active[first_row + row] = self.operands(head).iter().any(|&operand| active[operand as usize]);
+            // A further result shares the activity of the result above it.
+            active[first_row + row] = match self.op(row) {
+                Op::FurtherResult => active[first_row + row - 1],
+                _ => self.operands(row).iter().any(|&operand| active[operand as usize]),
+            };
             if !active[first_row + row] {
                 self.param_rows.push(row as u32);
             } else if self.spans.last().is_some_and(|span| span.end == row) {
@@ -200,7 +291,7 @@ impl TapeData {
 
     /// Where row `row` stands in the user's code.
     pub fn location(&self, row: usize) -> &SourceLocation {
-        &self.locations[self.row_locations[row] as usize]
+        &self.locations[self.rows[row].location() as usize]
     }
 }
 
@@ -233,12 +324,8 @@ impl Tape {
     }
 
     pub(crate) fn new(data: TapeData, params: Vec<f64>) -> Tape {
-        let tape = Tape {
-            data: Arc::new(data),
-            params: params.into(),
-            programs: Arc::default(),
-            passive: Arc::default(),
-        };
+        let tape =
+            Tape { data: Arc::new(data), params: params.into(), programs: Arc::default(), passive: Arc::default() };
         debug_assert_eq!(tape.check(), Ok(()));
         tape
     }
@@ -316,14 +403,13 @@ impl Tape {
     pub fn check(&self) -> Result<(), Error> {
         let data = &*self.data;
         let malformed = |row, reason| Err(Error::Malformed { row, reason });
-        if data.operand_starts.len() != data.num_rows() + 1 || data.row_locations.len() != data.num_rows() {
-            return malformed(0, "the columns of the list differ in length");
-        }
         for row in 0..data.num_rows() {
-            if data.operand_starts[row] > data.operand_starts[row + 1]
-                || data.operand_starts[row + 1] as usize > data.operands.len()
-            {
+            let [start, count] = data.rows[row].operands;
+            if data.rows[row].count() == Row::WIDE && start as usize + count as usize > data.wide.len() {
                 return malformed(row, "its operands lie outside the list of operands");
+            }
+            if data.rows[row].location() as usize >= data.locations.len() {
+                return malformed(row, "its place in the code is not on the list");
             }
             if row == 0 && data.op(row) == Op::FurtherResult {
                 return malformed(row, "a further result has no row above it");
@@ -333,7 +419,7 @@ impl Tape {
             }
             let (head, result) = data.head(row);
             let (operands, results) = replay::shape(data.op(head), data.operands(head).len());
-            let further = data.ops[row + 1..].iter().take_while(|&&op| op == Op::FurtherResult).count();
+            let further = data.rows[row + 1..].iter().take_while(|next| next.op() == Op::FurtherResult).count();
             if result == 0 && (operands != data.operands(row).len() || results != further + 1) {
                 return malformed(row, "its operation takes other numbers of operands or results");
             }

@@ -1025,3 +1025,221 @@ fn guards_show_the_names_that_were_given() {
     let tape = Tape::builder().inputs(&["rate", "x"], &[0.5, 1.0]).record(|x, _| if x[0] > 0.0 { x[1] } else { x[0] });
     assert_eq!(tape.unwrap().guards()[0].to_string(), "rate > 0 was true");
 }
+
+// Rows in bulk: they gather in chunks before the recording takes them.
+
+/// As many rows as a chunk holds; the tests look at both sides of it.
+const CHUNK: usize = 256;
+
+fn around(rows: usize) -> std::ops::RangeInclusive<usize> {
+    rows - 3..=rows + 3
+}
+
+/// `rows` rows of all kinds, each of which reads the one before it.
+fn program<T: Real>(x: T, k: T, rows: usize) -> T {
+    let mut y = x;
+    for i in 0..rows {
+        y = match i % 11 {
+            0 => y + x,
+            1 => y * 0.75,
+            2 => -y,
+            3 => T::lit(0.5 + i as f64 / 64.0) - y,
+            4 => y.mul_add(0.5, x),
+            5 => y.sin(),
+            6 => y.select_gt(0.0, y, k),
+            7 => k * y,
+            8 => T::sum_of(&[y, x, T::lit(2.0)]),
+            9 => T::dot(&[y], &[k]),
+            _ => y - k,
+        };
+    }
+    y
+}
+
+#[test]
+fn recordings_of_every_length() {
+    let lengths = (0..4).chain(around(CHUNK)).chain(around(2 * CHUNK)).chain(around(1 << 14)).chain([100_000]);
+    for rows in lengths {
+        let tape = Tape::builder().inputs(&[], &[0.7]).params(&[], &[1.25]);
+        let tape = tape.record(|x, k| program(x[0], k[0], rows)).unwrap();
+        assert_eq!(tape.check(), Ok(()));
+        assert_eq!(tape.len(), 2 + rows);
+        assert_same(&tape.eval(&[0.7]).unwrap(), &[program(0.7, 1.25, rows)], format!("{rows} rows"));
+        let elsewhere = tape.with_params(&[-0.5]).unwrap().eval(&[-3.0]).unwrap();
+        assert_same(&elsewhere, &[program(-3.0, -0.5, rows)], format!("{rows} rows elsewhere"));
+    }
+}
+
+#[test]
+fn what_depends_on_parameters_alone_is_known_in_every_row() {
+    for rows in around(CHUNK) {
+        let function = |x: f64, k: f64| x * k.sin() + program(k, 2.0, rows) * k.cos();
+        let tape = Tape::builder().inputs(&[], &[0.5]).params(&[], &[0.25]).record(|x, k| {
+            let y = program(k[0], Var::from(2.0), rows);
+            let (sin, cos) = k[0].sin_cos();
+            x[0] * sin + y * cos
+        });
+        let tape = tape.unwrap().with_params(&[0.75]).unwrap();
+        let (sin, cos) = Rule::sin_cos(0.75);
+        let expected = 3.0 * sin + program(0.75, 2.0, rows) * cos;
+        assert!((expected - function(3.0, 0.75)).abs() < 1e-9);
+        assert_eq!(tape.gradient(&[3.0]).unwrap(), (expected, vec![sin]));
+    }
+}
+
+#[test]
+fn rows_with_two_results_or_many_operands_stand_at_the_end_of_a_chunk() {
+    for rows in around(CHUNK).chain(around(2 * CHUNK)) {
+        let x0 = [0.3, 0.6];
+        let tape = Tape::record(&x0, |x| {
+            let y = program(x[0], x[1], rows);
+            let (sin, cos) = y.sin_cos();
+            let many: Vec<Var> = (0..40).map(|i| if i % 3 == 0 { sin } else { x[i % 2] }).collect();
+            let (again, _) = Var::sum_of(&many).sin_cos();
+            again * cos
+        });
+        let tape = tape.unwrap();
+        assert_eq!(tape.len(), 2 + rows + 2 + 1 + 2 + 1);
+        let (sin, cos) = Rule::sin_cos(program(x0[0], x0[1], rows));
+        let many: Vec<f64> = (0..40).map(|i| if i % 3 == 0 { sin } else { x0[i % 2] }).collect();
+        let (again, _) = Rule::sin_cos(<f64 as Rule>::sum_of(&many));
+        assert_same(&tape.eval(&x0).unwrap(), &[again * cos], format!("{rows} rows"));
+    }
+}
+
+#[test]
+fn constants_may_come_at_any_time() {
+    // A new one in each row, one in a while, and one at the very end.
+    for every in [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 100_000] {
+        fn function<T: Real>(x: T, every: usize) -> T {
+            let mut y = x;
+            for i in 0..20_000 {
+                y = if i % every == 0 { y * (1.0 / (i as f64 + 2.0)) + x } else { y.mul_add(-0.5, x) };
+            }
+            y.select_lt(1e9, y + 1e7, x)
+        }
+        let tape = Tape::record(&[0.5], |x| function(x[0], every)).unwrap();
+        assert_eq!(tape.check(), Ok(()));
+        assert_same(&tape.eval(&[1.5]).unwrap(), &[function(1.5, every)], format!("every {every} rows"));
+    }
+    let signs = Tape::record(&[1.0], |x| [x[0] * 0.0, x[0] * -0.0, x[0] * 0.0, -0.0 - x[0] * NAN]).unwrap();
+    let y = signs.eval(&[1.0]).unwrap();
+    assert_eq!(y[..3].iter().map(|y| y.is_sign_negative()).collect::<Vec<_>>(), [false, true, false]);
+}
+
+#[test]
+fn guards_and_escapes_stand_anywhere_in_a_chunk() {
+    for rows in (0..3).chain(around(CHUNK)) {
+        let mut line = 0;
+        let tape = Tape::record(&[0.7], |x| {
+            let y = program(x[0], x[0], rows) + x[0] * 1e3;
+            line = line!() + 1;
+            let positive = y > 0.0;
+            assert!(positive);
+            let z = program(y, x[0], rows);
+            let read = z.value();
+            program(z, x[0], CHUNK) * read
+        });
+        let tape = tape.unwrap();
+        let before = |x: f64| program(x, x, rows) + x * 1e3;
+        let z = program(before(0.7), 0.7, rows);
+        assert_eq!((tape.guards().len(), tape.escapes().len()), (1, 1));
+        assert_eq!((tape.guards()[0].location().line(), tape.guards()[0].location().is_nearest()), (line, false));
+        assert_eq!((tape.escapes()[0].value(), tape.escapes()[0].location().line()), (z, line + 3));
+        assert_same(&tape.eval(&[0.7]).unwrap(), &[program(z, 0.7, CHUNK) * z], format!("{rows} rows"));
+        changed(&tape.eval(&[-0.7]).unwrap_err(), &tape.guards()[0], Answer::Bool(false), before(-0.7), 0.0);
+    }
+}
+
+#[test]
+fn a_recording_is_suspended_anywhere_in_a_chunk() {
+    for rows in (0..3).chain(around(CHUNK)) {
+        let outer = Tape::record(&[0.7], |x| {
+            let y = program(x[0], x[0], rows);
+            let inner = Tape::record(&[0.2, 0.4], |u| program(u[0], u[1], rows)).unwrap();
+            assert_same(&inner.eval(&[0.2, 0.4]).unwrap(), &[program(0.2, 0.4, rows)], "inner");
+            let escaping = Tape::record(&[0.5], |u| program(u[0], u[0], rows) * y.value()).unwrap();
+            assert!(escaping.escapes().is_empty());
+            program(y, x[0], rows)
+        });
+        let outer = outer.unwrap();
+        assert_eq!((outer.len(), outer.escapes().len()), (1 + 2 * rows, 1));
+        let expected = program(program(0.3, 0.3, rows), 0.3, rows);
+        assert_same(&outer.eval(&[0.3]).unwrap(), &[expected], format!("{rows} rows"));
+    }
+}
+
+#[test]
+fn a_panic_anywhere_in_a_chunk_takes_its_rows_along() {
+    for rows in (0..3).chain(around(CHUNK)) {
+        let outer = Tape::record(&[0.7], |x| {
+            let y = program(x[0], x[0], rows);
+            let inner = catch_unwind(AssertUnwindSafe(|| {
+                Tape::record(&[1.0], |u| {
+                    let _ = program(u[0], u[0], rows) > 0.0;
+                    quietly()
+                })
+            }));
+            assert!(inner.is_err());
+            program(y, x[0], 5)
+        });
+        let outer = outer.unwrap();
+        assert_eq!((outer.len(), outer.guards().len()), (1 + rows + 5, 0));
+        let expected = program(program(0.3, 0.3, rows), 0.3, 5);
+        assert_same(&outer.eval(&[0.3]).unwrap(), &[expected], format!("{rows} rows"));
+    }
+}
+
+#[test]
+fn every_row_of_a_chunk_has_its_place() {
+    // One line with several operations, in turn with rows from inside std.
+    for rows in around(CHUNK) {
+        let mut lines = [0; 2];
+        let tape = Tape::record(&[0.7, 0.9], |x| {
+            let mut y = program(x[0], x[1], rows);
+            for i in 0..CHUNK {
+                lines[0] = line!() + 1;
+                y = (y * 0.5 - 1.0).fract() + if i % 2 == 0 { x[0] } else { -x[1] };
+                y = [y, x[0], x[1]].iter().product();
+                lines[1] = line!() + 1;
+                y /= 3.0;
+                y = [x[0], y].into_iter().product();
+            }
+            y
+        });
+        let trace = tape.unwrap().primal_trace(&[0.7, 0.9]).unwrap();
+        let places: Vec<(u32, bool)> = trace.rows()[2 + rows..]
+            .iter()
+            .filter_map(|row| row.location.as_ref())
+            .map(|place| (place.line(), place.is_nearest()))
+            .collect();
+        let round = |negated: usize| {
+            let first = std::iter::repeat_n((lines[0], false), 5 + negated);
+            first.chain([(lines[0], true), (lines[0], true), (lines[1], false), (lines[1], true)])
+        };
+        let expected: Vec<(u32, bool)> = (0..CHUNK).flat_map(|i| round(i % 2)).collect();
+        assert_eq!(places, expected, "{rows} rows");
+    }
+}
+
+#[test]
+fn a_stray_is_heard_after_any_number_of_rows() {
+    for rows in around(CHUNK) {
+        let mut line = 0;
+        let result = Tape::record(&[2.0], |x| {
+            let (y, v) = (program(x[0], x[0], rows), x[0]);
+            line = line!() + 1;
+            let positive = std::thread::scope(|scope| scope.spawn(move || v > 0.0).join().unwrap());
+            if positive { y } else { -y }
+        });
+        foreign(result, line, 2.0);
+        let old = leaked(4.5);
+        let result = Tape::record(&[2.0], |x| {
+            let y = program(x[0], x[0], rows);
+            line = line!() + 1;
+            let z = y * old;
+            program(y, x[0], rows) + z
+        });
+        foreign(result, line, 4.5);
+    }
+}
