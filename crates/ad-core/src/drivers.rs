@@ -110,6 +110,30 @@ impl Tape {
         Ok((values, tangents))
     }
 
+    /// f(x; k) with the parameters k of one sample and, unless `gradient` is
+    /// empty, its gradient.
+    pub(crate) fn sample_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        params: &[f64],
+        gradient: &mut [f64],
+    ) -> Result<f64, Error> {
+        let program = self.programs.reverse(&self.data);
+        let (values, adjoints) = ws.slots(2 * program.num_slots).split_at_mut(program.num_slots);
+        let (passive, active) = values.split_at_mut(program.first_input);
+        program.passive_into(&self.data, params, passive);
+        active[..x.len()].copy_from_slice(x);
+        replay::values(&program.rows, &program.wide, values);
+        self.check_guards_of(program, values)?;
+        let value = values[program.outputs[0] as usize];
+        let mut primal = Primal { program, values, adjoints };
+        if !gradient.is_empty() && !primal.reverse_into(std::iter::once(1.0), gradient) {
+            self.strict_adjoints_into(ws, x, params, &[1.0], gradient);
+        }
+        Ok(value)
+    }
+
     /// The primal part of a reverse sweep, guards checked.
     fn primal<'w>(&self, ws: &'w mut Workspace, x: &[f64]) -> Result<Primal<'_, 'w>, Error> {
         let program = self.programs.reverse(&self.data);

@@ -168,6 +168,13 @@ pub enum Error {
         limit: usize,
     },
 
+    /// A number of lanes was asked for that the engine does not have.
+    #[error("{lanes} lanes were asked for: there are 16, 32 and 64")]
+    Lanes {
+        /// The number asked for.
+        lanes: usize,
+    },
+
     /// Zero threads were asked for.
     #[error("0 threads were asked for: give 1 or more")]
     NoThreads,

@@ -22,6 +22,27 @@ use crate::rule_operators;
 #[repr(align(64))]
 pub struct Lanes<const L: usize>(pub [f64; L]);
 
+impl<const L: usize> Lanes<L> {
+    /// The results of an operation, lane by lane.
+    #[inline(always)]
+    pub(crate) fn each<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
+        let mut results = [Lanes([0.0; L]); M];
+        // Loops over indices: what std's functions call is not always inlined,
+        // and then not compiled for the vector instructions of the caller.
+        for lane in 0..L {
+            let mut of_lane = [0.0; N];
+            for i in 0..N {
+                of_lane[i] = x[i].0[lane];
+            }
+            let v = O::value(of_lane);
+            for j in 0..M {
+                results[j].0[lane] = v[j];
+            }
+        }
+        results
+    }
+}
+
 impl<const L: usize> From<f64> for Lanes<L> {
     #[inline(always)]
     fn from(c: f64) -> Self {
@@ -32,14 +53,15 @@ impl<const L: usize> From<f64> for Lanes<L> {
 impl<const L: usize> Rule for Lanes<L> {
     #[inline(always)]
     fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
-        let mut results = [Lanes([0.0; L]); M];
-        for lane in 0..L {
-            let v = O::value(x.map(|block| block.0[lane]));
-            for (result, v) in results.iter_mut().zip(v) {
-                result.0[lane] = v;
-            }
+        // Out of line where there is nothing to vectorise: what calls this is
+        // compiled for each level of vector instructions.
+        #[inline(never)]
+        fn one_by_one<O: Operation<N, M>, const N: usize, const M: usize, const L: usize>(
+            x: [Lanes<L>; N],
+        ) -> [Lanes<L>; M] {
+            O::values(x)
         }
-        results
+        if O::VECTORIZED { O::values(x) } else { one_by_one::<O, N, M, L>(x) }
     }
 
     fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {

@@ -79,7 +79,7 @@ pub use lanes::Lanes;
 pub use matrix::Matrix;
 pub use ops::{Op, OpInfo, Relation};
 pub use record::{Answer, Builder, Escape, Guard, Outputs, Question, SourceLocation, Var};
-pub use replay::{Samples, Workspace};
+pub use replay::{Samples, SimdLevel, Workspace};
 pub use rule::{Real, Rule};
 pub use tape::Tape;
 pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};

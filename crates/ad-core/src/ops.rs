@@ -7,14 +7,16 @@
 //! [Variant] method(operands; constant: type) -> (results) {
 //!     doc "what it computes",
 //!     forms [how each result prints, in text and in LaTeX],
-//!     value [the results, from f64 operands], // or an expression for their array
+//!     value [the results, from f64 operands],
+//!     // or vector [..]: the same, so short that the compiler makes vector instructions of a loop over lanes,
+//!     // or kernel [name]: the function of that name in `math::kernels`, written for any number of lanes
 //!     partials [[∂result/∂operand, one for each operand], one list for each result],
 //!     domain "where the value is defined", kink "what is chosen where the derivative is not unique",
 //!     probes [the points each operand is tested at],
 //! }
 //! ```
 //!
-//! `value` is plain `f64` code. `partials` are written over `T: Rule`, so that
+//! `value` and `vector` are plain `f64` code. `partials` are written over `T: Rule`, so that
 //! the same line yields numbers in a sweep, numbers in lanes, second
 //! derivatives in [`Dual`](crate::Dual), a new tape in [`Var`](crate::Var) and
 //! readable text in [`Formula`](crate::Formula). Rules therefore never compare:
@@ -26,6 +28,7 @@
 
 use std::f64::consts::{FRAC_PI_2, LN_2, LOG2_E, LOG10_E, PI, TAU};
 
+use crate::lanes::Lanes;
 use crate::math;
 use crate::rule::Rule;
 
@@ -120,12 +123,21 @@ impl Relation {
 ///
 /// The table implements it once for each entry; a type that implements
 /// [`Rule`] receives it as the type parameter of [`Rule::apply`].
-pub trait Operation<const N: usize, const M: usize>: 'static {
+pub trait Operation<const N: usize, const M: usize>: 'static + Sized {
     /// The entry's variant.
     const OP: Op;
 
     /// The results at the operands `x`.
     fn value(x: [f64; N]) -> [f64; M];
+
+    /// Whether the compiler turns [`Operation::values`] into vector instructions.
+    const VECTORIZED: bool = false;
+
+    /// The results in each lane, with the bits of [`Operation::value`].
+    #[inline(always)]
+    fn values<const L: usize>(x: [Lanes<L>; N]) -> [Lanes<L>; M] {
+        Lanes::each::<Self, N, M>(x)
+    }
 
     /// ∂v\[result\]/∂x\[operand\] at the operands `x` with the results `v`.
     ///
@@ -263,22 +275,22 @@ macro_rules! operation_table { ($with:ident) => { $with! {
 operators {
 [Add] add(x, y) -> (v) {
     doc "the sum x + y",
-    forms [Form::Sum], value [x + y], partials [[T::lit(1.0), T::lit(1.0)]],
+    forms [Form::Sum], vector [x + y], partials [[T::lit(1.0), T::lit(1.0)]],
     domain "all x, y", kink "", probes [ANY, ANY],
 }
 [Sub] sub(x, y) -> (v) {
     doc "the difference x − y",
-    forms [Form::Difference], value [x - y], partials [[T::lit(1.0), T::lit(-1.0)]],
+    forms [Form::Difference], vector [x - y], partials [[T::lit(1.0), T::lit(-1.0)]],
     domain "all x, y", kink "", probes [ANY, ANY],
 }
 [Mul] mul(x, y) -> (v) {
     doc "the product x·y",
-    forms [Form::Product], value [x * y], partials [[y, x]],
+    forms [Form::Product], vector [x * y], partials [[y, x]],
     domain "all x, y", kink "", probes [ANY, ANY],
 }
 [Div] div(x, y) -> (v) {
     doc "the quotient x/y",
-    forms [Form::Quotient], value [x / y], partials [[y.recip(), -(v / y)]],
+    forms [Form::Quotient], vector [x / y], partials [[y.recip(), -(v / y)]],
     domain "y ≠ 0; ±inf at y = 0, x ≠ 0", kink "", probes [ANY, ANY],
 }
 [Rem] rem(x, y) -> (v) {
@@ -290,7 +302,7 @@ operators {
 }
 [Neg] neg(x) -> (v) {
     doc "the negative −x",
-    forms [Form::Negation], value [-x], partials [[T::lit(-1.0)]],
+    forms [Form::Negation], vector [-x], partials [[T::lit(-1.0)]],
     domain "all x", kink "", probes [ANY],
 }
 }
@@ -298,7 +310,7 @@ operators {
 methods {
 [Recip] recip(x) -> (v) {
     doc "the reciprocal 1/x",
-    forms [Form::Open("1/#0", r"\frac{1}{@0}")], value [1.0 / x], partials [[-(v * v)]],
+    forms [Form::Open("1/#0", r"\frac{1}{@0}")], vector [1.0 / x], partials [[-(v * v)]],
     domain "x ≠ 0; ±inf at ±0", kink "", probes [ANY],
 }
 [Powi] powi(x; n: i32) -> (v) {
@@ -325,7 +337,7 @@ methods {
 [Sqrt] sqrt(x) -> (v) {
     doc "the square root √x",
     // √−0 is −0; adding +0 keeps the slope at −0 from being −inf.
-    forms [Form::Closed("sqrt(@0)", r"\sqrt{@0}")], value [math::sqrt(x)], partials [[T::lit(0.5) / (v + 0.0)]],
+    forms [Form::Closed("sqrt(@0)", r"\sqrt{@0}")], vector [math::sqrt(x)], partials [[T::lit(0.5) / (v + 0.0)]],
     domain "x ≥ 0", kink "inf at 0", probes [POSITIVE],
 }
 [Cbrt] cbrt(x) -> (v) {
@@ -340,7 +352,7 @@ methods {
 }
 [Exp] exp(x) -> (v) {
     doc "the exponential eˣ",
-    forms [Form::Call("exp", r"\exp")], value [math::exp(x)], partials [[v]],
+    forms [Form::Call("exp", r"\exp")], kernel [exp], partials [[v]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Exp2] exp2(x) -> (v) {
@@ -351,13 +363,13 @@ methods {
 [ExpM1] exp_m1(x) -> (v) {
     doc "eˣ − 1, accurate near 0",
     // Not v + 1, which loses everything for x far below 0.
-    forms [Form::Call("exp_m1", r"\operatorname{expm1}")], value [math::exp_m1(x)], partials [[x.exp()]],
+    forms [Form::Call("exp_m1", r"\operatorname{expm1}")], kernel [exp_m1], partials [[x.exp()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Ln] ln(x) -> (v) {
     doc "the natural logarithm ln x",
     // At −0 as at 0: adding +0 keeps the slope from being −inf.
-    forms [Form::Call("ln", r"\ln")], value [math::ln(x)], partials [[(x + 0.0).recip()]],
+    forms [Form::Call("ln", r"\ln")], kernel [ln], partials [[(x + 0.0).recip()]],
     domain "x > 0; −inf at 0", kink "", probes [POSITIVE],
 }
 [Log2] log2(x) -> (v) {
@@ -378,17 +390,17 @@ methods {
 }
 [Ln1p] ln_1p(x) -> (v) {
     doc "ln(1 + x), accurate near 0",
-    forms [Form::Call("ln_1p", r"\operatorname{log1p}")], value [math::ln_1p(x)], partials [[(x + 1.0).recip()]],
+    forms [Form::Call("ln_1p", r"\operatorname{log1p}")], kernel [ln_1p], partials [[(x + 1.0).recip()]],
     domain "x > −1; −inf at −1", kink "", probes [UNIT],
 }
 [Sin] sin(x) -> (v) {
     doc "the sine of x, in radians",
-    forms [Form::Call("sin", r"\sin")], value [math::sin(x)], partials [[x.cos()]],
+    forms [Form::Call("sin", r"\sin")], kernel [sin], partials [[x.cos()]],
     domain "x finite", kink "", probes [ANGLES],
 }
 [Cos] cos(x) -> (v) {
     doc "the cosine of x, in radians",
-    forms [Form::Call("cos", r"\cos")], value [math::cos(x)], partials [[-x.sin()]],
+    forms [Form::Call("cos", r"\cos")], kernel [cos], partials [[-x.sin()]],
     domain "x finite", kink "", probes [ANGLES],
 }
 [Tan] tan(x) -> (v) {
@@ -420,17 +432,17 @@ methods {
 }
 [Sinh] sinh(x) -> (v) {
     doc "the hyperbolic sine",
-    forms [Form::Call("sinh", r"\sinh")], value [math::sinh(x)], partials [[x.cosh()]],
+    forms [Form::Call("sinh", r"\sinh")], kernel [sinh], partials [[x.cosh()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Cosh] cosh(x) -> (v) {
     doc "the hyperbolic cosine",
-    forms [Form::Call("cosh", r"\cosh")], value [math::cosh(x)], partials [[x.sinh()]],
+    forms [Form::Call("cosh", r"\cosh")], kernel [cosh], partials [[x.sinh()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Tanh] tanh(x) -> (v) {
     doc "the hyperbolic tangent",
-    forms [Form::Call("tanh", r"\tanh")], value [math::tanh(x)], partials [[x.sech2()]],
+    forms [Form::Call("tanh", r"\tanh")], kernel [tanh], partials [[x.sech2()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Asinh] asinh(x) -> (v) {
@@ -451,17 +463,17 @@ methods {
 }
 [Logistic] logistic(x) -> (v) {
     doc "the logistic function 1/(1 + e⁻ˣ)",
-    forms [Form::Call("logistic", r"\sigma")], value [math::logistic(x)], partials [[x.logistic_slope()]],
+    forms [Form::Call("logistic", r"\sigma")], kernel [logistic], partials [[x.logistic_slope()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Softplus] softplus(x) -> (v) {
     doc "ln(1 + eˣ), without overflow inside",
-    forms [Form::Call("softplus", r"\operatorname{softplus}")], value [math::softplus(x)], partials [[x.logistic()]],
+    forms [Form::Call("softplus", r"\operatorname{softplus}")], kernel [softplus], partials [[x.logistic()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Relu] relu(x) -> (v) {
     doc "the positive part, x if x > 0 and 0 otherwise",
-    forms [Form::Call("relu", r"\operatorname{relu}")], value [math::relu(x)], partials [[x.exceeds(0.0)]],
+    forms [Form::Call("relu", r"\operatorname{relu}")], vector [math::relu(x)], partials [[x.exceeds(0.0)]],
     domain "all x", kink "0 at 0", probes [ANY],
 }
 [LogAddExp] logaddexp(x, y) -> (v) {
@@ -477,12 +489,12 @@ methods {
 }
 [Abs] abs(x) -> (v) {
     doc "the absolute value",
-    forms [Form::Closed("|@0|", r"\left|@0\right|")], value [x.abs()], partials [[x.sign()]],
+    forms [Form::Closed("|@0|", r"\left|@0\right|")], vector [x.abs()], partials [[x.sign()]],
     domain "all x", kink "0 at 0", probes [ANY],
 }
 [Sign] sign(x) -> (v) {
     doc "−1, 0 or 1 as x is below, at or above 0",
-    forms [Form::Call("sign", r"\operatorname{sign}")], value [math::sign(x)], partials [[T::lit(0.0)]],
+    forms [Form::Call("sign", r"\operatorname{sign}")], vector [math::sign(x)], partials [[T::lit(0.0)]],
     domain "all x", kink "0 at 0", probes [ANY],
 }
 [Signum] signum(x) -> (v) {
@@ -498,13 +510,13 @@ methods {
 }
 [Min] min(x, y) -> (v) {
     doc "the smaller of x and y, NaN if either is NaN",
-    forms [Form::Call("min", r"\min")], value [math::min(x, y)],
+    forms [Form::Call("min", r"\min")], vector [math::min(x, y)],
     partials [[y.heaviside_difference(x), x.heaviside_difference(y)]],
     domain "all x, y", kink "½, ½ at x = y", probes [ANY, ANY],
 }
 [Max] max(x, y) -> (v) {
     doc "the larger of x and y, NaN if either is NaN",
-    forms [Form::Call("max", r"\max")], value [math::max(x, y)],
+    forms [Form::Call("max", r"\max")], vector [math::max(x, y)],
     partials [[x.heaviside_difference(y), y.heaviside_difference(x)]],
     domain "all x, y", kink "½, ½ at x = y", probes [ANY, ANY],
 }
@@ -556,37 +568,37 @@ methods {
 }
 [SelectLt] select_lt(x, a, t, f) -> (v) {
     doc "t if x < a, else f; both branches stay on the tape",
-    forms [Form::Select(Relation::Lt)], value [if x < a { t } else { f }],
+    forms [Form::Select(Relation::Lt)], vector [if x < a { t } else { f }],
     partials [[T::lit(0.0), T::lit(0.0), x.select_lt(a, 1.0, 0.0), x.select_lt(a, 0.0, 1.0)]],
     domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
 }
 [SelectLe] select_le(x, a, t, f) -> (v) {
     doc "t if x <= a, else f; both branches stay on the tape",
-    forms [Form::Select(Relation::Le)], value [if x <= a { t } else { f }],
+    forms [Form::Select(Relation::Le)], vector [if x <= a { t } else { f }],
     partials [[T::lit(0.0), T::lit(0.0), x.select_le(a, 1.0, 0.0), x.select_le(a, 0.0, 1.0)]],
     domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
 }
 [SelectGt] select_gt(x, a, t, f) -> (v) {
     doc "t if x > a, else f; both branches stay on the tape",
-    forms [Form::Select(Relation::Gt)], value [if x > a { t } else { f }],
+    forms [Form::Select(Relation::Gt)], vector [if x > a { t } else { f }],
     partials [[T::lit(0.0), T::lit(0.0), x.select_gt(a, 1.0, 0.0), x.select_gt(a, 0.0, 1.0)]],
     domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
 }
 [SelectGe] select_ge(x, a, t, f) -> (v) {
     doc "t if x >= a, else f; both branches stay on the tape",
-    forms [Form::Select(Relation::Ge)], value [if x >= a { t } else { f }],
+    forms [Form::Select(Relation::Ge)], vector [if x >= a { t } else { f }],
     partials [[T::lit(0.0), T::lit(0.0), x.select_ge(a, 1.0, 0.0), x.select_ge(a, 0.0, 1.0)]],
     domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
 }
 [SelectEq] select_eq(x, a, t, f) -> (v) {
     doc "t if x == a, else f; both branches stay on the tape",
-    forms [Form::Select(Relation::Eq)], value [if x == a { t } else { f }],
+    forms [Form::Select(Relation::Eq)], vector [if x == a { t } else { f }],
     partials [[T::lit(0.0), T::lit(0.0), x.select_eq(a, 1.0, 0.0), x.select_eq(a, 0.0, 1.0)]],
     domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
 }
 [SelectNe] select_ne(x, a, t, f) -> (v) {
     doc "t if x != a, else f; both branches stay on the tape",
-    forms [Form::Select(Relation::Ne)], value [if x != a { t } else { f }],
+    forms [Form::Select(Relation::Ne)], vector [if x != a { t } else { f }],
     partials [[T::lit(0.0), T::lit(0.0), x.select_ne(a, 1.0, 0.0), x.select_ne(a, 0.0, 1.0)]],
     domain "all", kink "that of the branch taken", probes [PAIR, PAIR, PAIR, PAIR],
 }
@@ -595,7 +607,7 @@ methods {
 
 [Sech2] sech2(x) -> (v) {
     doc "the derivative of tanh, sech²x = 1/cosh²x = 4e/(1 + e)² with e = exp(−2|x|)",
-    forms [Form::Closed("sech²(@0)", r"\operatorname{sech}^2\left(@0\right)")], value [math::sech2(x)], partials [[T::lit(-2.0) * x.tanh() * v]],
+    forms [Form::Closed("sech²(@0)", r"\operatorname{sech}^2\left(@0\right)")], kernel [sech2], partials [[T::lit(-2.0) * x.tanh() * v]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Gauss] gauss(x) -> (v) {
@@ -617,12 +629,12 @@ methods {
     doc "the derivative of the logistic function, logistic(x)·logistic(−x)",
     // Differentiating the product would lose all digits near 0.
     forms [Form::Open("logistic(@0)·logistic(−#0)", r"\sigma\left(@0\right) \cdot \sigma\left(-#0\right)")],
-    value [math::logistic(x) * math::logistic(-x)], partials [[-((x * 0.5).tanh() * v)]],
+    vector [math::logistic(x) * math::logistic(-x)], partials [[-((x * 0.5).tanh() * v)]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [OneMinusSquare] one_minus_square(x) -> (v) {
     doc "1 − x², computed as (1 − x)·(1 + x), which keeps its digits near ±1",
-    forms [Form::Terms("1 − #0²", "1 - #0^2")], value [(1.0 - x) * (1.0 + x)], partials [[T::lit(-2.0) * x]],
+    forms [Form::Terms("1 − #0²", "1 - #0^2")], vector [(1.0 - x) * (1.0 + x)], partials [[T::lit(-2.0) * x]],
     domain "all x", kink "", probes [UNIT],
 }
 [LogisticDifference] logistic_difference(x, y) -> (v) {
@@ -633,12 +645,12 @@ methods {
 }
 [HeavisideDifference] heaviside_difference(x, y) -> (v) {
     doc "the weight of x in max(x, y): 1 if x > y, ½ if x = y, 0 if x < y",
-    forms [Form::Closed("H(@0 − #1)", r"H\left(@0 - #1\right)")], value [math::heaviside_difference(x, y)], partials [[T::lit(0.0), T::lit(0.0)]],
+    forms [Form::Closed("H(@0 − #1)", r"H\left(@0 - #1\right)")], vector [math::heaviside_difference(x, y)], partials [[T::lit(0.0), T::lit(0.0)]],
     domain "all x, y", kink "0 everywhere", probes [ANY, ANY],
 }
 [Exceeds] exceeds(x, y) -> (v) {
     doc "1 if x > y, 0 if x ≤ y",
-    forms [Form::Closed("[@0 > @1]", r"\left[@0 > @1\right]")], value [math::exceeds(x, y)], partials [[T::lit(0.0), T::lit(0.0)]],
+    forms [Form::Closed("[@0 > @1]", r"\left[@0 > @1\right]")], vector [math::exceeds(x, y)], partials [[T::lit(0.0), T::lit(0.0)]],
     domain "all x, y", kink "0 everywhere", probes [ANY, ANY],
 }
 [Inside] inside(x, lo, hi) -> (v) {
@@ -649,12 +661,12 @@ methods {
 }
 [ChainMul] chain_mul(x, y) -> (v) {
     doc "the chain product x·y: 0 where x·y is NaN and a factor is exactly 0",
-    forms [Form::Product], value [math::chain_mul(x, y)], partials [[y, x]],
+    forms [Form::Product], vector [math::chain_mul(x, y)], partials [[y, x]],
     domain "all x, y", kink "", probes [ANY, ANY],
 }
 [ChainDiv] chain_div(x, y) -> (v) {
     doc "the quotient x/y: 0 where it is NaN and x is exactly 0",
-    forms [Form::Quotient], value [math::chain_div(x, y)], partials [[y.recip(), -(v.chain_div(y))]],
+    forms [Form::Quotient], vector [math::chain_div(x, y)], partials [[y.recip(), -(v.chain_div(y))]],
     domain "all x, y", kink "", probes [ANY, ANY],
 }
 [Domain] domain(x, y, z) -> (v) {
@@ -668,7 +680,7 @@ pairs {
 [SinCos] sin_cos(x) -> (s, c) {
     doc "the sine and the cosine of x, in radians, as two results of one row",
     forms [Form::Call("sin", r"\sin"), Form::Call("cos", r"\cos")],
-    value math::sin_cos(x).into(), partials [[c], [-s]],
+    kernel [sin_cos], partials [[c], [-s]],
     domain "x finite", kink "", probes [ANGLES],
 }
 }
@@ -691,6 +703,41 @@ pub(crate) use operation_table;
 
 macro_rules! count {
     ($($x:ident),*) => { <[&str]>::len(&[$(stringify!($x)),*]) };
+}
+
+/// The value of an entry, from the kind of its definition.
+macro_rules! value_of {
+    (kernel [$kernel:ident] ($x:ident) ($v:ident)) => {
+        [math::$kernel($x)]
+    };
+    (kernel [$kernel:ident] ($x:ident) ($s:ident, $c:ident)) => {
+        math::$kernel($x).into()
+    };
+    ($kind:ident $value:tt $x:tt $v:tt) => {
+        $value
+    };
+}
+
+/// The values of an entry in lanes.
+macro_rules! values_of {
+    (kernel [$kernel:ident] $x:ident ($v:ident)) => {
+        [Lanes(math::kernels::$kernel($x[0].0))]
+    };
+    (kernel [$kernel:ident] $x:ident ($s:ident, $c:ident)) => {
+        math::kernels::$kernel($x[0].0).map(Lanes)
+    };
+    ($kind:ident $value:tt $x:ident $v:tt) => {
+        Lanes::each::<Self, _, _>($x)
+    };
+}
+
+macro_rules! is_vectorized {
+    (value) => {
+        false
+    };
+    ($kind:ident) => {
+        true
+    };
 }
 
 /// Binds the names of a term's operands to the first entries of a slice.
@@ -763,7 +810,7 @@ macro_rules! define_operations {
         @operations [$(
             [$Op:ident] $name:ident($($x:ident),* $(; $c:ident: $cty:ty)?) -> ($($v:ident),*) {
                 doc $doc:literal,
-                forms [$($form:expr),* $(,)?], value $value:expr,
+                forms [$($form:expr),* $(,)?], $kind:ident $value:tt,
                 partials [$([$($partial:expr),* $(,)?]),* $(,)?],
                 domain $domain:literal, kink $kink:literal, probes [$($probes:ident),*],
             }
@@ -823,7 +870,16 @@ macro_rules! define_operations {
 
                 #[inline(always)]
                 fn value([$($x),* $(, $c)?]: [f64; { count!($($x),* $(, $c)?) }]) -> [f64; { count!($($v),*) }] {
-                    $value
+                    value_of!($kind $value ($($x),*) ($($v),*))
+                }
+
+                const VECTORIZED: bool = is_vectorized!($kind);
+
+                #[inline(always)]
+                fn values<const L: usize>(
+                    x: [Lanes<L>; { count!($($x),* $(, $c)?) }],
+                ) -> [Lanes<L>; { count!($($v),*) }] {
+                    values_of!($kind $value x ($($v),*))
                 }
 
                 // The indices are constants wherever an engine calls this, so

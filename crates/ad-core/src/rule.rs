@@ -13,7 +13,7 @@ macro_rules! define_rule {
         operators { $($operators:tt)* }
         methods { $(
             [$Op:ident] $name:ident($x:ident $(, $y:ident)* $(; $c:ident: $cty:ty)?) -> ($v:ident) {
-                doc $doc:literal, forms $forms:tt, value $value:tt, partials $partials:tt,
+                doc $doc:literal, forms $forms:tt, $kind:ident $value:tt, partials $partials:tt,
                 domain $domain:literal, kink $kink:literal, probes $probes:tt,
             }
         )* }
@@ -99,7 +99,7 @@ macro_rules! define_rule {
                 #[doc = ""]
                 #[doc = concat!("Defined for: ", $domain, ".")]
                 #[doc = concat!("Derivatives: see [`", stringify!($Op), "`](crate::ops::", stringify!($Op), ") and `docs/ops.md`.")]
-                #[inline]
+                #[inline(always)]
                 #[track_caller]
                 fn $name(self $(, $y: impl Into<Self>)* $(, $c: $cty)?) -> Self {
                     let [v] = Self::apply::<ops::$Op, _, 1>([self $(, $y.into())* $(, Self::lit(f64::from($c)))?]);
@@ -109,7 +109,7 @@ macro_rules! define_rule {
 
             $(
                 #[doc = concat!("`", stringify!($pair), "`: ", $pdoc, ".")]
-                #[inline]
+                #[inline(always)]
                 #[track_caller]
                 fn $pair(self) -> (Self, Self) {
                     Self::apply::<ops::$Pair, _, 2>([self]).into()
@@ -124,7 +124,7 @@ macro_rules! define_rule {
             /// use ad_core::Rule;
             /// assert_eq!(f64::sum_of(&[1.0, 2.0, 3.5]), 6.5);
             /// ```
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn sum_of(terms: &[Self]) -> Self {
                 match terms {
@@ -143,7 +143,7 @@ macro_rules! define_rule {
             /// use ad_core::Rule;
             /// assert_eq!(f64::dot(&[1.0, 2.0], &[3.0, 4.0]), 11.0);
             /// ```
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn dot(a: &[Self], b: &[Self]) -> Self {
                 let factors: smallvec::SmallVec<[Self; 32]> = a.iter().zip(b).flat_map(|(&a, &b)| [a, b]).collect();
@@ -165,7 +165,7 @@ macro_rules! define_rule {
 
             /// [`Rule::powi`] with the exponent as an operand, for the rules of the table.
             #[doc(hidden)]
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn powi_rule(self, n: Self) -> Self {
                 let [v] = Self::apply::<ops::Powi, 2, 1>([self, n]);
@@ -174,7 +174,7 @@ macro_rules! define_rule {
 
             /// [`Rule::powf`] with the exponent as an operand, for the rules of the table.
             #[doc(hidden)]
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn powf_rule(self, c: Self) -> Self {
                 let [v] = Self::apply::<ops::Powf, 2, 1>([self, c]);
@@ -182,14 +182,14 @@ macro_rules! define_rule {
             }
 
             /// The fraction x − trunc(x), with the sign of x.
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn fract(self) -> Self {
                 self - self.trunc()
             }
 
             /// The remainder in [0, |y|): x % y, plus |y| where that is below 0.
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn rem_euclid(self, y: impl Into<Self>) -> Self {
                 let y = y.into();
@@ -198,7 +198,7 @@ macro_rules! define_rule {
             }
 
             /// The whole number q with x = q·y + x.rem_euclid(y), up to rounding.
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn div_euclid(self, y: impl Into<Self>) -> Self {
                 let y = y.into();
@@ -207,14 +207,14 @@ macro_rules! define_rule {
             }
 
             /// Radians to degrees: x·(180/π).
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn to_degrees(self) -> Self {
                 self * (180.0 / std::f64::consts::PI)
             }
 
             /// Degrees to radians: x·(π/180).
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn to_radians(self) -> Self {
                 self * (std::f64::consts::PI / 180.0)
@@ -252,7 +252,7 @@ macro_rules! rule_operators {
 
         impl<$($generics)*> ::std::ops::Neg for $Type {
             type Output = Self;
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn neg(self) -> Self {
                 let [v] = <Self as $crate::Rule>::apply::<$crate::ops::Neg, 1, 1>([self]);
@@ -261,7 +261,7 @@ macro_rules! rule_operators {
         }
         impl<$($generics)*> ::std::ops::Neg for &$Type {
             type Output = $Type;
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn neg(self) -> $Type {
                 ::std::ops::Neg::neg(*self)
@@ -271,7 +271,7 @@ macro_rules! rule_operators {
     (@reference [$($generics:tt)*] $Op:ident $op:ident ($Left:ty) ($Right:ty) $Type:ty, $this:tt $y:ident => $x:tt $z:tt) => {
         impl<$($generics)*> ::std::ops::$Op<$Right> for $Left {
             type Output = $Type;
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn $op($this, $y: $Right) -> $Type {
                 ::std::ops::$Op::$op($x, $z)
@@ -281,7 +281,7 @@ macro_rules! rule_operators {
     (@binary [$($generics:tt)*] $Type:ty, $Op:ident $op:ident $OpAssign:ident $op_assign:ident) => {
         impl<$($generics)*> ::std::ops::$Op for $Type {
             type Output = Self;
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn $op(self, y: Self) -> Self {
                 let [v] = <Self as $crate::Rule>::apply::<$crate::ops::$Op, 2, 1>([self, y]);
@@ -290,7 +290,7 @@ macro_rules! rule_operators {
         }
         impl<$($generics)*> ::std::ops::$Op<f64> for $Type {
             type Output = Self;
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn $op(self, y: f64) -> Self {
                 ::std::ops::$Op::$op(self, <Self as From<f64>>::from(y))
@@ -298,7 +298,7 @@ macro_rules! rule_operators {
         }
         impl<$($generics)*> ::std::ops::$Op<$Type> for f64 {
             type Output = $Type;
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn $op(self, y: $Type) -> $Type {
                 ::std::ops::$Op::$op(<$Type as From<f64>>::from(self), y)
@@ -310,21 +310,21 @@ macro_rules! rule_operators {
         $crate::rule_operators! { @reference [$($generics)*] $Op $op (&$Type) (f64) $Type, self y => (*self) y }
         $crate::rule_operators! { @reference [$($generics)*] $Op $op (f64) (&$Type) $Type, self y => self (*y) }
         impl<$($generics)*> ::std::ops::$OpAssign<&$Type> for $Type {
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn $op_assign(&mut self, y: &$Type) {
                 *self = ::std::ops::$Op::$op(*self, *y);
             }
         }
         impl<$($generics)*> ::std::ops::$OpAssign for $Type {
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn $op_assign(&mut self, y: Self) {
                 *self = ::std::ops::$Op::$op(*self, y);
             }
         }
         impl<$($generics)*> ::std::ops::$OpAssign<f64> for $Type {
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             fn $op_assign(&mut self, y: f64) {
                 *self = ::std::ops::$Op::$op(*self, y);
@@ -340,7 +340,7 @@ macro_rules! inherent_methods {
         operators { $($operators:tt)* }
         methods { $(
             [$Op:ident] $name:ident($x:ident $(, $y:ident)* $(; $c:ident: $cty:ty)?) -> $results:tt {
-                doc $doc:literal, forms $forms:tt, value $value:tt, partials $partials:tt,
+                doc $doc:literal, forms $forms:tt, $kind:ident $value:tt, partials $partials:tt,
                 domain $domain:literal, kink $kink:literal, probes $probes:tt,
             }
         )* }
@@ -354,7 +354,7 @@ macro_rules! inherent_methods {
                 #[doc = concat!("`", stringify!($name), "`: ", $doc, ".")]
                 #[doc = ""]
                 #[doc = concat!("Defined for: ", $domain, ". The same as [`Rule::", stringify!($name), "`].")]
-                #[inline]
+                #[inline(always)]
                 #[track_caller]
                 pub fn $name(self $(, $y: impl Into<Self>)* $(, $c: $cty)?) -> Self {
                     Rule::$name(self $(, $y)* $(, $c)?)
@@ -362,21 +362,21 @@ macro_rules! inherent_methods {
             )*
             $(
                 #[doc = concat!("`", stringify!($pair), "`: ", $pdoc, ".")]
-                #[inline]
+                #[inline(always)]
                 #[track_caller]
                 pub fn $pair(self) -> (Self, Self) {
                     Rule::$pair(self)
                 }
             )*
             /// The sum of all terms as one row of the tape; the same as [`Rule::sum_of`].
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             pub fn sum_of(terms: &[Self]) -> Self {
                 Rule::sum_of(terms)
             }
 
             /// The dot product of two vectors as one row of the tape; the same as [`Rule::dot`].
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             pub fn dot(a: &[Self], b: &[Self]) -> Self {
                 Rule::dot(a, b)
@@ -394,7 +394,7 @@ macro_rules! inherent_methods {
     (@composed $([$name:ident($($y:ident)?)] $doc:literal)*) => {
         $(
             #[doc = $doc]
-            #[inline]
+            #[inline(always)]
             #[track_caller]
             pub fn $name(self $(, $y: impl Into<Self>)?) -> Self {
                 Rule::$name(self $(, $y)?)

@@ -4,7 +4,8 @@
 //! that this is the one place where the bits of a result are decided. They are
 //! the same on every machine, in debug and in release builds: transcendental
 //! functions come from the crate `libm`, which is written in Rust, or from the
-//! code beside this file. Of the standard library only what is rounded
+//! code beside this file. Those in `kernels` are written for many operands at
+//! once; called for one here they give the same bits. Of the standard library only what is rounded
 //! correctly everywhere is used (`sqrt`, `%`, the roundings to an integer and
 //! operations on the sign), and a product is never fused with a sum unless
 //! [`mul_add`] says so. A newer `libm` may change bits, and so does an edit
@@ -21,6 +22,7 @@
 mod angle;
 mod exponential;
 mod fixed;
+pub(crate) mod kernels;
 mod tables;
 
 #[cfg(test)]
@@ -95,22 +97,13 @@ fn root_of_squares(x: f64, y: f64) -> f64 {
 
 // Exponentials and logarithms.
 
-/// The exponential of `x`, to ≤ 1 ulp (0.51 where the result is normal).
+/// The exponential of `x`, to ≤ 1 ulp (0.76 measured).
 ///
-/// It is `0` at `−inf`. The method is that of the table of 64 powers of two,
-/// described where it is written, because other functions here need the
-/// digits beyond an `f64` that come with it.
+/// It is `0` at `−inf`. With `k` the integer nearest to `x / ln 2`, it is `2^k`
+/// times a polynomial in the rest.
 pub fn exp(x: f64) -> f64 {
-    if x > 710.0 {
-        f64::INFINITY
-    } else if x < -746.0 {
-        0.0
-    } else if x.is_nan() {
-        x
-    } else {
-        let parts = exp_parts(x, 0.0);
-        scale(parts.high, parts.exponent)
-    }
+    let [y] = kernels::exp([x]);
+    y
 }
 
 /// Two to the power `x`, from `libm`, to ≤ 1 ulp; exact at integers.
@@ -118,19 +111,21 @@ pub fn exp2(x: f64) -> f64 {
     libm::exp2(x)
 }
 
-/// The exponential of `x` less one, `eˣ − 1`, from `libm`, to ≤ 1 ulp, near
+/// The exponential of `x` less one, `eˣ − 1`, to ≤ 1 ulp (0.85 measured), near
 /// zero too.
 ///
 /// It is `−1` at `−inf` and `−0` at `−0`.
 pub fn exp_m1(x: f64) -> f64 {
-    libm::expm1(x)
+    let [y] = kernels::exp_m1([x]);
+    y
 }
 
-/// The natural logarithm of `x`, from `libm`, to ≤ 1 ulp.
+/// The natural logarithm of `x`, to ≤ 1 ulp (0.85 measured).
 ///
 /// It is `−inf` at both zeros and NaN below them.
 pub fn ln(x: f64) -> f64 {
-    libm::log(x)
+    let [y] = kernels::ln([x]);
+    y
 }
 
 /// The logarithm of `x` to base two, from `libm`, to ≤ 1 ulp.
@@ -180,33 +175,38 @@ fn rest_of_ln(x: f64, l: f64) -> f64 {
     libm::fma(x, inverse.high, -1.0) + x * inverse.low
 }
 
-/// The natural logarithm of `1 + x`, from `libm`, to ≤ 1 ulp, near zero too.
+/// The natural logarithm of `1 + x`, to ≤ 1 ulp (0.9 measured), near zero too.
 ///
 /// It is `−inf` at `−1`, NaN below, and `−0` at `−0`.
 pub fn ln_1p(x: f64) -> f64 {
-    libm::log1p(x)
+    let [y] = kernels::ln_1p([x]);
+    y
 }
 
 // Circular functions.
 
-/// The sine of `x`, from `libm`, to ≤ 1 ulp for every finite `x`.
+/// The sine of `x`, to ≤ 1 ulp (0.8 measured) for every finite `x`.
 ///
-/// It is NaN at the infinities and `−0` at `−0`.
+/// It is NaN at the infinities and `−0` at `−0`. Beyond 25735 in magnitude it is
+/// that of `libm`, which reduces `x` with as many digits of π as that takes.
 pub fn sin(x: f64) -> f64 {
-    libm::sin(x)
+    let [y] = kernels::sin([x]);
+    y
 }
 
-/// The cosine of `x`, from `libm`, to ≤ 1 ulp for every finite `x`.
+/// The cosine of `x`, to ≤ 1 ulp (0.8 measured) for every finite `x`.
 ///
-/// It is NaN at the infinities.
+/// It is NaN at the infinities, and from `libm` where [`sin`] is.
 pub fn cos(x: f64) -> f64 {
-    libm::cos(x)
+    let [y] = kernels::cos([x]);
+    y
 }
 
 /// The sine and the cosine of `x`, with the bits of [`sin`] and [`cos`] and
 /// one reduction of `x` for both.
 pub fn sin_cos(x: f64) -> (f64, f64) {
-    libm::sincos(x)
+    let [[sine], [cosine]] = kernels::sin_cos([x]);
+    (sine, cosine)
 }
 
 /// The tangent of `x`, from `libm`, to ≤ 1 ulp for every finite `x`.
@@ -248,53 +248,29 @@ pub fn atan2(y: f64, x: f64) -> f64 {
 
 // Hyperbolic functions.
 
-/// The hyperbolic sine of `x`, from `libm`, to ≤ 2 ulp.
-pub fn sinh(x: f64) -> f64 {
-    libm::sinh(x)
-}
-
-/// The hyperbolic cosine of `x`, from `libm`, to ≤ 2 ulp.
-pub fn cosh(x: f64) -> f64 {
-    libm::cosh(x)
-}
-
-/// The hyperbolic tangent of `x`, to ≤ 2 ulp (0.6 measured).
+/// The hyperbolic sine of `x`, to ≤ 2 ulp (1.3 measured).
 ///
-/// Below 1/16 it is the Taylor polynomial up to `x¹⁵`, above it
-/// `(1 − e)/(1 + e)` with `e = exp(−2|x|)` in two parts. The one of `libm`
-/// reaches 2.14 ulp near 0.23. It is `±1` at the infinities and `−0` at `−0`.
-pub fn tanh(x: f64) -> f64 {
-    const TERMS: [f64; 7] = [
-        -929569.0 / 638512875.0,
-        21844.0 / 6081075.0,
-        -1382.0 / 155925.0,
-        62.0 / 2835.0,
-        -17.0 / 315.0,
-        2.0 / 15.0,
-        -1.0 / 3.0,
-    ];
+/// It is computed from `e^|x| − 1`, and `−0` at `−0`.
+pub fn sinh(x: f64) -> f64 {
+    let [y] = kernels::sinh([x]);
+    y
+}
 
-    let size = x.abs();
-    if size < 1e-9 {
-        x
-    } else if size < 0.0625 {
-        let square = x * x;
-        let mut sum = 0.0;
-        for term in TERMS {
-            sum = sum * square + term;
-        }
-        x + x * (square * sum)
-    } else if size < 20.0 {
-        let (e, e_low) = exp_parts(-2.0 * size, 0.0).pair();
-        let (top, top_low) = two_sum(1.0, -e);
-        let (bottom, bottom_low) = two_sum(1.0, e);
-        let quotient = divide(top, top_low - e_low, bottom, bottom_low + e_low);
-        quotient.copysign(x)
-    } else if x.is_nan() {
-        x
-    } else {
-        1.0_f64.copysign(x)
-    }
+/// The hyperbolic cosine of `x`, to ≤ 2 ulp (1.1 measured).
+///
+/// It is computed from half of `e^|x|`, which overflows where the result does.
+pub fn cosh(x: f64) -> f64 {
+    let [y] = kernels::cosh([x]);
+    y
+}
+
+/// The hyperbolic tangent of `x`, to ≤ 2 ulp (1.35 measured).
+///
+/// It is `(1 − e)/(1 + e)` with `e = exp(−2|x|)`, where `1 − e` is had without
+/// cancellation. It is `±1` at the infinities and `−0` at `−0`.
+pub fn tanh(x: f64) -> f64 {
+    let [y] = kernels::tanh([x]);
+    y
 }
 
 /// The inverse of the hyperbolic sine at `x`, from `libm`, to ≤ 2 ulp.
@@ -476,19 +452,22 @@ pub fn erfc(x: f64) -> f64 {
 
 // The logistic function and its kin.
 
-/// The logistic function of `x`, `1/(1 + e⁻ˣ)`, to ≤ 2 ulp (0.75 measured).
+/// The logistic function of `x`, `1/(1 + e⁻ˣ)`, to ≤ 2 ulp (1.25 measured).
 ///
-/// Nothing overflows: it is computed from `e^−|x|` in two parts, which also
-/// keeps the digits of a subnormal result. It is 0 and 1 at the infinities.
+/// Nothing overflows: it is computed from `e^−|x|`, which also keeps the digits
+/// of a subnormal result. It is 0 and 1 at the infinities.
 pub fn logistic(x: f64) -> f64 {
-    logistic_of_pair(x, 0.0)
+    let [y] = kernels::logistic([x]);
+    y
 }
 
-/// `ln(1 + eˣ)`, [`logaddexp`]`(x, 0)`, to ≤ 2 ulp.
+/// `ln(1 + eˣ)`, to ≤ 2 ulp (1.45 measured).
 ///
-/// Nothing overflows: it is `x` itself for large `x`, and 0 at `−inf`.
+/// It is `max(x, 0) + ln(1 + e^−|x|)`. Nothing overflows or cancels: it is `x`
+/// itself for large `x`, and 0 at `−inf`.
 pub fn softplus(x: f64) -> f64 {
-    logaddexp(x, 0.0)
+    let [y] = kernels::softplus([x]);
+    y
 }
 
 /// `ln(eᵃ + eᵇ)`, to ≤ 2 ulp, also where the sum is nearly one.
@@ -654,27 +633,14 @@ pub fn clamp(x: f64, lo: f64, hi: f64) -> f64 {
 
 // Functions that occur as derivatives of the others.
 
-/// `1/cosh² x`, the derivative of [`tanh`], to ≤ 4 ulp (0.8 measured).
+/// `1/cosh² x`, the derivative of [`tanh`], to ≤ 4 ulp (3.3 measured).
 ///
-/// It is `4e/(1 + e)²` with `e = exp(−2|x|)`, in two parts: `1 − tanh²`
-/// cancels, and the square of `cosh` overflows from 356 on, where the result
-/// still has all its digits. It is `0` at the infinities.
+/// It is `e (1 + tanh |x|)²` with `e = exp(−2|x|)`: `1 − tanh²` cancels, and the
+/// square of `cosh` overflows from 356 on, where the result still has all its
+/// digits. It is `0` at the infinities.
 pub fn sech2(x: f64) -> f64 {
-    let operand = -2.0 * x.abs();
-    if operand.is_nan() {
-        return operand;
-    }
-    if operand < -750.0 {
-        return 0.0;
-    }
-    let parts = exp_parts(operand, 0.0);
-    let (e, e_low) = parts.pair();
-    let (sum, sum_low) = two_sum(1.0, e);
-    let sum_low = sum_low + e_low;
-    let square = sum * sum;
-    let square_low = libm::fma(sum, sum, -square) + 2.0 * (sum * sum_low);
-    let quotient = divide(parts.high, parts.low, square, square_low);
-    scale(quotient, parts.exponent + 2)
+    let [y] = kernels::sech2([x]);
+    y
 }
 
 /// `2/√π · exp(−x²)`, the derivative of [`erf`], to ≤ 4 ulp (0.8 measured).

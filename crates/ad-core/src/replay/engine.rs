@@ -30,7 +30,7 @@ fn linearize<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N]) ->
 
 /// The slots of the operands of a row of the table.
 #[inline(always)]
-fn operands<const N: usize>(row: &Row, wide: &[u32]) -> [u32; N] {
+pub(crate) fn operands<const N: usize>(row: &Row, wide: &[u32]) -> [u32; N] {
     if N <= row.x.len() {
         std::array::from_fn(|i| row.x[i])
     } else {

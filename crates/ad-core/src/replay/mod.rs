@@ -1,14 +1,19 @@
 //! Replaying a tape: sweeps over its rows, and the memory they use.
 
+use crate::error::Error;
+
 mod engine;
+mod lanes;
 mod program;
 mod samples;
 mod scalar;
+mod simd;
 
 pub(crate) use engine::{forward, reverse, values};
 pub(crate) use program::{Program, Programs};
 pub(crate) use samples::SampleScratch;
 pub use samples::Samples;
+pub use simd::SimdLevel;
 pub(crate) use scalar::{load, primal_all, reverse_sweep, shape, tangent_sweep};
 
 /// The scratch memory of the sweeps.
@@ -39,6 +44,39 @@ pub struct Workspace {
     /// Values of the outputs that are not asked for.
     pub(crate) y: Vec<f64>,
     pub(crate) samples: SampleScratch,
+    pub(crate) lanes: LaneMemory,
+}
+
+/// What the lane engine works in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LaneMemory {
+    /// The level asked for; the best one if there is none.
+    level: Option<SimdLevel>,
+    /// The lanes asked for; as many as suit the program if there are none.
+    lanes: Option<usize>,
+    pub scalars: Vec<f64>,
+    pub values: Vec<lanes::Block>,
+    pub tangents: Vec<lanes::Block>,
+    pub adjoints: Vec<lanes::Block>,
+    pub streams: Vec<lanes::Stream>,
+}
+
+impl LaneMemory {
+    /// The vector instructions to use.
+    pub fn level(&mut self) -> SimdLevel {
+        *self.level.get_or_insert_with(SimdLevel::best)
+    }
+
+    /// The blocks of a slot for a program of so many slots: few slots leave
+    /// room for several in the fastest cache, and each row then does more.
+    pub fn blocks_for(&self, slots: usize) -> usize {
+        match self.lanes {
+            Some(lanes) => lanes / lanes::WIDTH,
+            None if slots <= 32 => 4,
+            None if slots <= 96 => 2,
+            None => 1,
+        }
+    }
 }
 
 /// What a sweep writes, and the memory it needs besides.
@@ -54,6 +92,32 @@ impl Workspace {
     /// An empty workspace.
     pub fn new() -> Workspace {
         Workspace::default()
+    }
+
+    /// Uses the given vector instructions from now on, instead of the best that
+    /// the machine has. The results are the same bits.
+    pub fn set_simd_level(&mut self, level: SimdLevel) {
+        self.lanes.level = Some(level);
+    }
+
+    /// Evaluates so many samples or points side by side from now on, 16, 32 or
+    /// 64, instead of as many as suit the tape. The results are the same bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lanes`] for any other number.
+    ///
+    /// ```
+    /// # use ad_core::Workspace;
+    /// assert!(Workspace::new().set_lanes(32).is_ok());
+    /// assert!(Workspace::new().set_lanes(3).is_err());
+    /// ```
+    pub fn set_lanes(&mut self, lanes: usize) -> Result<(), Error> {
+        if ![16, 32, 64].contains(&lanes) {
+            return Err(Error::Lanes { lanes });
+        }
+        self.lanes.lanes = Some(lanes);
+        Ok(())
     }
 
     /// So many numbers, as an earlier sweep left them, from the border of a

@@ -34,6 +34,9 @@ pub(crate) struct Program {
     /// The number of slots, [passive | inputs | rows].
     pub num_slots: usize,
     pub first_input: usize,
+    /// For each input whether only one row reads it, which is a chain, as its
+    /// weight; known for reverse sweeps.
+    pub is_weight: Vec<bool>,
     pub outputs: Vec<u32>,
     /// The slots of the operands of the guards, in the order of the recording.
     pub guards: Vec<[u32; 2]>,
@@ -45,7 +48,8 @@ pub(crate) struct Program {
 pub(crate) struct Row {
     pub code: Code,
     /// The slots of the operands, of a pair in the order a, b, c; of a row with
-    /// more than three the place of the first in [`Program::wide`] and their number.
+    /// more than three the place of the first in [`Program::wide`], their number,
+    /// and for a chain its [`Weights`].
     pub x: [u32; 3],
     /// The slot of the first result; further ones follow.
     pub result: u32,
@@ -56,6 +60,27 @@ impl Row {
     #[inline(always)]
     pub fn wide(self, wide: &[u32]) -> &[u32] {
         &wide[self.x[0] as usize..][..self.x[1] as usize]
+    }
+}
+
+/// Which factor of the terms of a chain is an input that no other row and no
+/// output reads, in each term the same one, while the other factor is no input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weights {
+    Neither,
+    First,
+    Second,
+}
+
+impl Row {
+    /// Which factor of the terms of a chain is a weight.
+    #[inline(always)]
+    pub fn weights(self) -> Weights {
+        match self.x[2] {
+            1 => Weights::First,
+            2 => Weights::Second,
+            _ => Weights::Neither,
+        }
     }
 }
 
@@ -113,6 +138,20 @@ impl ProgramVisitor for Shape {
     }
 }
 
+/// For a chain of terms of two operands, how many operands stand before them.
+struct ChainTerms(Option<usize>);
+
+impl ProgramVisitor for ChainTerms {
+    type Row = ();
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, (): ()) {}
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, (): ()) {}
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, (): ()) {}
+    fn fold<O: Fold>(&mut self, (): ()) {}
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, (): ()) {
+        self.0 = (O::STRIDE == 2).then_some(usize::from(INITIAL));
+    }
+}
+
 impl Row {
     /// Whether this is the operator alone, not joined with other rows.
     fn is_operator(&self, op: Op) -> bool {
@@ -167,8 +206,6 @@ struct Lowering<'a> {
     uses: Vec<u8>,
     rows: Vec<Row>,
     wide: Vec<u32>,
-    /// How many rows at the end each add a product to the result of the one before.
-    linked: usize,
 }
 
 impl Lowering<'_> {
@@ -232,14 +269,12 @@ impl Lowering<'_> {
                     return;
                 }
             }
-            self.linked = 0;
             match Code::operator(op, self.active([x, y])) {
                 Some(code) => self.emit(code, operands, result),
                 None => self.emit_operation(row),
             }
             return;
         }
-        self.linked = 0;
         match self.chain_of_terms(op, operands) {
             Some(code) => {
                 let terms = self.rows.split_off(self.rows.len() - operands.len());
@@ -271,22 +306,27 @@ impl Lowering<'_> {
             last.result = result;
             return true;
         }
-        self.linked = match chain {
-            Some(_) if follows => self.linked + 1,
-            Some(_) => 1,
-            None => 0,
-        };
         self.emit(code, &[a, b, other], result);
         if let Some(chain) = chain
-            && self.linked == CHAIN
+            && self.ends_in_links(chain)
         {
             let links = self.rows.split_off(self.rows.len() - CHAIN);
             let initial = links[0].x[2];
             let terms = links.iter().flat_map(|link| [link.x[0], link.x[1]]);
             self.emit_wide(chain, std::iter::once(initial).chain(terms), result);
-            self.linked = 0;
         }
         true
+    }
+
+    /// Whether the last rows each add a product to the result of the one before,
+    /// as many as make a chain.
+    fn ends_in_links(&self, chain: Code) -> bool {
+        let Some(rows) = self.rows.len().checked_sub(CHAIN).map(|start| &self.rows[start..]) else { return false };
+        rows.iter().all(|row| row.code.chain_of_fused() == Some(chain))
+            && rows.windows(2).all(|pair| {
+                let [first, second] = [pair[0], pair[1]];
+                second.x[2] == first.result && self.uses[first.result as usize] == 1
+            })
     }
 
     /// The chain that the fold of these operands is, if the last rows are theirs in their order.
@@ -326,7 +366,7 @@ impl Program {
         };
         number(&mut slot_of[..data.first_input()]);
         number(&mut slot_of[data.first_param()..first_row]);
-        let mut lowering = Lowering { data, uses, rows: Vec::new(), wide: Vec::new(), linked: 0 };
+        let mut lowering = Lowering { data, uses, rows: Vec::new(), wide: Vec::new() };
         let results = |row: usize| {
             let count = shape(data.op(row), data.operands(row).len()).1;
             first_row + row..first_row + row + count
@@ -364,7 +404,7 @@ impl Program {
         };
         rows.shrink_to_fit();
         wide.shrink_to_fit();
-        Program {
+        let mut program = Program {
             prologue,
             rows,
             wide,
@@ -376,6 +416,45 @@ impl Program {
                 .iter()
                 .map(|guard| guard.operands.map(|operand| slot_of[operand as usize]))
                 .collect(),
+            is_weight: vec![false; data.num_inputs],
+        };
+        if direction == Direction::Reverse {
+            program.find_weights();
+        }
+        program
+    }
+
+    /// Marks the chains whose terms each have an input that is read nowhere else.
+    fn find_weights(&mut self) {
+        let mut reads = vec![0_u8; self.is_weight.len()];
+        let Program { rows, wide, first_input, outputs, is_weight, .. } = self;
+        let input = |slot: u32| (slot as usize).checked_sub(*first_input).filter(|&input| input < is_weight.len());
+        for row in rows.iter_mut() {
+            for &mut operand in row.parts(wide).0 {
+                if let Some(input) = input(operand) {
+                    reads[input] = (reads[input] + 1).min(2);
+                }
+            }
+        }
+        for input in outputs.iter().filter_map(|&output| input(output)) {
+            reads[input] = 2;
+        }
+        let mut weights = Vec::new();
+        for row in rows {
+            let mut chain = ChainTerms(None);
+            row.code.visit(&mut chain, ());
+            let ChainTerms(Some(initial)) = chain else { continue };
+            let terms = &row.wide(wide)[initial..];
+            let is_weight = |operand: u32| input(operand).is_some_and(|input| reads[input] == 1);
+            for (at, choice) in [Weights::First, Weights::Second].into_iter().enumerate() {
+                if terms.chunks_exact(2).all(|term| is_weight(term[at]) && input(term[1 - at]).is_none()) {
+                    row.x[2] = choice as u32;
+                    weights.extend(terms.iter().skip(at).step_by(2).filter_map(|&weight| input(weight)));
+                }
+            }
+        }
+        for weight in weights {
+            self.is_weight[weight] = true;
         }
     }
 }
@@ -383,12 +462,17 @@ impl Program {
 impl Program {
     /// The passive values for the given parameters.
     pub fn passive(&self, data: &TapeData, params: &[f64]) -> Vec<f64> {
-        let mut passive = Vec::with_capacity(self.first_input);
-        passive.extend_from_slice(&data.constants);
-        passive.extend_from_slice(params);
-        passive.resize(self.first_input, 0.0);
-        engine::values(&self.prologue, &self.wide, &mut passive);
+        let mut passive = vec![0.0; self.first_input];
+        self.passive_into(data, params, &mut passive);
         passive
+    }
+
+    /// Writes the passive values for the given parameters.
+    pub fn passive_into(&self, data: &TapeData, params: &[f64], passive: &mut [f64]) {
+        let (constants, rest) = passive.split_at_mut(data.constants.len());
+        constants.copy_from_slice(&data.constants);
+        rest[..params.len()].copy_from_slice(params);
+        engine::values(&self.prologue, &self.wide, passive);
     }
 }
 

@@ -4,7 +4,11 @@ use std::num::NonZeroUsize;
 use std::thread::ScopedJoinHandle;
 
 use crate::error::{Error, expect_len};
-use crate::replay::Workspace;
+use crate::lanes::Lanes;
+use crate::replay::lanes::{self, Block, Layout, STREAMS, Stream, Streams, WIDTH};
+use crate::replay::program::Program;
+use crate::replay::{LaneMemory, Workspace};
+use crate::rule::Rule;
 use crate::tape::Tape;
 
 /// The parameters of many samples: one row of `num_params` numbers each.
@@ -25,6 +29,9 @@ use crate::tape::Tape;
 pub struct Samples {
     width: usize,
     rows: Vec<f64>,
+    /// The same numbers, parameter by parameter within each eight samples, as
+    /// lanes take them; what is missing of the last eight is that of the last one.
+    packed: Vec<Stream>,
 }
 
 impl Samples {
@@ -54,7 +61,36 @@ impl Samples {
                 got: rows.len(),
             });
         }
-        Ok(Samples { width, rows: rows.to_vec() })
+        let mut samples = Samples { width, rows: rows.to_vec(), packed: Vec::new() };
+        let (count, last) = (samples.len(), samples.len() - 1);
+        samples.packed.reserve_exact(count.div_ceil(STREAMS) * width);
+        for first in (0..count).step_by(STREAMS) {
+            let rows: [&[f64]; STREAMS] = std::array::from_fn(|lane| samples.row((first + lane).min(last)));
+            let packed: Vec<Stream> = (0..width).map(|j| Lanes(rows.map(|row| row[j]))).collect();
+            samples.packed.extend(packed);
+        }
+        Ok(samples)
+    }
+
+    /// Puts the parameters of the samples `idx`, eight at most, into lanes:
+    /// `store(j, lanes)` takes parameter j of each. Lanes without a sample
+    /// repeat the last one.
+    #[inline(always)]
+    fn lanes(&self, idx: &[usize], mut store: impl FnMut(usize, Stream)) {
+        let first = idx[0];
+        let consecutive = idx.iter().enumerate().all(|(lane, &i)| i == first + lane);
+        if first.is_multiple_of(STREAMS) && consecutive && idx.len() == STREAMS {
+            let start = first / STREAMS * self.width;
+            for (j, &lanes) in self.packed[start..start + self.width].iter().enumerate() {
+                store(j, lanes);
+            }
+        } else {
+            let last = idx.len() - 1;
+            let rows: [&[f64]; STREAMS] = std::array::from_fn(|lane| self.row(idx[lane.min(last)]));
+            for j in 0..self.width {
+                store(j, Lanes(rows.map(|row| row[j])));
+            }
+        }
     }
 
     /// The number of samples N.
@@ -78,10 +114,11 @@ impl Samples {
     }
 }
 
-/// Samples a leaf of the tree of partial sums holds.
+/// Samples a leaf of the tree of partial sums holds. Position p of a leaf goes
+/// to partial sum p mod [`STREAMS`].
 const LEAF: usize = 64;
-/// Partial sums inside a leaf; position p of a leaf goes to sum p mod 8.
-const STREAMS: usize = 8;
+/// Fewer samples than this are evaluated one by one.
+const FEW: usize = 4;
 
 /// Sums of complete subtrees, each with its number of leaves.
 type Subtrees = Vec<(usize, Vec<f64>)>;
@@ -97,6 +134,13 @@ pub(crate) struct SampleScratch {
     subtrees: Vec<f64>,
     /// How many leaves each of them holds.
     sizes: Vec<usize>,
+}
+
+/// Makes room for so many blocks.
+fn grow(blocks: &mut Vec<Block>, count: usize) {
+    if blocks.len() < count {
+        blocks.resize(count, Lanes([0.0; WIDTH]));
+    }
 }
 
 /// Adds vectors, starting from −0, which adds to any number without changing it.
@@ -186,9 +230,9 @@ impl Tape {
         }
     }
 
-    /// The sum of one leaf: `value_and_gradient[0]` is the value, the rest the
-    /// gradient, if it is wanted.
-    fn sample_leaf(
+    /// The sum of one leaf, one sample after the other: entry 0 of `out` is the
+    /// value, the rest the gradient, if it is wanted.
+    fn scalar_leaf(
         &self,
         ws: &mut Workspace,
         x: &[f64],
@@ -198,16 +242,132 @@ impl Tape {
     ) -> Result<(), Error> {
         let mut scratch = std::mem::take(&mut ws.samples);
         let summed = scratch.leaf(width, idx.len(), |position, out| {
-            let params = samples.row(idx[position]);
-            self.primal_with(ws, x, params).map_err(|error| error.at_sample(idx[position]))?;
-            out[0] = ws.values[self.data.outputs[0] as usize];
-            if width > 1 {
-                self.adjoints_into(&ws.values, &mut ws.sweep, &[1.0], &mut out[1..]);
-            }
+            let i = idx[position];
+            let (value, gradient) = out.split_at_mut(1);
+            value[0] = self.sample_into(ws, x, samples.row(i), gradient).map_err(|error| error.at_sample(i))?;
             Ok(())
         });
         ws.samples = scratch;
         summed
+    }
+
+    /// The layout of lanes of which inputs are shared and parameters are not.
+    fn lanes_of_samples<'p>(&self, ws: &mut Workspace, program: &'p Program) -> Layout<'p> {
+        let uniform_passive = self.data.constants.len();
+        let uniform_inputs = self.num_inputs();
+        let slots = program.num_slots - uniform_passive - uniform_inputs;
+        Layout { level: ws.lanes.level(), program, blocks: ws.lanes.blocks_for(slots), uniform_passive, uniform_inputs }
+    }
+
+    /// The sum of one leaf in lanes.
+    fn lane_leaf(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        width: usize,
+    ) -> Result<(), Error> {
+        let program = if width > 1 { self.programs.reverse(&self.data) } else { self.programs.forward(&self.data) };
+        let layout = self.lanes_of_samples(ws, program);
+        let Workspace { lanes, samples: scratch, .. } = &mut *ws;
+        let LaneMemory { scalars, values, adjoints, streams, .. } = lanes;
+        let blocks = layout.blocks;
+        scalars.clear();
+        scalars.extend_from_slice(&self.data.constants);
+        scalars.resize(program.first_input, 0.0);
+        scalars.extend_from_slice(x);
+        grow(values, layout.num_blocks());
+        if width > 1 {
+            grow(adjoints, program.num_slots * blocks);
+        }
+        // An adjoint is never −0, so a sum of adjoints starts from +0 and that
+        // of none from −0, like the sum of the values.
+        let empty = Lanes(std::array::from_fn(|stream| if stream < idx.len() { 0.0 } else { -0.0 }));
+        streams.clear();
+        streams.push(Lanes([-0.0; STREAMS]));
+        streams.resize(width, empty);
+        for group in idx.chunks(blocks * WIDTH) {
+            for (eighth, idx) in group.chunks(STREAMS).enumerate() {
+                let (block, half) = (eighth / 2, eighth % 2);
+                samples.lanes(idx, |j, parameter| {
+                    let block = &mut values[(layout.uniform_passive + j) * blocks + block];
+                    block.0.as_chunks_mut().0[half] = parameter.0;
+                });
+            }
+            // The lanes without a sample repeat the first one.
+            for lane in group.len().next_multiple_of(STREAMS)..blocks * WIDTH {
+                for parameter in values[layout.uniform_passive * blocks..].chunks_mut(blocks).take(samples.width) {
+                    parameter[lane / WIDTH].0[lane % WIDTH] = parameter[0].0[0];
+                }
+            }
+            if !program.prologue.is_empty() {
+                lanes::values(layout, &program.prologue, scalars, values);
+            }
+            lanes::values(layout, &program.rows, scalars, values);
+            if let Some(lane) = self.first_lane_off_branch(layout, scalars, values, group.len()) {
+                let i = group[lane];
+                // The scalar engine says which guard it was.
+                return match self.sample_into(ws, x, samples.row(i), &mut []) {
+                    Err(error) => Err(error.at_sample(i)),
+                    Ok(_) => Err(Error::Malformed { row: 0, reason: "two engines answer a guard differently" }),
+                };
+            }
+            let output = program.outputs[0];
+            for block in 0..blocks {
+                let value = layout.fetch(scalars, values, output, block);
+                streams[0] = lanes::add_samples(streams[0], value, group.len().saturating_sub(block * WIDTH));
+            }
+            if width > 1 {
+                let inputs = program.first_input..program.first_input + x.len();
+                for (input, &is_weight) in program.is_weight.iter().enumerate() {
+                    if !is_weight {
+                        adjoints[(inputs.start + input) * blocks..][..blocks].fill(Lanes([0.0; WIDTH]));
+                    }
+                }
+                adjoints[inputs.end * blocks..program.num_slots * blocks].fill(Lanes([0.0; WIDTH]));
+                adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
+                let mut of_weights = Streams { sums: &mut streams[1..], samples: group.len() };
+                lanes::adjoints(layout, scalars, values, adjoints, Some(&mut of_weights));
+                for (input, &is_weight) in program.is_weight.iter().enumerate() {
+                    if !is_weight {
+                        for (block, &adjoint) in adjoints[(inputs.start + input) * blocks..][..blocks].iter().enumerate() {
+                            let count = group.len().saturating_sub(block * WIDTH);
+                            streams[1 + input] = lanes::add_samples(streams[1 + input], adjoint, count);
+                        }
+                    }
+                }
+            }
+        }
+        scratch.streams.clear();
+        scratch.streams.extend(streams.iter().map(|Lanes(s)| {
+            let quarters = [s[0] + s[4], s[1] + s[5], s[2] + s[6], s[3] + s[7]];
+            (quarters[0] + quarters[2]) + (quarters[1] + quarters[3])
+        }));
+        if scratch.streams.iter().any(|sum| sum.is_nan()) {
+            return self.scalar_leaf(ws, x, samples, idx, width);
+        }
+        Ok(())
+    }
+
+    /// The first of so many lanes in which a guard is answered otherwise than recorded.
+    fn first_lane_off_branch(
+        &self,
+        layout: Layout<'_>,
+        scalars: &[f64],
+        values: &[Block],
+        lanes: usize,
+    ) -> Option<usize> {
+        let guards = self.guards().iter().zip(&layout.program.guards);
+        guards
+            .filter_map(|(guard, operands)| {
+                (0..lanes).find(|lane| {
+                    let [a, b] = operands
+                        .map(|slot| layout.fetch(scalars, values, slot, lane / WIDTH).0[lane % WIDTH]);
+                    f64::confirm(guard.question(), guard.answer(), a, b).is_err()
+                })
+            })
+            .min()
     }
 
     /// The subtrees of Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in
@@ -222,7 +382,11 @@ impl Tape {
     ) -> Result<(), Error> {
         ws.samples.start();
         for leaf in idx.chunks(LEAF) {
-            self.sample_leaf(ws, x, samples, leaf, width)?;
+            if leaf.len() < FEW {
+                self.scalar_leaf(ws, x, samples, leaf, width)?;
+            } else {
+                self.lane_leaf(ws, x, samples, leaf, width)?;
+            }
             let streams = std::mem::take(&mut ws.samples.streams);
             ws.samples.push(&streams[..width], 1);
             ws.samples.streams = streams;

@@ -1,0 +1,14 @@
+//! Sums over samples and their gradients: a minibatch of 256 with other data at
+//! each call, and all 4096 samples on one and on two threads.
+
+mod common;
+
+use ad_bench::cases;
+
+fn main() {
+    common::run(|c| {
+        common::bench(c, cases::logistic()?)?;
+        common::bench(c, cases::network()?)?;
+        common::bench(c, cases::network_threads(&[1, 2])?)
+    });
+}

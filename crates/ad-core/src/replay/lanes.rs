@@ -1,0 +1,734 @@
+//! The lane engine: runs a program at many points side by side.
+//!
+//! A slot holds one or more blocks of lanes. What is the same in every lane, a
+//! constant or an input that all samples share, stays a single number that is
+//! spread where it is read. Each lane has the bits of the scalar engine by plain
+//! IEEE, with one exception: that one passes over a row whose adjoint is exactly
+//! 0, and here 0 is multiplied and added. This gives other bits only where a
+//! partial is infinite or NaN, and then it gives a NaN, upon which the callers
+//! repeat the lane with the scalar engine.
+//!
+//! The loop over the rows is ordinary code; what a row does is a function of its
+//! own, compiled for each level of vector instructions and chosen by the row.
+//! Inside these functions there are plain loops over indices: functions of std
+//! that take a closure are not always inlined, and what they call would not be
+//! compiled for the level.
+
+use crate::lanes::Lanes;
+use crate::ops::{Fold, Operation, ProgramVisitor};
+use crate::replay::engine::operands;
+use crate::replay::program::{Program, Row, Weights};
+use crate::replay::simd::SimdLevel;
+
+/// The lanes of a block: two of the widest registers, so that two operations
+/// are under way at a time.
+pub(crate) const WIDTH: usize = 16;
+/// The lanes whose sums over samples are apart.
+pub(crate) const STREAMS: usize = 8;
+/// Blocks at the end of the values, for operands that are the same in every lane.
+const SPREAD: usize = 4;
+
+pub(crate) type Block = Lanes<WIDTH>;
+pub(crate) type Stream = Lanes<STREAMS>;
+
+const ZERO: Block = Lanes([0.0; WIDTH]);
+
+/// Where the operands of a program are in lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout<'a> {
+    pub level: SimdLevel,
+    pub program: &'a Program,
+    /// The blocks of a slot.
+    pub blocks: usize,
+    /// Passive slots below this are the same in every lane.
+    pub uniform_passive: usize,
+    /// So many inputs, all or none, are the same in every lane.
+    pub uniform_inputs: usize,
+}
+
+/// Where the blocks of an operand are: one behind the other, or one for all.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    first: usize,
+    step: usize,
+}
+
+impl Layout<'_> {
+    /// The blocks that the values of a program take.
+    pub fn num_blocks(&self) -> usize {
+        self.program.num_slots * self.blocks + SPREAD
+    }
+
+    #[inline(always)]
+    pub fn is_uniform(&self, slot: u32) -> bool {
+        let slot = slot as usize;
+        slot < self.uniform_passive || slot.wrapping_sub(self.program.first_input) < self.uniform_inputs
+    }
+
+    #[inline(always)]
+    fn is_active(&self, slot: u32) -> bool {
+        slot as usize >= self.program.first_input
+    }
+
+    /// Block `block` of the values of a slot.
+    #[inline(always)]
+    pub fn fetch(&self, scalars: &[f64], values: &[Block], slot: u32, block: usize) -> Block {
+        if self.is_uniform(slot) {
+            Lanes([scalars[slot as usize]; WIDTH])
+        } else {
+            values[slot as usize * self.blocks + block]
+        }
+    }
+
+    /// Where the operands are, those that are the same in every lane spread.
+    #[inline(always)]
+    fn places<const N: usize>(&self, scalars: &[f64], values: &mut [Block], slots: [u32; N]) -> [Place; N] {
+        let mut places = [Place::default(); N];
+        for (i, (place, &slot)) in places.iter_mut().zip(&slots).enumerate() {
+            *place = if self.is_uniform(slot) {
+                let first = self.program.num_slots * self.blocks + i;
+                values[first] = Lanes([scalars[slot as usize]; WIDTH]);
+                Place { first, step: 0 }
+            } else {
+                Place { first: slot as usize * self.blocks, step: 1 }
+            };
+        }
+        places
+    }
+
+    /// Which operands are active, and the first block of each.
+    #[inline(always)]
+    fn targets<const N: usize>(&self, slots: [u32; N]) -> [Option<usize>; N] {
+        slots.map(|slot| self.is_active(slot).then_some(slot as usize * self.blocks))
+    }
+
+    #[inline(always)]
+    fn first_block(&self, slot: u32) -> usize {
+        slot as usize * self.blocks
+    }
+}
+
+/// Runs the body of a function compiled for a level, if it gains from that.
+macro_rules! at_level {
+    ($vectorized:expr, $level:expr, $body:block) => {
+        if $vectorized {
+            $level.run(
+                #[inline(always)]
+                || $body,
+            )
+        } else {
+            $body
+        }
+    };
+}
+
+/// One block of each operand.
+#[inline(always)]
+fn load<const N: usize>(values: &[Block], places: [Place; N], block: usize) -> [Block; N] {
+    let mut x = [ZERO; N];
+    for i in 0..N {
+        x[i] = values[places[i].first + block * places[i].step];
+    }
+    x
+}
+
+/// The operands of a term, which has two at most.
+#[inline(always)]
+fn load_term<O: Fold>(layout: Layout<'_>, scalars: &[f64], values: &[Block], term: &[u32], block: usize) -> [Block; 2] {
+    let first = layout.fetch(scalars, values, term[0], block);
+    if O::STRIDE == 1 { [first; 2] } else { [first, layout.fetch(scalars, values, term[1], block)] }
+}
+
+// Values.
+
+struct Values<'a> {
+    layout: Layout<'a>,
+    scalars: &'a [f64],
+    values: &'a mut [Block],
+}
+
+#[inline(never)]
+fn operation_values<O: Operation<N, M>, const N: usize, const M: usize>(
+    layout: Layout<'_>,
+    values: &mut [Block],
+    x: [Place; N],
+    result: usize,
+) {
+    let blocks = layout.blocks;
+    at_level!(O::VECTORIZED, layout.level, {
+        for block in 0..blocks {
+            let v = O::values(load(values, x, block));
+            for j in 0..M {
+                values[result + j * blocks + block] = v[j];
+            }
+        }
+    });
+}
+
+#[inline(never)]
+fn fused_values<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
+    layout: Layout<'_>,
+    values: &mut [Block],
+    x: [Place; 3],
+    result: usize,
+) {
+    at_level!(true, layout.level, {
+        for block in 0..layout.blocks {
+            let [a, b, c] = load(values, x, block);
+            let [m] = I::values([a, b]);
+            let [v] = O::values(if AT == 0 { [m, c] } else { [c, m] });
+            values[result + block] = v;
+        }
+    });
+}
+
+/// A left fold; −0 adds to any number without changing it.
+#[inline(never)]
+fn sum_values<O: Fold>(
+    layout: Layout<'_>,
+    scalars: &[f64],
+    values: &mut [Block],
+    initial: Option<u32>,
+    terms: &[u32],
+    weights: Weights,
+    result: usize,
+) {
+    at_level!(true, layout.level, {
+        let weights = if layout.uniform_inputs > 0 { weights } else { Weights::Neither };
+        for block in 0..layout.blocks {
+            let mut sum = Lanes([-0.0; WIDTH]);
+            if let Some(initial) = initial {
+                sum = layout.fetch(scalars, values, initial, block);
+            }
+            match weights {
+                Weights::First => sum = sum_of_weighted::<O, 0>(layout, scalars, values, sum, terms, block),
+                Weights::Second => sum = sum_of_weighted::<O, 1>(layout, scalars, values, sum, terms, block),
+                Weights::Neither => {
+                    for term in terms.chunks_exact(O::STRIDE) {
+                        let x = load_term::<O>(layout, scalars, values, term, block);
+                        sum = sum + O::term(&x[..O::STRIDE]);
+                    }
+                }
+            }
+            values[result + block] = sum;
+        }
+    });
+}
+
+/// Adds terms of which operand `AT` is the same in every lane and the other one is not.
+#[inline(always)]
+fn sum_of_weighted<O: Fold, const AT: usize>(
+    layout: Layout<'_>,
+    scalars: &[f64],
+    values: &[Block],
+    mut sum: Block,
+    terms: &[u32],
+    block: usize,
+) -> Block {
+    let (terms, _) = terms.as_chunks::<2>();
+    for term in terms {
+        let mut x = [Lanes([scalars[term[AT] as usize]; WIDTH]); 2];
+        x[1 - AT] = values[term[1 - AT] as usize * layout.blocks + block];
+        sum = sum + O::term(&x);
+    }
+    sum
+}
+
+impl ProgramVisitor for Values<'_> {
+    type Row = Row;
+
+    #[inline(always)]
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
+        let operands = operands::<N>(&row, &self.layout.program.wide);
+        let x = self.layout.places(self.scalars, self.values, operands);
+        operation_values::<O, N, M>(self.layout, self.values, x, self.layout.first_block(row.result));
+    }
+
+    #[inline(always)]
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+        self.operation::<O, 2, 1>(row);
+    }
+
+    #[inline(always)]
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+        let x = self.layout.places(self.scalars, self.values, row.x);
+        fused_values::<I, O, AT>(self.layout, self.values, x, self.layout.first_block(row.result));
+    }
+
+    #[inline(always)]
+    fn fold<O: Fold>(&mut self, row: Row) {
+        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
+        sum_values::<O>(self.layout, self.scalars, self.values, None, terms, Weights::Neither, result);
+    }
+
+    #[inline(always)]
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+        let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
+        let result = self.layout.first_block(row.result);
+        let initial = initial.first().copied();
+        sum_values::<O>(self.layout, self.scalars, self.values, initial, terms, row.weights(), result);
+    }
+}
+
+/// The values of the given rows.
+pub(crate) fn values(layout: Layout<'_>, rows: &[Row], scalars: &[f64], values: &mut [Block]) {
+    let mut sweep = Values { layout, scalars, values };
+    for &row in rows {
+        row.code.visit(&mut sweep, row);
+    }
+}
+
+// Values and tangents. Direction d of block b of a slot is at (slot·blocks + b)·directions + d.
+
+struct Tangents<'a> {
+    layout: Layout<'a>,
+    directions: usize,
+    scalars: &'a [f64],
+    values: &'a mut [Block],
+    tangents: &'a mut [Block],
+}
+
+/// Adds partial·tangent in every direction; the first product stands alone.
+#[inline(always)]
+fn contribute(tangents: &mut [Block], directions: usize, result: usize, operand: usize, first: bool, partial: Block) {
+    let (from, to) = (operand * directions, result * directions);
+    for d in 0..directions {
+        let term = partial * tangents[from + d];
+        tangents[to + d] = if first { term } else { tangents[to + d] + term };
+    }
+}
+
+#[inline(never)]
+#[allow(clippy::too_many_arguments)] // A row's places are that many.
+fn operation_tangents<O: Operation<N, M>, const N: usize, const M: usize>(
+    layout: Layout<'_>,
+    directions: usize,
+    values: &mut [Block],
+    tangents: &mut [Block],
+    x: [Place; N],
+    active: [Option<usize>; N],
+    result: usize,
+) {
+    let blocks = layout.blocks;
+    at_level!(O::VECTORIZED, layout.level, {
+        for block in 0..blocks {
+            let x = load(values, x, block);
+            let v = O::values(x);
+            for j in 0..M {
+                let result = result + j * blocks + block;
+                let mut first = true;
+                for i in 0..N {
+                    if let Some(operand) = active[i] {
+                        contribute(tangents, directions, result, operand + block, first, O::partial(j, i, x, v));
+                        first = false;
+                    }
+                }
+                values[result] = v[j];
+            }
+        }
+    });
+}
+
+#[inline(never)]
+#[allow(clippy::too_many_arguments)]
+fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
+    layout: Layout<'_>,
+    directions: usize,
+    values: &mut [Block],
+    tangents: &mut [Block],
+    x: [Place; 3],
+    active: [Option<usize>; 3],
+    result: usize,
+) {
+    at_level!(true, layout.level, {
+        for block in 0..layout.blocks {
+            let [a, b, c] = load(values, x, block);
+            let m = I::values([a, b]);
+            let x = if AT == 0 { [m[0], c] } else { [c, m[0]] };
+            let v = O::values(x);
+            let inner = [I::partial(0, 0, [a, b], m), I::partial(0, 1, [a, b], m)];
+            let (of_m, of_c) = (O::partial(0, AT, x, v), O::partial(0, 1 - AT, x, v));
+            let to = (result + block) * directions;
+            for d in 0..directions {
+                let mut of_inner = ZERO;
+                let mut first = true;
+                for i in 0..2 {
+                    if let Some(operand) = active[i] {
+                        let term = inner[i] * tangents[(operand + block) * directions + d];
+                        of_inner = if first { term } else { of_inner + term };
+                        first = false;
+                    }
+                }
+                let of_inner = of_m * of_inner;
+                tangents[to + d] = match active[2] {
+                    None => of_inner,
+                    Some(c) => {
+                        let of_c = of_c * tangents[(c + block) * directions + d];
+                        if AT == 0 { of_inner + of_c } else { of_c + of_inner }
+                    }
+                };
+            }
+            values[result + block] = v[0];
+        }
+    });
+}
+
+/// A sum of terms; if `NESTED`, the tangent of each term is complete before it is added.
+#[inline(never)]
+fn sum_tangents<O: Fold, const NESTED: bool>(sweep: &mut Tangents<'_>, initial: Option<u32>, terms: &[u32], result: usize) {
+    let Tangents { layout, directions, scalars, values, tangents } = sweep;
+    let (layout, directions) = (*layout, *directions);
+    at_level!(true, layout.level, {
+        for block in 0..layout.blocks {
+            let (mut sum, mut first) = (Lanes([-0.0; WIDTH]), true);
+            let result = result + block;
+            if let Some(initial) = initial {
+                sum = layout.fetch(scalars, values, initial, block);
+                if layout.is_active(initial) {
+                    let from = layout.first_block(initial) + block;
+                    contribute(tangents, directions, result, from, true, Lanes([1.0; WIDTH]));
+                    first = false;
+                }
+            }
+            for term in terms.chunks_exact(O::STRIDE) {
+                let x = load_term::<O>(layout, scalars, values, term, block);
+                let x = &x[..O::STRIDE];
+                sum = sum + O::term(x);
+                if NESTED && O::STRIDE == 2 && layout.is_active(term[0]) && layout.is_active(term[1]) {
+                    let partials = [O::term_partial(0, x), O::term_partial(1, x)];
+                    let a = (layout.first_block(term[0]) + block) * directions;
+                    let b = (layout.first_block(term[1]) + block) * directions;
+                    let to = result * directions;
+                    for d in 0..directions {
+                        let inner = partials[0] * tangents[a + d] + partials[1] * tangents[b + d];
+                        tangents[to + d] = if first { inner } else { tangents[to + d] + inner };
+                    }
+                    first = false;
+                } else {
+                    for i in 0..O::STRIDE {
+                        if layout.is_active(term[i]) {
+                            let from = layout.first_block(term[i]) + block;
+                            contribute(tangents, directions, result, from, first, O::term_partial(i, x));
+                            first = false;
+                        }
+                    }
+                }
+            }
+            values[result] = sum;
+        }
+    });
+}
+
+impl ProgramVisitor for Tangents<'_> {
+    type Row = Row;
+
+    #[inline(always)]
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
+        let operands = operands::<N>(&row, &self.layout.program.wide);
+        let Tangents { layout, directions, scalars, values, tangents } = self;
+        let x = layout.places(scalars, values, operands);
+        let (active, result) = (layout.targets(operands), layout.first_block(row.result));
+        operation_tangents::<O, N, M>(*layout, *directions, values, tangents, x, active, result);
+    }
+
+    #[inline(always)]
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+        self.operation::<O, 2, 1>(row);
+    }
+
+    #[inline(always)]
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+        let Tangents { layout, directions, scalars, values, tangents } = self;
+        let x = layout.places(scalars, values, row.x);
+        let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
+        fused_tangents::<I, O, AT>(*layout, *directions, values, tangents, x, active, result);
+    }
+
+    #[inline(always)]
+    fn fold<O: Fold>(&mut self, row: Row) {
+        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
+        sum_tangents::<O, false>(self, None, terms, result);
+    }
+
+    #[inline(always)]
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+        let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
+        let result = self.layout.first_block(row.result);
+        sum_tangents::<O, true>(self, initial.first().copied(), terms, result);
+    }
+}
+
+/// Values and tangents in so many directions.
+pub(crate) fn tangents(
+    layout: Layout<'_>,
+    directions: usize,
+    scalars: &[f64],
+    values: &mut [Block],
+    tangents: &mut [Block],
+) {
+    let mut sweep = Tangents { layout, directions, scalars, values, tangents };
+    for &row in &layout.program.rows {
+        row.code.visit(&mut sweep, row);
+    }
+}
+
+// Adjoints.
+
+/// The sums over samples of the adjoints of inputs that are read once, in a
+/// chain: their contributions need not wait in a block of their own.
+pub(crate) struct Streams<'a> {
+    /// One for each input.
+    pub sums: &'a mut [Stream],
+    /// How many lanes hold a sample.
+    pub samples: usize,
+}
+
+struct Adjoints<'a, 's> {
+    layout: Layout<'a>,
+    scalars: &'a [f64],
+    /// Only the blocks for spread operands are written.
+    values: &'a mut [Block],
+    adjoints: &'a mut [Block],
+    streams: Option<&'a mut Streams<'s>>,
+}
+
+#[inline(never)]
+fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
+    layout: Layout<'_>,
+    values: &[Block],
+    adjoints: &mut [Block],
+    x: [Place; N],
+    active: [Option<usize>; N],
+    result: usize,
+) {
+    let blocks = layout.blocks;
+    at_level!(O::VECTORIZED, layout.level, {
+        for block in 0..blocks {
+            let x = load(values, x, block);
+            let (mut v, mut adjoint) = ([ZERO; M], [ZERO; M]);
+            for j in 0..M {
+                let place = result + j * blocks + block;
+                (v[j], adjoint[j]) = (values[place], adjoints[place]);
+            }
+            for i in 0..N {
+                if let Some(operand) = active[i] {
+                    let mut contribution = O::partial(0, i, x, v) * adjoint[0];
+                    for j in 1..M {
+                        contribution = contribution + O::partial(j, i, x, v) * adjoint[j];
+                    }
+                    adjoints[operand + block] = adjoints[operand + block] + contribution;
+                }
+            }
+        }
+    });
+}
+
+#[inline(never)]
+fn fused_adjoints<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
+    layout: Layout<'_>,
+    values: &[Block],
+    adjoints: &mut [Block],
+    x: [Place; 3],
+    active: [Option<usize>; 3],
+    result: usize,
+) {
+    at_level!(true, layout.level, {
+        for block in 0..layout.blocks {
+            let [a, b, c] = load(values, x, block);
+            let m = I::values([a, b]);
+            let x = if AT == 0 { [m[0], c] } else { [c, m[0]] };
+            let (v, adjoint) = ([values[result + block]], adjoints[result + block]);
+            if let Some(c) = active[2] {
+                adjoints[c + block] = adjoints[c + block] + O::partial(0, 1 - AT, x, v) * adjoint;
+            }
+            let inner = O::partial(0, AT, x, v) * adjoint;
+            for i in 0..2 {
+                if let Some(operand) = active[i] {
+                    let contribution = I::partial(0, i, [a, b], m) * inner;
+                    adjoints[operand + block] = adjoints[operand + block] + contribution;
+                }
+            }
+        }
+    });
+}
+
+/// The contributions of a term to its operands.
+#[inline(always)]
+fn term_adjoints<O: Fold>(
+    layout: Layout<'_>,
+    scalars: &[f64],
+    values: &[Block],
+    adjoints: &mut [Block],
+    term: &[u32],
+    result: usize,
+) {
+    for block in 0..layout.blocks {
+        let x = load_term::<O>(layout, scalars, values, term, block);
+        let adjoint = adjoints[result + block];
+        for i in 0..O::STRIDE {
+            if layout.is_active(term[i]) {
+                let operand = layout.first_block(term[i]) + block;
+                adjoints[operand] = adjoints[operand] + O::term_partial(i, &x[..O::STRIDE]) * adjoint;
+            }
+        }
+    }
+}
+
+/// The contributions of terms of which operand `AT` is an input that is read
+/// once: those to it go straight into the sums over samples.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn weighted_adjoints<O: Fold, const AT: usize>(
+    layout: Layout<'_>,
+    scalars: &[f64],
+    values: &[Block],
+    adjoints: &mut [Block],
+    streams: &mut Streams<'_>,
+    terms: &[u32],
+    result: usize,
+) {
+    let full = streams.samples >= layout.blocks * WIDTH;
+    let (terms, _) = terms.as_chunks::<2>();
+    for block in 0..layout.blocks {
+        let adjoint = adjoints[result + block];
+        let samples = streams.samples.saturating_sub(block * WIDTH);
+        for term in terms.iter().rev() {
+            let other = layout.first_block(term[1 - AT]) + block;
+            let mut x = [Lanes([scalars[term[AT] as usize]; WIDTH]); 2];
+            x[1 - AT] = values[other];
+            let contribution = O::term_partial(AT, &x) * adjoint;
+            let sum = &mut streams.sums[term[AT] as usize - layout.program.first_input];
+            *sum = if full { add_all(*sum, contribution) } else { add_samples(*sum, contribution, samples) };
+            if layout.is_active(term[1 - AT]) {
+                adjoints[other] = adjoints[other] + O::term_partial(1 - AT, &x) * adjoint;
+            }
+        }
+    }
+}
+
+/// Adds the lanes of a block, eight by eight.
+#[inline(always)]
+fn add_all(mut sum: Stream, block: Block) -> Stream {
+    let (chunks, _) = block.0.as_chunks::<STREAMS>();
+    for &chunk in chunks {
+        sum = sum + Lanes(chunk);
+    }
+    sum
+}
+
+/// Adds the first lanes of a block, so many of them.
+#[inline(always)]
+pub(crate) fn add_samples(mut sum: Stream, block: Block, samples: usize) -> Stream {
+    if samples >= WIDTH {
+        return add_all(sum, block);
+    }
+    for lane in 0..samples {
+        sum.0[lane % STREAMS] += block.0[lane];
+    }
+    sum
+}
+
+/// A sum contributes to its operands: one that was recorded in their order, a
+/// chain as the rows that it replaces do, the last term first and the initial
+/// operand before the first term.
+#[inline(never)]
+fn sum_adjoints<O: Fold, const CHAIN: bool>(
+    sweep: &mut Adjoints<'_, '_>,
+    initial: Option<u32>,
+    terms: &[u32],
+    weights: Weights,
+    result: usize,
+) {
+    let Adjoints { layout, scalars, values, adjoints, streams } = sweep;
+    let layout = *layout;
+    let (first, others) = if CHAIN { terms.split_at(O::STRIDE) } else { (terms, &[][..]) };
+    at_level!(true, layout.level, {
+        match (weights, streams) {
+            (Weights::First, Some(streams)) => {
+                weighted_adjoints::<O, 0>(layout, scalars, values, adjoints, streams, others, result);
+                add_initial(layout, adjoints, initial, result);
+                weighted_adjoints::<O, 0>(layout, scalars, values, adjoints, streams, first, result);
+            }
+            (Weights::Second, Some(streams)) => {
+                weighted_adjoints::<O, 1>(layout, scalars, values, adjoints, streams, others, result);
+                add_initial(layout, adjoints, initial, result);
+                weighted_adjoints::<O, 1>(layout, scalars, values, adjoints, streams, first, result);
+            }
+            _ => {
+                for term in others.rchunks_exact(O::STRIDE) {
+                    term_adjoints::<O>(layout, scalars, values, adjoints, term, result);
+                }
+                add_initial(layout, adjoints, initial, result);
+                for term in first.chunks_exact(O::STRIDE) {
+                    term_adjoints::<O>(layout, scalars, values, adjoints, term, result);
+                }
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn add_initial(layout: Layout<'_>, adjoints: &mut [Block], initial: Option<u32>, result: usize) {
+    if let Some(initial) = initial
+        && layout.is_active(initial)
+    {
+        for block in 0..layout.blocks {
+            let place = layout.first_block(initial) + block;
+            adjoints[place] = adjoints[place] + adjoints[result + block];
+        }
+    }
+}
+
+impl ProgramVisitor for Adjoints<'_, '_> {
+    type Row = Row;
+
+    #[inline(always)]
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
+        let operands = operands::<N>(&row, &self.layout.program.wide);
+        let layout = self.layout;
+        let x = layout.places(self.scalars, self.values, operands);
+        let (active, result) = (layout.targets(operands), layout.first_block(row.result));
+        operation_adjoints::<O, N, M>(layout, self.values, self.adjoints, x, active, result);
+    }
+
+    #[inline(always)]
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+        self.operation::<O, 2, 1>(row);
+    }
+
+    #[inline(always)]
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+        let layout = self.layout;
+        let x = layout.places(self.scalars, self.values, row.x);
+        let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
+        fused_adjoints::<I, O, AT>(layout, self.values, self.adjoints, x, active, result);
+    }
+
+    #[inline(always)]
+    fn fold<O: Fold>(&mut self, row: Row) {
+        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
+        sum_adjoints::<O, false>(self, None, terms, Weights::Neither, result);
+    }
+
+    #[inline(always)]
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+        let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
+        let result = self.layout.first_block(row.result);
+        sum_adjoints::<O, true>(self, initial.first().copied(), terms, row.weights(), result);
+    }
+}
+
+/// The adjoints of a program, whose values are in their slots and whose weights
+/// are in those of the outputs.
+pub(crate) fn adjoints(
+    layout: Layout<'_>,
+    scalars: &[f64],
+    values: &mut [Block],
+    adjoints: &mut [Block],
+    streams: Option<&mut Streams<'_>>,
+) {
+    let mut sweep = Adjoints { layout, scalars, values, adjoints, streams };
+    for &row in layout.program.rows.iter().rev() {
+        row.code.visit(&mut sweep, row);
+    }
+}
