@@ -1,9 +1,11 @@
 //! Replaying a tape: sweeps over its rows, and the memory they use.
 
 use crate::error::Error;
+use crate::matrix::Matrix;
 
 mod engine;
 mod lanes;
+mod many;
 mod program;
 mod samples;
 mod scalar;
@@ -43,6 +45,8 @@ pub struct Workspace {
     pub(crate) seed: Vec<f64>,
     /// Values of the outputs that are not asked for.
     pub(crate) y: Vec<f64>,
+    /// The Jacobian at one of many points.
+    jac: Matrix,
     pub(crate) samples: SampleScratch,
     pub(crate) lanes: LaneMemory,
 }

@@ -118,7 +118,7 @@ impl Samples {
 /// to partial sum p mod [`STREAMS`].
 const LEAF: usize = 64;
 /// Fewer samples than this are evaluated one by one.
-const FEW: usize = 4;
+pub(super) const FEW: usize = 4;
 
 /// Sums of complete subtrees, each with its number of leaves.
 type Subtrees = Vec<(usize, Vec<f64>)>;
@@ -137,7 +137,7 @@ pub(crate) struct SampleScratch {
 }
 
 /// Makes room for so many blocks.
-fn grow(blocks: &mut Vec<Block>, count: usize) {
+pub(super) fn grow(blocks: &mut Vec<Block>, count: usize) {
     if blocks.len() < count {
         blocks.resize(count, Lanes([0.0; WIDTH]));
     }
@@ -351,7 +351,7 @@ impl Tape {
     }
 
     /// The first of so many lanes in which a guard is answered otherwise than recorded.
-    fn first_lane_off_branch(
+    pub(super) fn first_lane_off_branch(
         &self,
         layout: Layout<'_>,
         scalars: &[f64],

@@ -1,0 +1,327 @@
+//! Many points at once, in lanes.
+
+use crate::error::{Error, expect_len};
+use crate::lanes::Lanes;
+use crate::matrix::Matrix;
+use crate::replay::lanes::{self, Block, Layout, STREAMS, WIDTH};
+use crate::replay::program::Program;
+use crate::replay::samples::{FEW, grow};
+use crate::replay::{LaneMemory, Workspace};
+use crate::tape::Tape;
+
+/// The most directions of one sweep.
+const DIRECTIONS: usize = 16;
+
+impl Tape {
+    /// The values at many points: row i of the result is f(xᵢ), m numbers.
+    ///
+    /// `points` has a row for each point, of n numbers; or of n + num_params,
+    /// and then each point has parameters of its own. The points are evaluated
+    /// side by side in vector instructions; each has the bits of [`Tape::eval`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Length`] for rows of another length, [`Error::BranchChanged`]
+    /// with the first point at which a guard fails, as the sample.
+    ///
+    /// ```
+    /// # use ad_core::{Matrix, Tape};
+    /// let tape = Tape::record(&[1.0, 1.0], |x| [x[0] * x[1], x[0] - x[1]])?;
+    /// let points = Matrix::from_rows(&[[3.0, 5.0], [2.0, 1.0], [0.0, 1.0]])?;
+    /// let values = tape.eval_many(&points)?;
+    /// assert_eq!(values, Matrix::from_rows(&[[15.0, -2.0], [2.0, 1.0], [0.0, -1.0]])?);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn eval_many(&self, points: &Matrix) -> Result<Matrix, Error> {
+        let mut values = Matrix::default();
+        self.eval_many_into(&mut Workspace::new(), points, &mut values)?;
+        Ok(values)
+    }
+
+    /// [`Tape::eval_many`] that allocates nothing on a warm workspace and a
+    /// matrix that was as large before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval_many`].
+    pub fn eval_many_into(&self, ws: &mut Workspace, points: &Matrix, values: &mut Matrix) -> Result<(), Error> {
+        self.check_points(points)?;
+        values.reset(points.rows(), self.num_outputs());
+        let program = self.programs.forward(&self.data);
+        let layout = self.lanes_of_points(ws, program, points, 1);
+        let lanes = layout.blocks * WIDTH;
+        for first in (0..points.rows()).step_by(lanes) {
+            let group = first..points.rows().min(first + lanes);
+            if group.len() < FEW {
+                for i in group {
+                    self.point(ws, points, i, |tape, ws, x| tape.eval_into(ws, x, values.row_mut(i)))?;
+                }
+                continue;
+            }
+            self.values_of_points(ws, layout, points, first)?;
+            let LaneMemory { scalars, values: blocks, .. } = &ws.lanes;
+            for (j, &output) in program.outputs.iter().enumerate() {
+                for block in 0..group.len().div_ceil(WIDTH) {
+                    let Lanes(value) = layout.fetch(scalars, blocks, output, block);
+                    for (i, value) in group.clone().skip(block * WIDTH).zip(value) {
+                        values[(i, j)] = value;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The Jacobians at many points: row i of the result is the Jacobian at xᵢ,
+    /// m·n numbers row by row; with one output, its gradient.
+    ///
+    /// `points` are as in [`Tape::eval_many`]; each Jacobian has the bits of
+    /// [`Tape::jacobian`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval_many`].
+    ///
+    /// ```
+    /// # use ad_core::{Matrix, Tape};
+    /// let tape = Tape::record(&[1.0, 1.0], |x| x[0] * x[1])?;
+    /// let gradients = tape.jacobian_many(&Matrix::from_rows(&[[3.0, 5.0], [2.0, 1.0]])?)?;
+    /// assert_eq!(gradients, Matrix::from_rows(&[[5.0, 3.0], [1.0, 2.0]])?);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn jacobian_many(&self, points: &Matrix) -> Result<Matrix, Error> {
+        let mut jacobians = Matrix::default();
+        self.jacobian_many_into(&mut Workspace::new(), points, &mut jacobians)?;
+        Ok(jacobians)
+    }
+
+    /// [`Tape::jacobian_many`] that allocates nothing on a warm workspace and a
+    /// matrix that was as large before, unless a NaN shows.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval_many`].
+    pub fn jacobian_many_into(
+        &self,
+        ws: &mut Workspace,
+        points: &Matrix,
+        jacobians: &mut Matrix,
+    ) -> Result<(), Error> {
+        self.check_points(points)?;
+        let (m, n) = (self.num_outputs(), self.num_inputs());
+        jacobians.reset(points.rows(), m * n);
+        let forward = self.jacobian_is_forward();
+        let program = if forward { self.programs.forward(&self.data) } else { self.programs.reverse(&self.data) };
+        let layout = self.lanes_of_points(ws, program, points, if forward { 1 + n.min(DIRECTIONS) } else { 2 });
+        let lanes = layout.blocks * WIDTH;
+        for first in (0..points.rows()).step_by(lanes) {
+            let group = first..points.rows().min(first + lanes);
+            if group.len() >= FEW {
+                match forward {
+                    true => self.tangents_of_points(ws, layout, points, group.clone(), jacobians)?,
+                    false => self.adjoints_of_points(ws, layout, points, group.clone(), jacobians)?,
+                }
+            }
+            let LaneMemory { scalars, values, .. } = &ws.lanes;
+            let is_plain = |i: usize| {
+                let (block, lane) = ((i - first) / WIDTH, (i - first) % WIDTH);
+                let value = |&output| layout.fetch(scalars, values, output, block).0[lane];
+                !program.outputs.iter().any(|output| value(output).is_nan())
+            };
+            // One bit a point.
+            let again = group.clone().fold(0_u64, |again, i| {
+                let plain = group.len() >= FEW && is_plain(i) && !jacobians.row(i).iter().any(|entry| entry.is_nan());
+                again | u64::from(!plain) << (i - first)
+            });
+            for i in group.filter(|i| again >> (i - first) & 1 == 1) {
+                let mut jac = std::mem::take(&mut ws.jac);
+                let done = self.point(ws, points, i, |tape, ws, x| tape.jacobian_into(ws, x, &mut jac));
+                if done.is_ok() {
+                    jacobians.row_mut(i).copy_from_slice(jac.as_slice());
+                }
+                ws.jac = jac;
+                done?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_points(&self, points: &Matrix) -> Result<(), Error> {
+        if points.cols() == self.num_inputs() + self.num_params() {
+            return Ok(());
+        }
+        expect_len("points (a row per point: one number per input, and one per parameter or none)", points.cols(), self.num_inputs())
+    }
+
+    /// Calls a scalar driver at point i.
+    fn point(
+        &self,
+        ws: &mut Workspace,
+        points: &Matrix,
+        i: usize,
+        driver: impl FnOnce(&Tape, &mut Workspace, &[f64]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (x, params) = points.row(i).split_at(self.num_inputs());
+        let done = if params.is_empty() {
+            driver(self, ws, x)
+        } else {
+            driver(&self.with_params(params)?, ws, x)
+        };
+        done.map_err(|error| error.at_sample(i))
+    }
+
+    /// The layout of lanes each of which has its own inputs; so many blocks of
+    /// numbers belong to a slot.
+    fn lanes_of_points<'p>(
+        &self,
+        ws: &mut Workspace,
+        program: &'p Program,
+        points: &Matrix,
+        per_slot: usize,
+    ) -> Layout<'p> {
+        let own_params = points.cols() > self.num_inputs();
+        let uniform_passive = if own_params { self.data.constants.len() } else { program.first_input };
+        let lanes = &mut ws.lanes;
+        lanes.scalars.clear();
+        if own_params {
+            lanes.scalars.extend_from_slice(&self.data.constants);
+        } else {
+            lanes.scalars.extend_from_slice(self.passive(program));
+        }
+        let blocks = lanes.blocks_for((program.num_slots - uniform_passive) * per_slot);
+        Layout { level: lanes.level(), program, blocks, uniform_passive, uniform_inputs: 0 }
+    }
+
+    /// Puts the points from `first` on into lanes, as many as there are; the
+    /// lanes that are left repeat the last one.
+    fn load_points(&self, ws: &mut Workspace, layout: Layout<'_>, points: &Matrix, first: usize) {
+        let LaneMemory { scalars, values, .. } = &mut ws.lanes;
+        grow(values, layout.num_blocks());
+        let (inputs, last) = (self.num_inputs(), points.rows() - 1);
+        for eighth in 0..layout.blocks * WIDTH / STREAMS {
+            let rows: [&[f64]; STREAMS] =
+                std::array::from_fn(|lane| points.row((first + eighth * STREAMS + lane).min(last)));
+            for j in 0..points.cols() {
+                // Parameters follow the inputs of a point, and the constants on the tape.
+                let slot = if j < inputs { layout.program.first_input + j } else { layout.uniform_passive + j - inputs };
+                let block = &mut values[slot * layout.blocks + eighth / 2];
+                block.0.as_chunks_mut().0[eighth % 2] = rows.map(|row| row[j]);
+            }
+        }
+        if points.cols() > inputs && !layout.program.prologue.is_empty() {
+            lanes::values(layout, &layout.program.prologue, scalars, values);
+        }
+    }
+
+    /// The values of the program at the points from `first` on, guards checked.
+    fn values_of_points(
+        &self,
+        ws: &mut Workspace,
+        layout: Layout<'_>,
+        points: &Matrix,
+        first: usize,
+    ) -> Result<(), Error> {
+        self.load_points(ws, layout, points, first);
+        let LaneMemory { scalars, values, .. } = &mut ws.lanes;
+        lanes::values(layout, &layout.program.rows, scalars, values);
+        self.check_points_guards(ws, layout, points, first)
+    }
+
+    fn check_points_guards(
+        &self,
+        ws: &mut Workspace,
+        layout: Layout<'_>,
+        points: &Matrix,
+        first: usize,
+    ) -> Result<(), Error> {
+        let count = (points.rows() - first).min(layout.blocks * WIDTH);
+        let LaneMemory { scalars, values, .. } = &ws.lanes;
+        match self.first_lane_off_branch(layout, scalars, values, count) {
+            None => Ok(()),
+            Some(lane) => {
+                // The scalar engine says which guard it was.
+                let mut y = std::mem::take(&mut ws.y);
+                y.resize(self.num_outputs(), 0.0);
+                let found = self.point(ws, points, first + lane, |tape, ws, x| tape.eval_into(ws, x, &mut y));
+                ws.y = y;
+                found
+            }
+        }
+    }
+
+    fn tangents_of_points(
+        &self,
+        ws: &mut Workspace,
+        layout: Layout<'_>,
+        points: &Matrix,
+        group: std::ops::Range<usize>,
+        jacobians: &mut Matrix,
+    ) -> Result<(), Error> {
+        let (n, blocks, program) = (self.num_inputs(), layout.blocks, layout.program);
+        for start in (0..n).step_by(DIRECTIONS) {
+            let directions = DIRECTIONS.min(n - start);
+            self.load_points(ws, layout, points, group.start);
+            let LaneMemory { scalars, values, tangents, .. } = &mut ws.lanes;
+            grow(tangents, program.num_slots * blocks * directions);
+            let seeds = &mut tangents[program.first_input * blocks * directions..][..n * blocks * directions];
+            for (place, seed) in seeds.iter_mut().enumerate() {
+                let (input, direction) = (place / directions / blocks, place % directions);
+                *seed = Lanes([if input == start + direction { 1.0 } else { 0.0 }; WIDTH]);
+            }
+            lanes::tangents(layout, directions, scalars, values, tangents);
+            if start == 0 {
+                self.check_points_guards(ws, layout, points, group.start)?;
+            }
+            let tangents = &ws.lanes.tangents;
+            for (j, &output) in program.outputs.iter().enumerate() {
+                let output = output as usize;
+                for d in 0..directions {
+                    for block in 0..group.len().div_ceil(WIDTH) {
+                        // What does not depend on an input has no tangent.
+                        let tangent = if output < program.first_input {
+                            Lanes([0.0; WIDTH])
+                        } else {
+                            tangents[(output * blocks + block) * directions + d]
+                        };
+                        scatter(jacobians, group.clone().skip(block * WIDTH), j * n + start + d, tangent);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn adjoints_of_points(
+        &self,
+        ws: &mut Workspace,
+        layout: Layout<'_>,
+        points: &Matrix,
+        group: std::ops::Range<usize>,
+        jacobians: &mut Matrix,
+    ) -> Result<(), Error> {
+        let (n, blocks, program) = (self.num_inputs(), layout.blocks, layout.program);
+        self.values_of_points(ws, layout, points, group.start)?;
+        let LaneMemory { scalars, values, adjoints, .. } = &mut ws.lanes;
+        grow(adjoints, program.num_slots * blocks);
+        let active = program.first_input * blocks;
+        for (j, &output) in program.outputs.iter().enumerate() {
+            adjoints[active..program.num_slots * blocks].fill(Lanes([0.0; WIDTH]));
+            adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
+            lanes::adjoints(layout, scalars, values, adjoints, None);
+            for i in 0..n {
+                for block in 0..group.len().div_ceil(WIDTH) {
+                    let adjoint = adjoints[active + i * blocks + block];
+                    scatter(jacobians, group.clone().skip(block * WIDTH), j * n + i, adjoint);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the lanes of a block into a column, a row a point.
+fn scatter(matrix: &mut Matrix, points: impl Iterator<Item = usize>, column: usize, lanes: Block) {
+    for (i, value) in points.zip(lanes.0) {
+        matrix[(i, column)] = value;
+    }
+}
