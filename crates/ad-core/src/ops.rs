@@ -9,7 +9,8 @@
 //!     forms [how each result prints, in text and in LaTeX],
 //!     value [the results, from f64 operands],
 //!     // or vector [..]: the same, so short that the compiler makes vector instructions of a loop over lanes,
-//!     // or kernel [name]: the function of that name in `math::kernels`, written for any number of lanes
+//!     // or kernel [name]: the function of that name in `math::kernels`, written for any number of lanes;
+//!     // kernel [name both]: and one that gives the value and the partial at once, with the same bits
 //!     partials [[∂result/∂operand, one for each operand], one list for each result],
 //!     domain "where the value is defined", kink "what is chosen where the derivative is not unique",
 //!     probes [the points each operand is tested at],
@@ -137,6 +138,20 @@ pub trait Operation<const N: usize, const M: usize>: 'static + Sized {
     #[inline(always)]
     fn values<const L: usize>(x: [Lanes<L>; N]) -> [Lanes<L>; M] {
         Lanes::each::<Self, N, M>(x)
+    }
+
+    /// The results and all partials in each lane, with the bits of
+    /// [`Operation::value`] and [`Operation::partial`].
+    #[inline(always)]
+    fn linearize<const L: usize>(x: [Lanes<L>; N]) -> ([Lanes<L>; M], [[Lanes<L>; N]; M]) {
+        let v = Self::values(x);
+        let mut partials = [[Lanes([0.0; L]); N]; M];
+        for j in 0..M {
+            for i in 0..N {
+                partials[j][i] = Self::partial(j, i, x, v);
+            }
+        }
+        (v, partials)
     }
 
     /// ∂v\[result\]/∂x\[operand\] at the operands `x` with the results `v`.
@@ -395,12 +410,12 @@ methods {
 }
 [Sin] sin(x) -> (v) {
     doc "the sine of x, in radians",
-    forms [Form::Call("sin", r"\sin")], kernel [sin], partials [[x.cos()]],
+    forms [Form::Call("sin", r"\sin")], kernel [sin sin_cos], partials [[x.cos()]],
     domain "x finite", kink "", probes [ANGLES],
 }
 [Cos] cos(x) -> (v) {
     doc "the cosine of x, in radians",
-    forms [Form::Call("cos", r"\cos")], kernel [cos], partials [[-x.sin()]],
+    forms [Form::Call("cos", r"\cos")], kernel [cos cos_and_slope], partials [[-x.sin()]],
     domain "x finite", kink "", probes [ANGLES],
 }
 [Tan] tan(x) -> (v) {
@@ -432,17 +447,17 @@ methods {
 }
 [Sinh] sinh(x) -> (v) {
     doc "the hyperbolic sine",
-    forms [Form::Call("sinh", r"\sinh")], kernel [sinh], partials [[x.cosh()]],
+    forms [Form::Call("sinh", r"\sinh")], kernel [sinh sinh_and_slope], partials [[x.cosh()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Cosh] cosh(x) -> (v) {
     doc "the hyperbolic cosine",
-    forms [Form::Call("cosh", r"\cosh")], kernel [cosh], partials [[x.sinh()]],
+    forms [Form::Call("cosh", r"\cosh")], kernel [cosh cosh_and_slope], partials [[x.sinh()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Tanh] tanh(x) -> (v) {
     doc "the hyperbolic tangent",
-    forms [Form::Call("tanh", r"\tanh")], kernel [tanh], partials [[x.sech2()]],
+    forms [Form::Call("tanh", r"\tanh")], kernel [tanh tanh_and_slope], partials [[x.sech2()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Asinh] asinh(x) -> (v) {
@@ -463,12 +478,12 @@ methods {
 }
 [Logistic] logistic(x) -> (v) {
     doc "the logistic function 1/(1 + e⁻ˣ)",
-    forms [Form::Call("logistic", r"\sigma")], kernel [logistic], partials [[x.logistic_slope()]],
+    forms [Form::Call("logistic", r"\sigma")], kernel [logistic logistic_and_slope], partials [[x.logistic_slope()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Softplus] softplus(x) -> (v) {
     doc "ln(1 + eˣ), without overflow inside",
-    forms [Form::Call("softplus", r"\operatorname{softplus}")], kernel [softplus], partials [[x.logistic()]],
+    forms [Form::Call("softplus", r"\operatorname{softplus}")], kernel [softplus softplus_and_slope], partials [[x.logistic()]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [Relu] relu(x) -> (v) {
@@ -707,7 +722,7 @@ macro_rules! count {
 
 /// The value of an entry, from the kind of its definition.
 macro_rules! value_of {
-    (kernel [$kernel:ident] ($x:ident) ($v:ident)) => {
+    (kernel [$kernel:ident $($both:ident)?] ($x:ident) ($v:ident)) => {
         [math::$kernel($x)]
     };
     (kernel [$kernel:ident] ($x:ident) ($s:ident, $c:ident)) => {
@@ -720,7 +735,7 @@ macro_rules! value_of {
 
 /// The values of an entry in lanes.
 macro_rules! values_of {
-    (kernel [$kernel:ident] $x:ident ($v:ident)) => {
+    (kernel [$kernel:ident $($both:ident)?] $x:ident ($v:ident)) => {
         [Lanes(math::kernels::$kernel($x[0].0))]
     };
     (kernel [$kernel:ident] $x:ident ($s:ident, $c:ident)) => {
@@ -729,6 +744,18 @@ macro_rules! values_of {
     ($kind:ident $value:tt $x:ident $v:tt) => {
         Lanes::each::<Self, _, _>($x)
     };
+}
+
+/// [`Operation::linearize`] where a kernel gives the value and the partial at once.
+macro_rules! linearize_by {
+    (kernel [$kernel:ident $both:ident]) => {
+        #[inline(always)]
+        fn linearize<const L: usize>([x]: [Lanes<L>; 1]) -> ([Lanes<L>; 1], [[Lanes<L>; 1]; 1]) {
+            let [value, partial] = math::kernels::$both(x.0);
+            ([Lanes(value)], [[Lanes(partial)]])
+        }
+    };
+    ($kind:ident $value:tt) => {};
 }
 
 macro_rules! is_vectorized {
@@ -875,6 +902,8 @@ macro_rules! define_operations {
 
                 const VECTORIZED: bool = is_vectorized!($kind);
 
+                linearize_by!($kind $value);
+
                 #[inline(always)]
                 fn values<const L: usize>(
                     x: [Lanes<L>; { count!($($x),* $(, $c)?) }],
@@ -948,6 +977,9 @@ pub(crate) trait ProgramVisitor {
     /// The row m = I(a, b) and then the row O with m as operand `AT` and c as
     /// the other one; bits 0, 1, 2 of `ACTIVE` stand for a, b, c.
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Self::Row);
+    /// A row of the table that keeps its partial in the slot after its result,
+    /// since both together cost little more than one of them.
+    fn kept<O: Operation<1, 1>>(&mut self, row: Self::Row);
     /// A row of any number of operands.
     fn fold<O: Fold>(&mut self, row: Self::Row);
     /// Rows that compute a term each and rows that add it: to an operand, if
@@ -963,6 +995,7 @@ macro_rules! define_codes {
             $($Inner:ident in $Outer:ident at $at:literal: $A:ident $B:ident $Ab:ident $Ac:ident $Bc:ident $Abc:ident
                 $(makes $FusedChain:ident)?;)*
         }
+        kept { $($Kept:ident: $Keeping:ident;)* }
         chains { $($Chain:ident: $Fold_of_chain:ident of $Term:ident $initial:literal;)* }
         table {
             $([$Op:ident] $name:ident($($x:ident),* $(; $c:ident: $cty:ty)?) -> ($($v:ident),*) $body:tt)*
@@ -978,6 +1011,7 @@ macro_rules! define_codes {
             $($Fold,)*
             $($Left, $Right, $Both,)*
             $($A, $B, $Ab, $Ac, $Bc, $Abc,)*
+            $($Kept,)*
             $($Chain,)*
         }
 
@@ -1001,6 +1035,7 @@ macro_rules! define_codes {
                         Code::$Bc => visitor.fused::<$Inner, $Outer, $at, 0b110>(row),
                         Code::$Abc => visitor.fused::<$Inner, $Outer, $at, 0b111>(row),
                     )*
+                    $(Code::$Kept => visitor.kept::<$Keeping>(row),)*
                     $(Code::$Chain => visitor.chain::<$Fold_of_chain, $initial>(row),)*
                 }
             }
@@ -1011,6 +1046,14 @@ macro_rules! define_codes {
                     $(Op::$Op => Some(Code::$Op),)*
                     $(Op::$Fold => Some(Code::$Fold),)*
                     Op::FurtherResult => None,
+                }
+            }
+
+            /// The row of an operation that keeps its partial, if that pays.
+            pub fn kept(op: Op) -> Option<Code> {
+                match op {
+                    $(Op::$Keeping => Some(Code::$Kept),)*
+                    _ => None,
                 }
             }
 
@@ -1080,6 +1123,15 @@ macro_rules! define_program_rows {
                 Mul in Add at 1: AddMulA AddMulB AddMulAb AddMulAc AddMulBc AddMulAbc makes Affine;
                 Mul in Sub at 0: MulSubA MulSubB MulSubAb MulSubAc MulSubBc MulSubAbc;
                 Mul in Sub at 1: SubMulA SubMulB SubMulAb SubMulAc SubMulBc SubMulAbc;
+            }
+            kept {
+                SinKept: Sin;
+                CosKept: Cos;
+                SinhKept: Sinh;
+                CoshKept: Cosh;
+                TanhKept: Tanh;
+                LogisticKept: Logistic;
+                SoftplusKept: Softplus;
             }
             chains {
                 Affine: Dot of Mul true;

@@ -500,6 +500,47 @@ blocks! {
     cos_of_near = cos_lane;
 }
 
+/// Functions for a block that have two results a lane, which share their steps.
+macro_rules! pairs_of_blocks {
+    ($($(#[$doc:meta])* $name:ident($x:ident) = $first:expr, $second:expr;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name<const L: usize>(x: [f64; L]) -> [[f64; L]; 2] {
+            let mut y = [[0.0; L]; 2];
+            for lane in 0..L {
+                let $x = x[lane];
+                y[0][lane] = $first;
+                y[1][lane] = $second;
+            }
+            y
+        }
+    )*};
+}
+
+pairs_of_blocks! {
+    /// The hyperbolic tangent and its derivative.
+    tanh_and_slope(x) = tanh_lane(x), sech2_lane(x);
+    /// The logistic function and its derivative.
+    logistic_and_slope(x) = logistic_lane(x), logistic_lane(x) * logistic_lane(-x);
+    /// `ln(1 + eˣ)` and its derivative.
+    softplus_and_slope(x) = softplus_lane(x), logistic_lane(x);
+    /// The hyperbolic sine and its derivative.
+    sinh_and_slope(x) = sinh_lane(x), cosh_lane(x);
+    /// The hyperbolic cosine and its derivative.
+    cosh_and_slope(x) = cosh_lane(x), sinh_lane(x);
+}
+
+/// The cosine and its derivative.
+#[inline(always)]
+pub(crate) fn cos_and_slope<const L: usize>(x: [f64; L]) -> [[f64; L]; 2] {
+    let [sine, cosine] = sin_cos(x);
+    let mut slope = [0.0; L];
+    for lane in 0..L {
+        slope[lane] = -sine[lane];
+    }
+    [cosine, slope]
+}
+
 /// Whether a lane is too large for the short reduction of an angle.
 #[inline(always)]
 fn any_far<const L: usize>(x: &[f64; L]) -> bool {

@@ -136,6 +136,17 @@ impl<const K: usize> ProgramVisitor for Forward<'_, K> {
     }
 
     #[inline(always)]
+    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+        let (x, result) = (row.x[0] as usize, row.result as usize);
+        let ([v], [[partial]]) = linearize::<O, 1, 1>([self.values[x]]);
+        self.values[result] = v;
+        self.values[result + 1] = partial;
+        let mut tangents = [0.0; K];
+        contribute(&mut tangents, true, partial, &self.tangents[x]);
+        self.tangents[result] = tangents;
+    }
+
+    #[inline(always)]
     fn fold<O: Fold>(&mut self, row: Row) {
         forward_fold::<O, K>(row, self.wide, self.values, self.tangents, self.first_input);
     }
@@ -304,6 +315,14 @@ impl ProgramVisitor for Reverse<'_> {
         }
         if ACTIVE & 2 != 0 {
             self.adjoints[b] += I::partial(0, 1, x, m) * inner_adjoint;
+        }
+    }
+
+    #[inline(always)]
+    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+        let adjoint = self.adjoints[row.result as usize];
+        if adjoint != 0.0 {
+            self.adjoints[row.x[0] as usize] += self.values[row.result as usize + 1] * adjoint;
         }
     }
 

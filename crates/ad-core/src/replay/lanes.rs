@@ -166,6 +166,17 @@ fn operation_values<O: Operation<N, M>, const N: usize, const M: usize>(
 }
 
 #[inline(never)]
+fn kept_values<O: Operation<1, 1>>(layout: Layout<'_>, values: &mut [Block], x: [Place; 1], result: usize) {
+    at_level!(O::VECTORIZED, layout.level, {
+        for block in 0..layout.blocks {
+            let ([v], [[partial]]) = O::linearize(load(values, x, block));
+            values[result + block] = v;
+            values[result + layout.blocks + block] = partial;
+        }
+    });
+}
+
+#[inline(never)]
 fn fused_values<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
     layout: Layout<'_>,
     values: &mut [Block],
@@ -195,43 +206,82 @@ fn sum_values<O: Fold>(
 ) {
     at_level!(true, layout.level, {
         let weights = if layout.uniform_inputs > 0 { weights } else { Weights::Neither };
-        for block in 0..layout.blocks {
-            let mut sum = Lanes([-0.0; WIDTH]);
-            if let Some(initial) = initial {
-                sum = layout.fetch(scalars, values, initial, block);
-            }
-            match weights {
-                Weights::First => sum = sum_of_weighted::<O, 0>(layout, scalars, values, sum, terms, block),
-                Weights::Second => sum = sum_of_weighted::<O, 1>(layout, scalars, values, sum, terms, block),
-                Weights::Neither => {
+        match weights {
+            Weights::First => weighted_values::<O, 0>(layout, scalars, values, initial, terms, result),
+            Weights::Second => weighted_values::<O, 1>(layout, scalars, values, initial, terms, result),
+            Weights::Neither => {
+                for block in 0..layout.blocks {
+                    let mut sum = initial_value(layout, scalars, values, initial, block);
                     for term in terms.chunks_exact(O::STRIDE) {
                         let x = load_term::<O>(layout, scalars, values, term, block);
                         sum = sum + O::term(&x[..O::STRIDE]);
                     }
+                    values[result + block] = sum;
                 }
             }
-            values[result + block] = sum;
         }
     });
 }
 
-/// Adds terms of which operand `AT` is the same in every lane and the other one is not.
 #[inline(always)]
-fn sum_of_weighted<O: Fold, const AT: usize>(
+fn initial_value(layout: Layout<'_>, scalars: &[f64], values: &[Block], initial: Option<u32>, block: usize) -> Block {
+    match initial {
+        Some(initial) => layout.fetch(scalars, values, initial, block),
+        None => Lanes([-0.0; WIDTH]),
+    }
+}
+
+/// A sum of terms of which operand `AT` is the same in every lane and the other
+/// one is not, for all blocks of a slot at once.
+#[inline(always)]
+fn weighted_values<O: Fold, const AT: usize>(
     layout: Layout<'_>,
     scalars: &[f64],
-    values: &[Block],
-    mut sum: Block,
+    values: &mut [Block],
+    initial: Option<u32>,
     terms: &[u32],
+    result: usize,
+) {
+    match layout.blocks {
+        2 => weighted_blocks::<O, AT, 2>(layout, scalars, values, initial, terms, result, 0),
+        4 => weighted_blocks::<O, AT, 4>(layout, scalars, values, initial, terms, result, 0),
+        blocks => {
+            for block in 0..blocks {
+                weighted_blocks::<O, AT, 1>(layout, scalars, values, initial, terms, result, block);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // A row's places are that many.
+fn weighted_blocks<O: Fold, const AT: usize, const B: usize>(
+    layout: Layout<'_>,
+    scalars: &[f64],
+    values: &mut [Block],
+    initial: Option<u32>,
+    terms: &[u32],
+    result: usize,
     block: usize,
-) -> Block {
+) {
+    let mut sums = [ZERO; B];
+    for b in 0..B {
+        sums[b] = initial_value(layout, scalars, values, initial, block + b);
+    }
     let (terms, _) = terms.as_chunks::<2>();
     for term in terms {
-        let mut x = [Lanes([scalars[term[AT] as usize]; WIDTH]); 2];
-        x[1 - AT] = values[term[1 - AT] as usize * layout.blocks + block];
-        sum = sum + O::term(&x);
+        let weight = Lanes([scalars[term[AT] as usize]; WIDTH]);
+        let other = term[1 - AT] as usize * layout.blocks + block;
+        let others = &values[other..other + B];
+        for b in 0..B {
+            let mut x = [weight; 2];
+            x[1 - AT] = others[b];
+            sums[b] = sums[b] + O::term(&x);
+        }
     }
-    sum
+    for b in 0..B {
+        values[result + block + b] = sums[b];
+    }
 }
 
 impl ProgramVisitor for Values<'_> {
@@ -253,6 +303,12 @@ impl ProgramVisitor for Values<'_> {
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
         let x = self.layout.places(self.scalars, self.values, row.x);
         fused_values::<I, O, AT>(self.layout, self.values, x, self.layout.first_block(row.result));
+    }
+
+    #[inline(always)]
+    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+        let x = self.layout.places(self.scalars, self.values, [row.x[0]]);
+        kept_values::<O>(self.layout, self.values, x, self.layout.first_block(row.result));
     }
 
     #[inline(always)]
@@ -444,6 +500,12 @@ impl ProgramVisitor for Tangents<'_> {
         fused_tangents::<I, O, AT>(*layout, *directions, values, tangents, x, active, result);
     }
 
+    /// No row of a program for forward sweeps keeps its partial.
+    #[inline(always)]
+    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+        self.operation::<O, 1, 1>(row);
+    }
+
     #[inline(always)]
     fn fold<O: Fold>(&mut self, row: Row) {
         let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
@@ -524,6 +586,16 @@ fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
 }
 
 #[inline(never)]
+fn kept_adjoints(layout: Layout<'_>, values: &[Block], adjoints: &mut [Block], operand: usize, result: usize) {
+    at_level!(true, layout.level, {
+        for block in 0..layout.blocks {
+            let contribution = values[result + layout.blocks + block] * adjoints[result + block];
+            adjoints[operand + block] = adjoints[operand + block] + contribution;
+        }
+    });
+}
+
+#[inline(never)]
 fn fused_adjoints<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
     layout: Layout<'_>,
     values: &[Block],
@@ -575,9 +647,9 @@ fn term_adjoints<O: Fold>(
 }
 
 /// The contributions of terms of which operand `AT` is an input that is read
-/// once: those to it go straight into the sums over samples.
+/// once, the last term first: those to it go straight into the sums over samples.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments)] // A row's places are that many.
 fn weighted_adjoints<O: Fold, const AT: usize>(
     layout: Layout<'_>,
     scalars: &[f64],
@@ -587,20 +659,57 @@ fn weighted_adjoints<O: Fold, const AT: usize>(
     terms: &[u32],
     result: usize,
 ) {
-    let full = streams.samples >= layout.blocks * WIDTH;
+    match layout.blocks {
+        2 => weighted_adjoint_blocks::<O, AT, 2>(layout, scalars, values, adjoints, streams, terms, result, 0),
+        4 => weighted_adjoint_blocks::<O, AT, 4>(layout, scalars, values, adjoints, streams, terms, result, 0),
+        blocks => {
+            for block in 0..blocks {
+                weighted_adjoint_blocks::<O, AT, 1>(layout, scalars, values, adjoints, streams, terms, result, block);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize>(
+    layout: Layout<'_>,
+    scalars: &[f64],
+    values: &[Block],
+    adjoints: &mut [Block],
+    streams: &mut Streams<'_>,
+    terms: &[u32],
+    result: usize,
+    block: usize,
+) {
+    let mut adjoint = [ZERO; B];
+    adjoint.copy_from_slice(&adjoints[result + block..result + block + B]);
+    let samples = streams.samples.saturating_sub(block * WIDTH);
+    let full = samples >= B * WIDTH;
     let (terms, _) = terms.as_chunks::<2>();
-    for block in 0..layout.blocks {
-        let adjoint = adjoints[result + block];
-        let samples = streams.samples.saturating_sub(block * WIDTH);
-        for term in terms.iter().rev() {
-            let other = layout.first_block(term[1 - AT]) + block;
-            let mut x = [Lanes([scalars[term[AT] as usize]; WIDTH]); 2];
-            x[1 - AT] = values[other];
-            let contribution = O::term_partial(AT, &x) * adjoint;
-            let sum = &mut streams.sums[term[AT] as usize - layout.program.first_input];
-            *sum = if full { add_all(*sum, contribution) } else { add_samples(*sum, contribution, samples) };
-            if layout.is_active(term[1 - AT]) {
-                adjoints[other] = adjoints[other] + O::term_partial(1 - AT, &x) * adjoint;
+    for term in terms.iter().rev() {
+        let weight = Lanes([scalars[term[AT] as usize]; WIDTH]);
+        let other = term[1 - AT] as usize * layout.blocks + block;
+        let others = &values[other..other + B];
+        let place = term[AT] as usize - layout.program.first_input;
+        let mut sum = streams.sums[place];
+        for b in 0..B {
+            let mut x = [weight; 2];
+            x[1 - AT] = others[b];
+            let contribution = O::term_partial(AT, &x) * adjoint[b];
+            sum = if full {
+                add_all(sum, contribution)
+            } else {
+                add_samples(sum, contribution, samples.saturating_sub(b * WIDTH))
+            };
+        }
+        streams.sums[place] = sum;
+        if layout.is_active(term[1 - AT]) {
+            let targets = &mut adjoints[other..other + B];
+            for b in 0..B {
+                let mut x = [weight; 2];
+                x[1 - AT] = others[b];
+                targets[b] = targets[b] + O::term_partial(1 - AT, &x) * adjoint[b];
             }
         }
     }
@@ -626,6 +735,25 @@ pub(crate) fn add_samples(mut sum: Stream, block: Block, samples: usize) -> Stre
         sum.0[lane % STREAMS] += block.0[lane];
     }
     sum
+}
+
+/// The sums of the partial sums, in halves; returns whether one is NaN.
+pub(crate) fn halve(level: SimdLevel, streams: &[Stream], sums: &mut [f64]) -> bool {
+    level.run(
+        #[inline(always)]
+        || {
+            let mut any_nan = false;
+            for (Lanes(stream), sum) in streams.iter().zip(sums) {
+                let mut half = [0.0; 4];
+                for i in 0..4 {
+                    half[i] = stream[i] + stream[i + 4];
+                }
+                *sum = (half[0] + half[2]) + (half[1] + half[3]);
+                any_nan |= sum.is_nan();
+            }
+            any_nan
+        },
+    )
 }
 
 /// A sum contributes to its operands: one that was recorded in their order, a
@@ -702,6 +830,12 @@ impl ProgramVisitor for Adjoints<'_, '_> {
         let x = layout.places(self.scalars, self.values, row.x);
         let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
         fused_adjoints::<I, O, AT>(layout, self.values, self.adjoints, x, active, result);
+    }
+
+    #[inline(always)]
+    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+        let (operand, result) = (self.layout.first_block(row.x[0]), self.layout.first_block(row.result));
+        kept_adjoints(self.layout, self.values, self.adjoints, operand, result);
     }
 
     #[inline(always)]

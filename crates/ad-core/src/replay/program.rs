@@ -34,9 +34,9 @@ pub(crate) struct Program {
     /// The number of slots, [passive | inputs | rows].
     pub num_slots: usize,
     pub first_input: usize,
-    /// For each input whether only one row reads it, which is a chain, as its
-    /// weight; known for reverse sweeps.
-    pub is_weight: Vec<bool>,
+    /// The inputs, by number, that are no weights: see [`Weights`]. Known for
+    /// reverse sweeps.
+    pub unweighted: Vec<usize>,
     pub outputs: Vec<u32>,
     /// The slots of the operands of the guards, in the order of the recording.
     pub guards: Vec<[u32; 2]>,
@@ -64,7 +64,8 @@ impl Row {
 }
 
 /// Which factor of the terms of a chain is an input that no other row and no
-/// output reads, in each term the same one, while the other factor is no input.
+/// output reads, in each term the same one, while the other factor is neither an
+/// input nor a constant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weights {
     Neither,
@@ -115,26 +116,29 @@ impl Programs {
 /// Additions of products in a row from which on they make a chain.
 const CHAIN: usize = 4;
 
-/// The number of operands that a row holds itself, 0 for any other number, and
-/// the number of its results.
-struct Shape(usize, usize);
+/// The number of operands that a row holds itself, 0 for any other number, the
+/// number of its results, and that of the slots it takes.
+struct Shape(usize, usize, usize);
 
 impl ProgramVisitor for Shape {
     type Row = ();
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, (): ()) {
-        *self = Shape(if N > INLINE { 0 } else { N }, M);
+        *self = Shape(if N > INLINE { 0 } else { N }, M, M);
     }
     fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, (): ()) {
-        *self = Shape(2, 1);
+        *self = Shape(2, 1, 1);
     }
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, (): ()) {
-        *self = Shape(3, 1);
+        *self = Shape(3, 1, 1);
+    }
+    fn kept<O: Operation<1, 1>>(&mut self, (): ()) {
+        *self = Shape(1, 1, 2);
     }
     fn fold<O: Fold>(&mut self, (): ()) {
-        *self = Shape(0, 1);
+        *self = Shape(0, 1, 1);
     }
     fn chain<O: Fold, const INITIAL: bool>(&mut self, (): ()) {
-        *self = Shape(0, 1);
+        *self = Shape(0, 1, 1);
     }
 }
 
@@ -146,6 +150,7 @@ impl ProgramVisitor for ChainTerms {
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, (): ()) {}
     fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, (): ()) {}
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, (): ()) {}
+    fn kept<O: Operation<1, 1>>(&mut self, (): ()) {}
     fn fold<O: Fold>(&mut self, (): ()) {}
     fn chain<O: Fold, const INITIAL: bool>(&mut self, (): ()) {
         self.0 = (O::STRIDE == 2).then_some(usize::from(INITIAL));
@@ -158,14 +163,15 @@ impl Row {
         (0b01..=0b11).any(|active| Code::operator(op, active) == Some(self.code))
     }
 
-    /// The operands, for a pass over the program, and the number of results.
+    /// The operands, for a pass over the program, the number of results, and
+    /// that of slots.
     #[inline(always)]
-    fn parts<'a>(&'a mut self, wide: &'a mut [u32]) -> (&'a mut [u32], usize) {
-        let mut shape = Shape(0, 0);
+    fn parts<'a>(&'a mut self, wide: &'a mut [u32]) -> (&'a mut [u32], usize, usize) {
+        let mut shape = Shape(0, 0, 0);
         self.code.visit(&mut shape, ());
         match shape {
-            Shape(0, results) => (&mut wide[self.x[0] as usize..][..self.x[1] as usize], results),
-            Shape(operands, results) => (&mut self.x[..operands], results),
+            Shape(0, results, slots) => (&mut wide[self.x[0] as usize..][..self.x[1] as usize], results, slots),
+            Shape(operands, results, slots) => (&mut self.x[..operands], results, slots),
         }
     }
 }
@@ -206,6 +212,8 @@ struct Lowering<'a> {
     uses: Vec<u8>,
     rows: Vec<Row>,
     wide: Vec<u32>,
+    /// Whether rows may keep their partials.
+    keeping: bool,
 }
 
 impl Lowering<'_> {
@@ -247,7 +255,8 @@ impl Lowering<'_> {
     /// Appends row `row` of the tape as it is.
     fn emit_operation(&mut self, row: usize) {
         let (op, operands) = (self.data.op(row), self.data.operands(row));
-        let Some(code) = Code::operation(op) else { return };
+        let kept = if self.keeping { Code::kept(op) } else { None };
+        let Some(code) = kept.or(Code::operation(op)) else { return };
         let result = (self.data.first_row() + row) as u32;
         if op.fold_stride().is_some() || operands.len() > INLINE {
             self.emit_wide(code, operands.iter().copied(), result);
@@ -366,7 +375,7 @@ impl Program {
         };
         number(&mut slot_of[..data.first_input()]);
         number(&mut slot_of[data.first_param()..first_row]);
-        let mut lowering = Lowering { data, uses, rows: Vec::new(), wide: Vec::new() };
+        let mut lowering = Lowering { data, uses, rows: Vec::new(), wide: Vec::new(), keeping: false };
         let results = |row: usize| {
             let count = shape(data.op(row), data.operands(row).len()).1;
             first_row + row..first_row + row + count
@@ -382,12 +391,13 @@ impl Program {
         prologue.shrink_to_fit();
         for row in &mut prologue {
             row.result = slot_of[row.result as usize];
-            let (operands, _) = row.parts(&mut lowering.wide);
+            let (operands, ..) = row.parts(&mut lowering.wide);
             operands.iter_mut().for_each(|operand| *operand = slot_of[*operand as usize]);
         }
         let first_input = number(&mut []);
         let first_result = number(&mut slot_of[data.first_input()..data.first_param()]);
 
+        lowering.keeping = direction == Direction::Reverse;
         lowering.rows.reserve(data.num_rows());
         for span in &data.spans {
             for row in span.clone() {
@@ -416,19 +426,20 @@ impl Program {
                 .iter()
                 .map(|guard| guard.operands.map(|operand| slot_of[operand as usize]))
                 .collect(),
-            is_weight: vec![false; data.num_inputs],
+            unweighted: Vec::new(),
         };
         if direction == Direction::Reverse {
-            program.find_weights();
+            program.find_weights(data.constants.len(), data.num_inputs);
         }
         program
     }
 
     /// Marks the chains whose terms each have an input that is read nowhere else.
-    fn find_weights(&mut self) {
-        let mut reads = vec![0_u8; self.is_weight.len()];
-        let Program { rows, wide, first_input, outputs, is_weight, .. } = self;
-        let input = |slot: u32| (slot as usize).checked_sub(*first_input).filter(|&input| input < is_weight.len());
+    fn find_weights(&mut self, num_constants: usize, num_inputs: usize) {
+        let mut reads = vec![0_u8; num_inputs];
+        let mut is_weight = vec![false; num_inputs];
+        let Program { rows, wide, first_input, outputs, unweighted, .. } = self;
+        let input = |slot: u32| (slot as usize).checked_sub(*first_input).filter(|&input| input < num_inputs);
         for row in rows.iter_mut() {
             for &mut operand in row.parts(wide).0 {
                 if let Some(input) = input(operand) {
@@ -439,23 +450,21 @@ impl Program {
         for input in outputs.iter().filter_map(|&output| input(output)) {
             reads[input] = 2;
         }
-        let mut weights = Vec::new();
         for row in rows {
             let mut chain = ChainTerms(None);
             row.code.visit(&mut chain, ());
             let ChainTerms(Some(initial)) = chain else { continue };
             let terms = &row.wide(wide)[initial..];
-            let is_weight = |operand: u32| input(operand).is_some_and(|input| reads[input] == 1);
+            let read_once = |operand: u32| input(operand).is_some_and(|input| reads[input] == 1);
+            let varies = |operand: u32| input(operand).is_none() && operand as usize >= num_constants;
             for (at, choice) in [Weights::First, Weights::Second].into_iter().enumerate() {
-                if terms.chunks_exact(2).all(|term| is_weight(term[at]) && input(term[1 - at]).is_none()) {
+                if terms.chunks_exact(2).all(|term| read_once(term[at]) && varies(term[1 - at])) {
                     row.x[2] = choice as u32;
-                    weights.extend(terms.iter().skip(at).step_by(2).filter_map(|&weight| input(weight)));
+                    terms.iter().skip(at).step_by(2).filter_map(|&weight| input(weight)).for_each(|i| is_weight[i] = true);
                 }
             }
         }
-        for weight in weights {
-            self.is_weight[weight] = true;
-        }
+        unweighted.extend((0..num_inputs).filter(|&input| !is_weight[input]));
     }
 }
 
@@ -480,14 +489,14 @@ impl Program {
 fn number_slots(rows: &mut [Row], wide: &mut [u32], slot_of: &mut [u32], mut next: u32) -> u32 {
     for row in rows {
         let (value, result) = (row.result as usize, next);
-        let (operands, results) = row.parts(wide);
+        let (operands, results, slots) = row.parts(wide);
         for operand in operands {
             *operand = slot_of[*operand as usize];
         }
-        for slot in &mut slot_of[value..value + results] {
-            *slot = next;
-            next += 1;
+        for (slot, of_value) in (next..).zip(&mut slot_of[value..value + results]) {
+            *of_value = slot;
         }
+        next += slots as u32;
         row.result = result;
     }
     next
@@ -515,7 +524,7 @@ fn share_slots(
     let mut free = Vec::new();
     for (at, row) in rows.iter_mut().enumerate() {
         let value = row.result as usize;
-        let (operands, results) = row.parts(wide);
+        let (operands, results, _) = row.parts(wide);
         // A result must not lie where an operand is, since a row may write its
         // result before it has read all operands; so operands are freed last.
         let result = match free.pop() {

@@ -320,31 +320,24 @@ impl Tape {
             }
             if width > 1 {
                 let inputs = program.first_input..program.first_input + x.len();
-                for (input, &is_weight) in program.is_weight.iter().enumerate() {
-                    if !is_weight {
-                        adjoints[(inputs.start + input) * blocks..][..blocks].fill(Lanes([0.0; WIDTH]));
-                    }
+                for &input in &program.unweighted {
+                    adjoints[(inputs.start + input) * blocks..][..blocks].fill(Lanes([0.0; WIDTH]));
                 }
                 adjoints[inputs.end * blocks..program.num_slots * blocks].fill(Lanes([0.0; WIDTH]));
                 adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
                 let mut of_weights = Streams { sums: &mut streams[1..], samples: group.len() };
                 lanes::adjoints(layout, scalars, values, adjoints, Some(&mut of_weights));
-                for (input, &is_weight) in program.is_weight.iter().enumerate() {
-                    if !is_weight {
-                        for (block, &adjoint) in adjoints[(inputs.start + input) * blocks..][..blocks].iter().enumerate() {
-                            let count = group.len().saturating_sub(block * WIDTH);
-                            streams[1 + input] = lanes::add_samples(streams[1 + input], adjoint, count);
-                        }
+                for &input in &program.unweighted {
+                    for (block, &adjoint) in adjoints[(inputs.start + input) * blocks..][..blocks].iter().enumerate() {
+                        let count = group.len().saturating_sub(block * WIDTH);
+                        streams[1 + input] = lanes::add_samples(streams[1 + input], adjoint, count);
                     }
                 }
             }
         }
         scratch.streams.clear();
-        scratch.streams.extend(streams.iter().map(|Lanes(s)| {
-            let quarters = [s[0] + s[4], s[1] + s[5], s[2] + s[6], s[3] + s[7]];
-            (quarters[0] + quarters[2]) + (quarters[1] + quarters[3])
-        }));
-        if scratch.streams.iter().any(|sum| sum.is_nan()) {
+        scratch.streams.resize(width, 0.0);
+        if lanes::halve(layout.level, streams, &mut scratch.streams) {
             return self.scalar_leaf(ws, x, samples, idx, width);
         }
         Ok(())

@@ -2,6 +2,16 @@
 
 #![allow(dead_code)] // Each test file is a crate of its own and uses some of it.
 
+mod operations;
+
+#[allow(unused_imports)]
+pub(crate) use operations::operation_list;
+
+/// Whether the last operand of an operation is a constant of the call, `c` in the list of operations.
+pub fn takes_constant(op: ad_core::Op) -> bool {
+    matches!(op, ad_core::Op::Powi | ad_core::Op::Powf)
+}
+
 /// Equal to the last bit; all NaN are equal.
 pub fn same(a: f64, b: f64) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())

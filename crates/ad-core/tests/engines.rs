@@ -1,0 +1,1027 @@
+//! Every engine against the reference sweeps, to the last bit: random programs
+//! that hold what the engines treat apart (chains, weights, joined rows, folds,
+//! rows without inputs, dead rows, guards), at ordinary points and at edges, and
+//! every operation of the table alone.
+//!
+//! `Tape::at` is the reference. The scalar engine is compared with it, and the
+//! lane engine with the scalar engine, at every level of vector instructions
+//! and for every number of lanes. Sizes and levels rotate with the number of the
+//! program, so that each combination occurs often.
+//!
+//! Everything is drawn from the number of the program, so a failure repeats.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use ad_core::{Error, Matrix, Op, Rule, Samples, SimdLevel, Tape, Var, Workspace};
+use common::{all_same, assert_same, operation_list, product, same, takes_constant, unit};
+
+/// The programs of each test; without optimisations a tenth of them, which take longer.
+const PROGRAMS: usize = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
+/// Columns of J·P: one, and around the widths of the sweeps.
+const COLUMNS: [usize; 9] = [1, 3, 4, 7, 8, 15, 16, 17, 33];
+/// Points at once: too few for lanes, and around their numbers.
+const POINTS: [usize; 6] = [1, 3, 16, 17, 40, 70];
+/// Samples of a sum: around the streams, the lanes and the leaves.
+const SAMPLES: [usize; 10] = [1, 2, 5, 15, 16, 17, 33, 64, 65, 150];
+const LANES: [usize; 3] = [16, 32, 64];
+
+// Random numbers.
+
+/// SplitMix64: a few lines, and the same numbers everywhere.
+struct Random(u64);
+
+impl Random {
+    fn new(test: u64, program: usize) -> Random {
+        let mut random = Random(test << 32 ^ program as u64);
+        random.0 = random.bits();
+        random
+    }
+
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+
+    /// In (−3, 3); sometimes a multiple of ½, so that ties occur.
+    fn ordinary(&mut self) -> f64 {
+        if self.chance(12) {
+            return self.below(9) as f64 * 0.5 - 2.0;
+        }
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64 * 6.0 - 3.0
+    }
+
+    /// Numbers, of which so many percent are from a list of edges.
+    fn numbers(&mut self, count: usize, edges: &[f64], percent: usize) -> Vec<f64> {
+        (0..count).map(|_| if self.chance(percent) { self.one_of(edges) } else { self.ordinary() }).collect()
+    }
+
+    /// A point: an ordinary one, one with a single edge, or one with many.
+    fn point(&mut self, count: usize) -> Vec<f64> {
+        match self.below(6) {
+            0 => {
+                let mut x = self.numbers(count, &[], 0);
+                if count > 0 {
+                    let at = self.below(count);
+                    x[at] = self.one_of(&EDGES);
+                }
+                x
+            }
+            1 => self.numbers(count, &FINITE_EDGES, 40),
+            2 => self.numbers(count, &EDGES, 25),
+            _ => self.numbers(count, &[], 0),
+        }
+    }
+
+    /// A seed; seeds are finite.
+    fn seed(&mut self, count: usize) -> Vec<f64> {
+        match self.below(4) {
+            0 => self.numbers(count, &FINITE_EDGES, 30),
+            _ => self.numbers(count, &[0.0, -0.0, 1.0], 20),
+        }
+    }
+}
+
+/// Zeros, subnormal, tiny and huge numbers.
+const FINITE_EDGES: [f64; 13] =
+    [0.0, -0.0, 1.0, -1.0, 5e-324, -3e-310, 2.2250738585072014e-308, 1e-160, 1e-9, -1e9, 1e160, -1e300, f64::MAX];
+/// The same, infinities and NaN.
+const EDGES: [f64; 9] = [0.0, -0.0, 5e-324, -1e-300, 1e300, -1e160, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+
+// Random programs.
+
+macro_rules! define_call {
+    (
+        operations { $( $Op:ident ($x:ident, $c:ident) => $call:expr; )* }
+        folds { $( $Fold:ident ($fx:ident, $fc:ident) => $fold:expr; )* }
+    ) => {
+        /// Records an operation of the table.
+        fn call(op: Op, x: &[Var], c: f64) -> Vec<Var> {
+            match op {
+                $(Op::$Op => {
+                    let ($x, $c) = (x, c);
+                    let _ = ($x, $c);
+                    <[Var]>::to_vec(&$call)
+                })*
+                $(Op::$Fold => {
+                    let ($fx, $fc) = (x, c);
+                    let _ = $fc;
+                    let _ = $fx;
+                    <[Var]>::to_vec(&$fold)
+                })*
+                other => panic!("{other:?} is missing from the list of operations"),
+            }
+        }
+    };
+}
+operation_list!(define_call);
+
+/// How many operands are given to [`call`].
+fn operands_of(op: Op) -> usize {
+    op.info().probes.len() - usize::from(takes_constant(op))
+}
+
+/// What a program is made for.
+#[derive(Debug, Clone, Copy)]
+struct Purpose {
+    /// One output, as gradients and sums need.
+    single: bool,
+    /// At least one parameter, as samples need.
+    params: bool,
+    /// Percent of the programs that compare.
+    guarded: usize,
+}
+
+struct Program {
+    tape: Tape,
+    /// Where it was recorded, so that its guards hold there.
+    x0: Vec<f64>,
+    k0: Vec<f64>,
+}
+
+impl Program {
+    fn new(random: &mut Random, purpose: Purpose) -> Program {
+        let shared = 1 + random.below(4);
+        let weights = if random.chance(50) { 4 + random.below(12) } else { 0 };
+        let params = usize::from(purpose.params) + random.below(4);
+        let outputs = if purpose.single || random.chance(35) { 1 } else { 2 + random.below(4) };
+        let guarded = random.chance(purpose.guarded);
+        let (x0, k0) = (random.numbers(shared + weights, &[], 0), random.numbers(params, &[], 0));
+        let record = |x: &[Var], k: &[Var]| {
+            let (shared, weights) = x.split_at(shared);
+            let values = [shared, k].concat();
+            let mut recorder = Recorder { random, values, weights: weights.to_vec(), inputs: x, params: k, guarded };
+            for _ in 0..1 + recorder.random.below(8) {
+                recorder.step();
+            }
+            recorder.outputs(outputs)
+        };
+        let tape = Tape::builder().inputs(&[], &x0).params(&[], &k0).record(record).unwrap();
+        tape.check().unwrap();
+        Program { tape, x0, k0 }
+    }
+}
+
+/// A program under recording.
+struct Recorder<'a> {
+    random: &'a mut Random,
+    /// What operands are drawn from.
+    values: Vec<Var>,
+    /// Inputs that nothing has read yet.
+    weights: Vec<Var>,
+    inputs: &'a [Var],
+    params: &'a [Var],
+    guarded: bool,
+}
+
+impl Recorder<'_> {
+    fn constant(&mut self) -> Var {
+        let ordinary = self.random.ordinary();
+        Var::from(self.random.one_of(&[2.0, -0.5, 1.0, 0.0, -0.0, ordinary, ordinary]))
+    }
+
+    /// A value without inputs.
+    fn passive(&mut self) -> Var {
+        if self.params.is_empty() || self.random.chance(30) { self.constant() } else { self.random.one_of(self.params) }
+    }
+
+    /// Any value, late ones most often.
+    fn any(&mut self) -> Var {
+        match self.random.below(10) {
+            0..=4 => self.random.one_of(&self.values[self.values.len().saturating_sub(5)..]),
+            5..=8 => self.random.one_of(&self.values),
+            _ => self.passive(),
+        }
+    }
+
+    fn some(&mut self, count: usize) -> Vec<Var> {
+        (0..count).map(|_| self.any()).collect()
+    }
+
+    /// An input that nothing else reads, as long as there are some.
+    fn weight(&mut self) -> Var {
+        self.weights.pop().unwrap_or_else(|| self.any())
+    }
+
+    fn step(&mut self) {
+        let before = self.values.len();
+        match self.random.below(16) {
+            0 | 1 => self.arithmetic(),
+            2..=4 => self.operation(),
+            5..=7 => self.chain(),
+            8 => self.sum_of_products(),
+            9 => self.fold(),
+            10 => self.layer(),
+            11 | 12 => self.pair(),
+            13 => self.both_results(),
+            14 => self.without_inputs(),
+            _ if self.guarded => self.comparison(),
+            _ => self.arithmetic(),
+        }
+        // Now and then nothing reads what was computed.
+        if self.random.chance(6) {
+            self.values.truncate(before);
+        }
+    }
+
+    fn arithmetic(&mut self) {
+        for _ in 0..1 + self.random.below(3) {
+            let (a, b) = (self.any(), self.any());
+            let result = match self.random.below(7) {
+                0 | 1 => a + b,
+                2 => a - b,
+                3 | 4 => a * b,
+                5 => a / b,
+                _ => a * a,
+            };
+            self.values.push(result);
+        }
+    }
+
+    fn operation(&mut self) {
+        let op = self.random.one_of(Op::ALL);
+        let c = self.random.one_of(&[2.0, 3.0, -1.0, 0.0, 1.0, 0.5, -2.0]);
+        let operands = self.some(operands_of(op));
+        self.values.extend(call(op, &operands, c));
+    }
+
+    /// A loop that adds products.
+    fn chain(&mut self) {
+        let terms = 1 + self.random.below(12);
+        let (style, turned, swapped) = (self.random.below(7), self.random.chance(50), self.random.chance(50));
+        // Operands that the chain, or this one and another, read several times.
+        let shared = self.some(3);
+        let initial = match self.random.below(6) {
+            0 => self.passive(),
+            1 => self.any() * self.any(),
+            2 => self.weight(),
+            3 => shared[0],
+            _ => self.any(),
+        };
+        let mut sum = initial;
+        for term in 0..terms {
+            let (w, x) = match style {
+                // Weights, each read once, times rows, parameters or constants.
+                0 | 1 => (self.weight(), self.any()),
+                2 => (self.weight(), self.passive()),
+                3 => (self.passive(), self.any()),
+                // The same operands again and again, squares among them.
+                4 => (self.random.one_of(&shared), self.random.one_of(&shared)),
+                5 => (self.random.one_of(&shared), initial),
+                _ => (self.any(), self.any()),
+            };
+            let turned = turned ^ self.random.chance(4);
+            let product = if turned { x * w } else { w * x };
+            let swapped = swapped ^ self.random.chance(4);
+            sum = match self.random.below(60) {
+                0 => sum - product,
+                1 => product - sum,
+                _ if swapped => product + sum,
+                _ => sum + product,
+            };
+            // Now and then something else reads it midway.
+            if self.random.below(40) == 0 && term + 1 < terms {
+                self.values.push(sum);
+            }
+        }
+        self.values.push(sum);
+        if self.random.chance(40) {
+            self.values.push(sum.tanh());
+        }
+    }
+
+    /// A sum of products that stand just above it, with the odd one among them.
+    fn sum_of_products(&mut self) {
+        let style = self.random.below(4);
+        let terms: Vec<Var> = (0..1 + self.random.below(7))
+            .map(|_| match style {
+                0 => self.weight() * self.any(),
+                1 => self.any() * self.weight(),
+                2 if self.random.chance(15) => self.any() / self.any(),
+                _ => self.any() * self.any(),
+            })
+            .collect();
+        let sum = if self.random.chance(50) { terms.iter().sum() } else { Var::sum_of(&terms) };
+        if self.random.chance(20) {
+            self.values.push(self.random.one_of(&terms));
+        }
+        if self.random.chance(20) {
+            self.values.push(terms.iter().sum());
+        }
+        self.values.push(sum);
+    }
+
+    fn fold(&mut self) {
+        let terms = 1 + self.random.below(6);
+        let (a, b) = (self.some(terms), self.some(terms));
+        let sum = if self.random.chance(50) { Var::sum_of(&a) } else { Var::dot(&a, &b) };
+        self.values.push(sum);
+    }
+
+    /// A matrix times a vector, plus a vector, and a function of each entry.
+    fn layer(&mut self) {
+        let width = 1 + self.random.below(4);
+        let x = self.some(width);
+        let (style, activation) = (self.random.below(3), self.random.below(4));
+        for _ in 0..1 + self.random.below(3) {
+            let w: Vec<Var> = (0..width).map(|_| if style < 2 { self.weight() } else { self.passive() }).collect();
+            let bias = self.any();
+            let sum = match style {
+                0 => w.iter().zip(&x).fold(bias, |sum, (&w, &x)| sum + w * x),
+                1 => w.iter().zip(&x).map(|(&w, &x)| x * w).sum::<Var>() + bias,
+                _ => Var::dot(&w, &x) + bias,
+            };
+            self.values.push(match activation {
+                0 => sum.tanh(),
+                1 => sum.logistic(),
+                2 => sum.relu(),
+                _ => sum.softplus(),
+            });
+        }
+    }
+
+    /// Two rows that become one: a product, and what it is added to or subtracted from.
+    fn pair(&mut self) {
+        let (a, b) = (self.any(), self.any());
+        let c = if self.random.chance(30) { self.passive() } else { self.any() };
+        let product = a * b;
+        self.values.push(match self.random.below(5) {
+            0 => product + c,
+            1 => c + product,
+            2 => product - c,
+            3 => c - product,
+            _ => product + product,
+        });
+        if self.random.chance(20) {
+            self.values.push(product);
+        }
+    }
+
+    fn both_results(&mut self) {
+        let (sine, cosine) = self.any().sin_cos();
+        match self.random.below(4) {
+            0 => self.values.push(sine),
+            1 => self.values.push(cosine),
+            2 => self.values.push(sine * cosine),
+            _ => self.values.extend([sine, cosine]),
+        }
+    }
+
+    fn without_inputs(&mut self) {
+        let op = self.random.one_of(Op::ALL);
+        let operands: Vec<Var> = (0..operands_of(op)).map(|_| self.passive()).collect();
+        self.values.extend(call(op, &operands, 2.0));
+    }
+
+    fn comparison(&mut self) {
+        let (a, b, c) = (self.any(), self.any(), self.constant());
+        let result = match self.random.below(7) {
+            0 if a > b => a * 2.0,
+            1 if a <= c => a,
+            2 if a == b => a + 1.0,
+            3 if a.is_finite() => a,
+            4 if a.is_sign_negative() => -a,
+            5 => match a.partial_cmp(&b) {
+                Some(std::cmp::Ordering::Less) => a,
+                Some(_) => b * 0.5,
+                None => c,
+            },
+            6 => a * a.to_i64().map_or(1.5, |whole| (whole % 8) as f64),
+            _ => b - c,
+        };
+        self.values.push(result);
+    }
+
+    fn outputs(&mut self, count: usize) -> Vec<Var> {
+        let mut outputs: Vec<Var> = Vec::new();
+        for _ in 0..count {
+            let output = match self.random.below(20) {
+                0 => self.passive(),
+                1 => self.random.one_of(self.inputs),
+                2..=5 => self.random.one_of(&self.values),
+                6 if !outputs.is_empty() => outputs[0],
+                _ => self.random.one_of(&self.values[self.values.len().saturating_sub(4)..]),
+            };
+            outputs.push(output);
+        }
+        outputs
+    }
+}
+
+// Comparisons.
+
+/// A description that is written only when a comparison fails.
+struct Described<F>(F);
+
+impl<F: Fn(&mut Formatter<'_>) -> fmt::Result> Display for Described<F> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        (self.0)(f)
+    }
+}
+
+fn described<F: Fn(&mut Formatter<'_>) -> fmt::Result>(write: F) -> Described<F> {
+    Described(write)
+}
+
+/// Fails unless both are a changed branch: the same guard, answer and operands.
+#[track_caller]
+fn assert_same_branch(error: &Error, expected: &Error, expected_sample: Option<usize>, what: impl Display) {
+    let Error::BranchChanged { guard, location, now, lhs, rhs, .. } = expected else {
+        panic!("{what}: {expected:?} is no changed branch")
+    };
+    let Error::BranchChanged { guard: g, location: l, now: n, lhs: a, rhs: b, sample } = error else {
+        panic!("{what}: {error:?} instead of {expected:?}")
+    };
+    assert_eq!((g, l, n), (guard, location, now), "{what}");
+    assert!(same(*a, *lhs) && same(*b, *rhs), "{what}: {error:?} instead of {expected:?}");
+    assert_eq!(*sample, expected_sample, "{what}");
+}
+
+/// The fold over samples, written a second time: eight streams from −0 in
+/// leaves of 64, halved 4-2-1, and the leaves merged like the bits of a counter.
+fn fold_of(terms: &[Vec<f64>]) -> Vec<f64> {
+    let add = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
+    let mut subtrees: Vec<(usize, Vec<f64>)> = Vec::new();
+    for leaf in terms.chunks(64) {
+        let mut streams = vec![vec![-0.0; leaf[0].len()]; 8];
+        for (position, term) in leaf.iter().enumerate() {
+            streams[position % 8] = add(&streams[position % 8], term);
+        }
+        for half in [4, 2, 1] {
+            for low in 0..half {
+                streams[low] = add(&streams[low], &streams[low + half]);
+            }
+        }
+        subtrees.push((1, streams.swap_remove(0)));
+        while let [.., (a, _), (b, _)] = subtrees[..]
+            && a == b
+        {
+            merge(&mut subtrees, add);
+        }
+    }
+    while subtrees.len() > 1 {
+        merge(&mut subtrees, add);
+    }
+    return subtrees.swap_remove(0).1;
+
+    fn merge(subtrees: &mut Vec<(usize, Vec<f64>)>, add: impl Fn(&[f64], &[f64]) -> Vec<f64>) {
+        let (right, later) = subtrees.pop().unwrap();
+        let (left, earlier) = subtrees.pop().unwrap();
+        subtrees.push((left + right, add(&earlier, &later)));
+    }
+}
+
+/// How often what happened, so that a test cannot pass because nothing does.
+#[derive(Debug, Default)]
+struct Seen {
+    finite: usize,
+    not_finite: usize,
+    changed: usize,
+}
+
+impl Seen {
+    fn result(&mut self, numbers: &[f64]) {
+        if numbers.iter().all(|x| x.is_finite()) {
+            self.finite += 1;
+        } else {
+            self.not_finite += 1;
+        }
+    }
+
+    #[track_caller]
+    fn expect_each(&self, least: usize) {
+        assert!(self.finite >= least && self.not_finite >= least && self.changed >= least, "{self:?}");
+    }
+}
+
+// The scalar engine.
+
+/// Which of its two ways the Jacobian of each shape goes.
+#[derive(Default)]
+struct Directions(BTreeMap<(usize, usize), [bool; 2]>);
+
+/// Compares every driver of the scalar engine at x with the reference.
+fn check_scalar_engine(
+    tape: &Tape,
+    x: &[f64],
+    columns: usize,
+    random: &mut Random,
+    ws: &mut Workspace,
+    directions: &mut Directions,
+    seen: &mut Seen,
+) {
+    let (n, m) = (tape.num_inputs(), tape.num_outputs());
+    let what = |driver: &'static str| described(move |f| write!(f, "{driver} at {x:?} of\n{tape}"));
+    let (p, w) = (random.seed(n), random.seed(m));
+    let seeds = Matrix::from_vec(n, columns, random.seed(n * columns)).unwrap();
+    let (mut y, mut dy, mut xbar) = (vec![7.0; m], vec![7.0; m], vec![7.0; n]);
+    let (mut many, mut jacobian) = (Matrix::default(), Matrix::default());
+    let there = match tape.at(x) {
+        Ok(there) => there,
+        Err(expected) => {
+            seen.changed += 1;
+            let check = |error: Error, driver| assert_same_branch(&error, &expected, None, what(driver));
+            check(tape.eval_into(ws, x, &mut y).unwrap_err(), "eval");
+            check(tape.jvp_into(ws, x, &p, &mut y, &mut dy).unwrap_err(), "jvp");
+            check(tape.jvp_many_into(ws, x, &seeds, &mut y, &mut many).unwrap_err(), "jvp_many");
+            check(tape.vjp_into(ws, x, &w, &mut y, &mut xbar).unwrap_err(), "vjp");
+            check(tape.jacobian_into(ws, x, &mut jacobian).unwrap_err(), "jacobian");
+            if m == 1 {
+                check(tape.gradient_into(ws, x, &mut xbar).unwrap_err(), "gradient");
+            }
+            return;
+        }
+    };
+    let value = there.value();
+    seen.result(value);
+
+    tape.eval_into(ws, x, &mut y).unwrap();
+    assert_same(&y, value, what("eval"));
+    y.fill(7.0);
+    tape.jvp_into(ws, x, &p, &mut y, &mut dy).unwrap();
+    assert_same(&y, value, what("the value of jvp"));
+    assert_same(&dy, &there.jvp(&p).unwrap(), what("jvp"));
+    y.fill(7.0);
+    tape.vjp_into(ws, x, &w, &mut y, &mut xbar).unwrap();
+    assert_same(&y, value, what("the value of vjp"));
+    assert_same(&xbar, &there.vjp(&w).unwrap(), what("vjp"));
+
+    y.fill(7.0);
+    tape.jvp_many_into(ws, x, &seeds, &mut y, &mut many).unwrap();
+    assert_same(&y, value, what("the value of jvp_many"));
+    assert_eq!((many.rows(), many.cols()), (m, columns));
+    for d in 0..columns {
+        let seed: Vec<f64> = (0..n).map(|i| seeds[(i, d)]).collect();
+        let column: Vec<f64> = (0..m).map(|j| many[(j, d)]).collect();
+        let expected = there.jvp(&seed).unwrap();
+        assert_same(&column, &expected, format_args!("column {d} of {columns}: {}", what("jvp_many")));
+    }
+
+    tape.jacobian_into(ws, x, &mut jacobian).unwrap();
+    assert_eq!((jacobian.rows(), jacobian.cols()), (m, n));
+    let by_rows = (0..m).all(|j| all_same(jacobian.row(j), &there.vjp(&unit(m, j)).unwrap()));
+    let by_columns = (0..n).all(|i| {
+        let column: Vec<f64> = (0..m).map(|j| jacobian[(j, i)]).collect();
+        all_same(&column, &there.jvp(&unit(n, i)).unwrap())
+    });
+    assert!(by_rows || by_columns, "{}{jacobian}", what("jacobian"));
+    // The shape alone says which of both it is.
+    let [rows, all_columns] = directions.0.entry((m, n)).or_insert([true; 2]);
+    *rows &= by_rows;
+    *all_columns &= by_columns;
+    assert!(*rows || *all_columns, "a Jacobian of {m} × {n} goes both ways");
+    if m == 1 {
+        let value_of_gradient = tape.gradient_into(ws, x, &mut xbar).unwrap();
+        assert_same(&[value_of_gradient], value, what("the value of gradient"));
+        assert_same(&xbar, &there.vjp(&[1.0]).unwrap(), what("gradient"));
+        assert_same(jacobian.as_slice(), &xbar, what("a Jacobian of one row"));
+    }
+}
+
+#[test]
+fn the_scalar_engine_has_the_bits_of_the_reference_sweeps() {
+    // One workspace for all, so that what earlier sweeps left would show.
+    let (mut ws, mut seen, mut directions) = (Workspace::new(), Seen::default(), Directions::default());
+    for index in 0..PROGRAMS {
+        let random = &mut Random::new(1, index);
+        let program = Program::new(random, Purpose { single: false, params: false, guarded: 30 });
+        let Program { tape, x0, k0 } = &program;
+        let columns = COLUMNS[index % COLUMNS.len()];
+        check_scalar_engine(tape, x0, columns, random, &mut ws, &mut directions, &mut seen);
+        for _ in 0..3 {
+            let (x, k) = (random.point(x0.len()), random.point(k0.len()));
+            let tape = tape.with_params(&k).unwrap();
+            check_scalar_engine(&tape, &x, columns, random, &mut ws, &mut directions, &mut seen);
+        }
+    }
+    seen.expect_each(PROGRAMS / 10);
+}
+
+// Many points in lanes.
+
+/// Compares the values and Jacobians at many points with those at each alone.
+fn check_many_points(
+    tape: &Tape,
+    points: &[Vec<f64>],
+    (level, lanes): (SimdLevel, usize),
+    ws: &mut Workspace,
+    seen: &mut Seen,
+) {
+    let n = tape.num_inputs();
+    let at = |i: usize| {
+        let (x, k) = points[i].split_at(n);
+        (if k.is_empty() { tape.clone() } else { tape.with_params(k).unwrap() }, x.to_vec())
+    };
+    ws.set_simd_level(level);
+    ws.set_lanes(lanes).unwrap();
+    let what = |driver: &'static str| {
+        described(move |f| write!(f, "{driver}, {} points in {lanes} lanes, {level}, of\n{tape}", points.len()))
+    };
+    let matrix = Matrix::from_rows(points).unwrap();
+    let (mut values, mut jacobians) = (Matrix::default(), Matrix::default());
+    let alone: Vec<_> = (0..points.len())
+        .map(|i| {
+            let (tape, x) = at(i);
+            tape.eval(&x).map(|value| (value, tape.jacobian(&x).unwrap()))
+        })
+        .collect();
+    let evaluated = tape.eval_many_into(ws, &matrix, &mut values);
+    let differentiated = tape.jacobian_many_into(ws, &matrix, &mut jacobians);
+    if let Some(first) = alone.iter().position(Result::is_err) {
+        seen.changed += 1;
+        let expected = alone[first].as_ref().unwrap_err();
+        assert_same_branch(&evaluated.unwrap_err(), expected, Some(first), what("eval_many"));
+        assert_same_branch(&differentiated.unwrap_err(), expected, Some(first), what("jacobian_many"));
+        return;
+    }
+    evaluated.unwrap();
+    differentiated.unwrap();
+    assert_eq!((values.rows(), values.cols()), (points.len(), tape.num_outputs()));
+    assert_eq!((jacobians.rows(), jacobians.cols()), (points.len(), tape.num_outputs() * n));
+    for (i, (point, alone)) in points.iter().zip(alone).enumerate() {
+        let (value, jacobian) = alone.unwrap();
+        seen.result(jacobian.as_slice());
+        let place = |driver| format!("point {i}, {point:?}: {}", driver);
+        if !all_same(values.row(i), &value) || !all_same(jacobians.row(i), jacobian.as_slice()) {
+            assert_same(values.row(i), &value, place(what("eval_many").to_string()));
+            assert_same(jacobians.row(i), jacobian.as_slice(), place(what("jacobian_many").to_string()));
+        }
+    }
+}
+
+#[test]
+fn many_points_have_the_bits_of_each_alone() {
+    let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
+    for index in 0..PROGRAMS {
+        let random = &mut Random::new(2, index);
+        let program = Program::new(random, Purpose { single: false, params: false, guarded: 20 });
+        let Program { tape, x0, k0 } = &program;
+        let (count, rest) = (POINTS[index % POINTS.len()], index / POINTS.len());
+        let (level, rest) = (levels[rest % levels.len()], rest / levels.len());
+        let (lanes, rest) = (LANES[rest % LANES.len()], rest / LANES.len());
+        let own_params = rest % 2 == 1;
+        let recorded = if own_params { [&x0[..], k0].concat() } else { x0.clone() };
+        // Points with edges go through the scalar engine in the end, so half of
+        // the programs have few of them.
+        let edges = rest / 2 % 2 == 1;
+        let mut points: Vec<Vec<f64>> = (0..count)
+            .map(|_| match edges || random.chance(4) {
+                true => random.point(recorded.len()),
+                false => random.numbers(recorded.len(), &[], 0),
+            })
+            .collect();
+        check_many_points(tape, &points, (level, lanes), &mut ws, &mut seen);
+        if !tape.guards().is_empty() {
+            // Once more, with the points that keep to the branches.
+            for point in &mut points {
+                let (x, k) = point.split_at(x0.len());
+                let tape = if own_params { &tape.with_params(k).unwrap() } else { tape };
+                if tape.eval(x).is_err() {
+                    point.clone_from(&recorded);
+                }
+            }
+            check_many_points(tape, &points, (level, lanes), &mut ws, &mut seen);
+        }
+    }
+    seen.expect_each(PROGRAMS / 20);
+}
+
+// Sums over samples.
+
+/// The value and gradient of sample i alone, or why there is none.
+fn terms_of(tape: &Tape, x: &[f64], samples: &Samples) -> Vec<Result<Vec<f64>, Error>> {
+    let term = |i: usize| {
+        let (value, gradient) = tape.with_params(samples.row(i))?.gradient(x)?;
+        Ok([vec![value], gradient].concat())
+    };
+    (0..samples.len()).map(term).collect()
+}
+
+/// Indices into so many samples: in sequence from anywhere, backwards, or at random.
+fn indices(random: &mut Random, count: usize, samples: usize) -> Vec<usize> {
+    let start = random.one_of(&[0, 8, random.0 as usize % samples]);
+    match random.below(4) {
+        0 | 1 => (0..count).map(|i| (start + i) % samples).collect(),
+        2 => (0..count).rev().map(|i| (start + i) % samples).collect(),
+        _ => (0..count).map(|_| random.below(samples)).collect(),
+    }
+}
+
+/// What a sum over samples is compared with.
+type Expected<'a> = Result<Vec<f64>, (usize, &'a Error)>;
+
+fn expected_sum<'a>(terms: &'a [Result<Vec<f64>, Error>], idx: &[usize]) -> Expected<'a> {
+    let terms: Result<Vec<&Vec<f64>>, _> = idx.iter().map(|&i| terms[i].as_ref().map_err(|error| (i, error))).collect();
+    terms.map(|terms| fold_of(&terms.into_iter().cloned().collect::<Vec<_>>()))
+}
+
+#[track_caller]
+fn assert_sum(sum: Result<Vec<f64>, Error>, expected: &Expected<'_>, what: impl Display) {
+    match (sum, expected) {
+        (Ok(sum), Ok(expected)) => assert_same(&sum, &expected[..sum.len()], what),
+        (Err(error), Err((sample, expected))) => assert_same_branch(&error, expected, Some(*sample), what),
+        (sum, expected) => panic!("{what}: {sum:?} instead of {expected:?}"),
+    }
+}
+
+/// Compares the sums of a level and a number of lanes with the stated fold.
+fn check_sums(
+    tape: &Tape,
+    x: &[f64],
+    samples: &Samples,
+    idx: &[usize],
+    expected: &Expected<'_>,
+    (level, lanes): (SimdLevel, usize),
+    ws: &mut Workspace,
+) {
+    ws.set_simd_level(level);
+    ws.set_lanes(lanes).unwrap();
+    let what = |driver: &'static str| {
+        let rows = idx.iter().take(5).map(|&i| samples.row(i)).collect::<Vec<_>>();
+        described(move |f| {
+            let count = idx.len();
+            write!(f, "{driver} over {count} samples ({rows:?} …) at {x:?} in {lanes} lanes, {level}, of\n{tape}")
+        })
+    };
+    let value = tape.sum_value_into(ws, x, samples, idx).map(|value| vec![value]);
+    assert_sum(value, expected, what("sum_value"));
+    let mut gradient = vec![7.0; x.len()];
+    let value = tape.sum_gradient_into(ws, x, samples, idx, &mut gradient);
+    assert_sum(value.map(|value| [&[value], &gradient[..]].concat()), expected, what("sum_gradient"));
+}
+
+/// The number of samples there are to choose from: not a multiple of eight.
+const ROWS: usize = 43;
+
+/// Samples of a program: ordinary ones, or with edges among them.
+fn samples_of(program: &Program, random: &mut Random, edges: bool) -> (Vec<f64>, Samples) {
+    let (n, width) = (program.x0.len(), program.k0.len());
+    let x = if edges { random.point(n) } else { random.numbers(n, &[], 0) };
+    let x = if random.chance(20) { program.x0.clone() } else { x };
+    let rows: Vec<f64> = (0..ROWS)
+        .flat_map(|_| if edges && random.chance(20) { random.point(width) } else { random.numbers(width, &[], 0) })
+        .collect();
+    let samples = Samples::from_rows(&program.tape, &rows).unwrap();
+    (x, samples)
+}
+
+#[test]
+fn sums_over_samples_have_the_bits_of_the_stated_fold() {
+    let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
+    for index in 0..PROGRAMS {
+        let random = &mut Random::new(3, index);
+        let program = Program::new(random, Purpose { single: true, params: true, guarded: 20 });
+        let tape = &program.tape;
+        let (count, rest) = (SAMPLES[index % SAMPLES.len()], index / SAMPLES.len());
+        let level = levels[rest % levels.len()];
+        let (x, samples) = samples_of(&program, random, rest / levels.len() % 3 == 2);
+        let terms = terms_of(tape, &x, &samples);
+        let mut idx = indices(random, count, ROWS);
+        let kept: Vec<usize> = (0..ROWS).filter(|&i| terms[i].is_ok()).collect();
+        for _ in 0..2 {
+            let expected = expected_sum(&terms, &idx);
+            match &expected {
+                Ok(sum) => seen.result(sum),
+                Err(_) => seen.changed += 1,
+            }
+            for lanes in LANES {
+                check_sums(tape, &x, &samples, &idx, &expected, (level, lanes), &mut ws);
+            }
+            let chosen = tape.sum_gradient(&x, &samples, &idx);
+            let chosen = chosen.map(|(value, gradient)| [vec![value], gradient].concat());
+            assert_sum(chosen, &expected, format_args!("sum_gradient of\n{tape}"));
+            // Once more, with the samples that keep to the branches.
+            if expected.is_ok() || kept.is_empty() {
+                break;
+            }
+            idx = indices(random, count, kept.len()).into_iter().map(|i| kept[i]).collect();
+        }
+    }
+    seen.expect_each(PROGRAMS / 20);
+}
+
+#[test]
+fn threads_have_the_bits_of_the_stated_fold() {
+    let mut seen = Seen::default();
+    for index in 0..300 {
+        let random = &mut Random::new(4, index);
+        let program = Program::new(random, Purpose { single: true, params: true, guarded: 30 });
+        let tape = &program.tape;
+        let (x, samples) = samples_of(&program, random, index % 4 == 3);
+        let terms = terms_of(tape, &x, &samples);
+        let idx = indices(random, [65, 150, 64, 200, 321, 700, 5, 128][index % 8], ROWS);
+        let expected = expected_sum(&terms, &idx);
+        match &expected {
+            Ok(sum) => seen.result(sum),
+            Err(_) => seen.changed += 1,
+        }
+        for threads in [1, 2, 3, 4, 8] {
+            let sum = tape.sum_gradient_threads(&x, &samples, &idx, threads);
+            let sum = sum.map(|(value, gradient)| [vec![value], gradient].concat());
+            assert_sum(sum, &expected, format_args!("{threads} threads, {} samples, of\n{tape}", idx.len()));
+        }
+    }
+    seen.expect_each(10);
+}
+
+/// A guard that only some samples fail, at any position, is found in all engines.
+#[test]
+fn the_first_changed_branch_is_the_same_from_every_engine() {
+    let (mut ws, mut changed) = (Workspace::new(), 0);
+    for index in 0..PROGRAMS / 5 {
+        let random = &mut Random::new(5, index);
+        let mut program = Program::new(random, Purpose { single: true, params: true, guarded: 100 });
+        if program.tape.guards().is_empty() {
+            continue;
+        }
+        // Most rows are those of the recording, whose branches hold.
+        let few = [1, 5, 30][index % 3];
+        let rows: Vec<f64> = (0..ROWS)
+            .flat_map(|_| if random.chance(few) { random.point(program.k0.len()) } else { program.k0.clone() })
+            .collect();
+        let samples = Samples::from_rows(&program.tape, &rows).unwrap();
+        let x = std::mem::take(&mut program.x0);
+        let terms = terms_of(&program.tape, &x, &samples);
+        let idx = indices(random, SAMPLES[index / 3 % SAMPLES.len()], ROWS);
+        let expected = expected_sum(&terms, &idx);
+        changed += usize::from(expected.is_err());
+        let points: Vec<Vec<f64>> = idx.iter().map(|&i| [&x, samples.row(i)].concat()).collect();
+        for (level, lanes) in SimdLevel::available().into_iter().zip(LANES.iter().cycle().skip(index).copied()) {
+            check_sums(&program.tape, &x, &samples, &idx, &expected, (level, lanes), &mut ws);
+            check_many_points(&program.tape, &points, (level, lanes), &mut ws, &mut Seen::default());
+        }
+    }
+    assert!(changed >= PROGRAMS / 100, "only {changed} branches changed");
+}
+
+// Every operation.
+
+/// An operation alone: the operands of the mask `active` are inputs, the others parameters.
+struct Alone {
+    tape: Tape,
+    /// The points of its inputs, and of its parameters.
+    points: Vec<Vec<f64>>,
+    rows: Vec<Vec<f64>>,
+}
+
+impl Alone {
+    /// Records the results of the operation, twice each if `twice`, or else their sum.
+    fn new(op: Op, c: f64, active: usize, twice: bool) -> Alone {
+        let probes = &op.info().probes[..operands_of(op)];
+        let of = |side: bool| -> Vec<&[f64]> {
+            (0..probes.len()).filter(|i| (active >> i & 1 == 1) == side).map(|i| probes[i]).collect()
+        };
+        let (points, rows) = (product(&of(true)), product(&of(false)));
+        let record = |x: &[Var], k: &[Var]| {
+            let (mut inputs, mut params) = (x.iter(), k.iter());
+            let operand = |i| if active >> i & 1 == 1 { inputs.next() } else { params.next() };
+            let operands: Vec<Var> = (0..probes.len()).filter_map(operand).copied().collect();
+            let results = call(op, &operands, c);
+            match twice {
+                true => [&results[..], &results].concat(),
+                // The two results of a pair, each with a weight of its own.
+                false if results.len() > 1 => vec![results[0] * 0.75 - results[1]],
+                false => results,
+            }
+        };
+        let tape = Tape::builder().inputs(&[], &points[0]).params(&[], &rows[0]).record(record).unwrap();
+        Alone { tape, points, rows }
+    }
+}
+
+/// Every operation, with each constant of it, each one of its operands active and all of them.
+fn for_each_operation(mut check: impl FnMut(Op, f64, usize)) {
+    for &op in Op::ALL {
+        let constants = if takes_constant(op) { op.info().probes[1] } else { &[0.0] };
+        let operands = operands_of(op);
+        for &c in constants {
+            for i in (0..operands).filter(|_| operands > 1) {
+                check(op, c, 1 << i);
+            }
+            check(op, c, (1 << operands) - 1);
+        }
+    }
+}
+
+/// So many of a list at most, spread over it.
+fn thinned<T: Clone>(list: &[T], most: usize) -> Vec<T> {
+    list.iter().step_by(list.len().div_ceil(most)).cloned().collect()
+}
+
+#[test]
+fn every_operation_alone_in_the_scalar_engine() {
+    let (mut ws, mut directions, mut seen) = (Workspace::new(), Directions::default(), Seen::default());
+    let random = &mut Random::new(6, 0);
+    for_each_operation(|op, c, active| {
+        for twice in [false, true] {
+            let Alone { tape, points, rows } = Alone::new(op, c, active, twice);
+            for k in thinned(&rows, 20) {
+                let tape = tape.with_params(&k).unwrap();
+                for x in thinned(&points, 60) {
+                    let columns = random.one_of(&COLUMNS[..5]);
+                    check_scalar_engine(&tape, &x, columns, random, &mut ws, &mut directions, &mut seen);
+                }
+            }
+        }
+    });
+    assert!(seen.finite > 1000 && seen.not_finite > 1000, "{seen:?}");
+}
+
+#[test]
+fn every_operation_alone_in_lanes() {
+    let (mut ws, mut seen, mut sums) = (Workspace::new(), Seen::default(), 0);
+    let combinations = || {
+        let levels = SimdLevel::available();
+        levels.into_iter().flat_map(|level| LANES.map(|lanes| (level, lanes)))
+    };
+    for_each_operation(|op, c, active| {
+        for twice in [false, true] {
+            let Alone { tape, points, rows } = Alone::new(op, c, active, twice);
+            // Points with parameters of their own, where there are any.
+            let all: Vec<Vec<f64>> =
+                points.iter().flat_map(|x| rows.iter().map(move |k| [&x[..], k].concat())).collect();
+            // By an odd step, so that all operands vary.
+            let some: Vec<Vec<f64>> = thinned(&all, if cfg!(debug_assertions) { 130 } else { 700 });
+            for combination in combinations() {
+                check_many_points(&tape, &some, combination, &mut ws, &mut seen);
+            }
+            if twice || tape.num_params() == 0 {
+                continue;
+            }
+            let samples = Samples::from_rows(&tape, &rows.concat()).unwrap();
+            for x in thinned(&points, 18) {
+                let terms = terms_of(&tape, &x, &samples);
+                // One that is not finite would hide all others.
+                let finite = |&i: &usize| terms[i].as_ref().unwrap().iter().all(|term| term.is_finite());
+                let mut idx: Vec<usize> = (0..samples.len()).filter(finite).collect();
+                if idx.is_empty() {
+                    continue;
+                }
+                while idx.len() < 20 {
+                    idx.extend_from_within(..);
+                }
+                idx.truncate(64);
+                let expected = expected_sum(&terms, &idx);
+                sums += 1;
+                for combination in combinations() {
+                    check_sums(&tape, &x, &samples, &idx, &expected, combination, &mut ws);
+                }
+            }
+        }
+    });
+    assert!(seen.finite > 1000 && seen.not_finite > 1000 && sums > 500, "{seen:?}, {sums} sums");
+}
+
+// The comparisons themselves.
+
+#[test]
+fn a_flipped_bit_is_rejected() {
+    for x in [1.0, -0.0, 0.0, 5e-324, f64::MAX, f64::INFINITY] {
+        assert!(same(x, x) && all_same(&[2.0, x], &[2.0, x]));
+        for bit in 0..64 {
+            let flipped = f64::from_bits(x.to_bits() ^ 1 << bit);
+            assert!(!same(x, flipped) && !all_same(&[2.0, x], &[2.0, flipped]), "{x} and {flipped}");
+        }
+    }
+    assert!(same(f64::NAN, -f64::NAN) && !same(f64::NAN, 1.0) && !all_same(&[1.0], &[1.0, 1.0]));
+    let rejects = |check: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).is_err();
+    assert!(rejects(&|| assert_same(&[0.0], &[-0.0], "zeros")));
+    let sum = fold_of(&[vec![1.0, 2.0], vec![3.0, 4.0]]);
+    assert!(!rejects(&|| assert_sum(Ok(vec![4.0, 6.0]), &Ok(sum.clone()), "a sum")));
+    assert!(rejects(&|| assert_sum(Ok(vec![4.0, 6.000000000000001]), &Ok(sum.clone()), "a sum")));
+}
+
+/// Whatever the order of a sum is, the comparison with the fold sees it.
+#[test]
+fn the_order_of_the_fold_shows() {
+    let mut random = Random::new(7, 0);
+    let mut terms: Vec<Vec<f64>> = (0..150).map(|_| vec![random.ordinary()]).collect();
+    let sum = fold_of(&terms);
+    let by_loop: f64 = terms.iter().map(|term| term[0]).sum();
+    assert!((sum[0] - by_loop).abs() < 1e-12);
+    let mut differs = usize::from(!same(sum[0], by_loop));
+    for i in 0..40 {
+        terms.swap(i, 101 + i);
+        differs += usize::from(!all_same(&sum, &fold_of(&terms)));
+    }
+    assert!(differs > 20, "{differs} orders show");
+}
