@@ -3,12 +3,14 @@
 
 mod common;
 
-use ad_bench::cases;
+use ad_bench::cases::{self, Kind};
 
 fn main() {
     common::run(|c| {
-        common::bench(c, cases::logistic()?)?;
-        common::bench(c, cases::network()?)?;
+        for kind in [Kind::SumGradient, Kind::ShuffledGradient] {
+            common::bench(c, cases::logistic(kind)?)?;
+            common::bench(c, cases::network(kind)?)?;
+        }
         common::bench(c, cases::network_threads(&[1, 2])?)
     });
 }

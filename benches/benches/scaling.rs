@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use ad_bench::scaling;
+use ad_bench::scaling::{self, Start};
 use ad_bench::tasks::{self, Generator};
 use ad_core::{Matrix, Tape, Workspace};
 use criterion::Throughput;
@@ -24,14 +24,15 @@ fn main() {
             let p = Generator::new(9).numbers(n, -1.0, 1.0);
             let seeds = Generator::new(10).numbers(n * scaling::DIRECTIONS, -1.0, 1.0);
             let seeds = Matrix::from_vec(n, scaling::DIRECTIONS, seeds)?;
-            group.bench_function("record and freeze", |b| b.iter(|| Tape::record(&x, tasks::rosenbrock)));
-            // Of the two, what the recorded function takes alone.
-            group.bench_function("record", |b| {
-                b.iter_custom(|count| {
-                    let ns: f64 = (0..count).map(|_| scaling::record(&x).map_or(f64::NAN, |(ns, _)| ns)).sum();
-                    Duration::from_nanos(ns.max(1.0) as u64)
-                });
-            });
+            group.bench_function("Tape::record", |b| b.iter(|| Tape::record(&x, tasks::rosenbrock)));
+            let mut start = |part: fn(&Start) -> f64, count: u64| {
+                let ns = (0..count).map(|_| scaling::start(&x, &mut ws, &mut gradient).map_or(f64::NAN, |s| part(&s)));
+                Duration::from_nanos(ns.sum::<f64>().max(1.0) as u64)
+            };
+            group.bench_function("record", |b| b.iter_custom(|count| start(|s| s.record, count)));
+            group.bench_function("finish", |b| b.iter_custom(|count| start(|s| s.finish, count)));
+            group.bench_function("forward program", |b| b.iter_custom(|count| start(|s| s.forward, count)));
+            group.bench_function("reverse program", |b| b.iter_custom(|count| start(|s| s.reverse, count)));
             group.bench_function("value", |b| b.iter(|| tape.eval_into(&mut ws, &x, &mut y)));
             group.bench_function("J·p", |b| b.iter(|| tape.jvp_into(&mut ws, &x, &p, &mut y, &mut dy)));
             group.bench_function("gradient", |b| b.iter(|| tape.gradient_into(&mut ws, &x, &mut gradient)));

@@ -1,6 +1,6 @@
 //! The derivatives of the tasks as a careful programmer writes them: plain
-//! `f64`, std's elementary functions, no allocation, loops that the compiler
-//! can turn into vector instructions where the task has them.
+//! `f64`, std's elementary functions, no allocation, plain loops that the compiler
+//! turns into vector instructions where it can. Sums are one chain of additions.
 //!
 //! They are the measure of everything else: a ratio "× by hand" is to these.
 
@@ -9,19 +9,8 @@ use crate::tasks::{
     ORDER, POINTS, STEP, STEPS,
 };
 
-/// Partial sums that are kept apart so that a sum is no chain of additions.
-const WIDE: usize = 8;
-
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; WIDE];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<WIDE>(), b.as_chunks::<WIDE>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..WIDE {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    rest + sums.iter().sum::<f64>()
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 fn add_scaled(sum: &mut [f64], factor: f64, term: &[f64]) {
@@ -52,11 +41,21 @@ pub fn classical_value(x: &[f64; 2]) -> f64 {
     a.cos() + a * b - b.exp()
 }
 
-/// Lanes of T2's sums: few enough that all of them stay in registers.
+/// T2: the value.
+pub fn rosenbrock_value(x: &[f64]) -> f64 {
+    let mut sum = 0.0;
+    for x in x.windows(2) {
+        let (a, b) = (x[1] - x[0] * x[0], 1.0 - x[0]);
+        sum += 100.0 * a * a + b * b;
+    }
+    sum
+}
+
+/// Lanes of T2's vectorised sums: few enough that all of them stay in registers.
 const NARROW: usize = 4;
 
-/// T2: the value; the factor 100 is taken out of the sum.
-pub fn rosenbrock_value(x: &[f64]) -> f64 {
+/// T2: the value in vector instructions; the factor 100 is taken out of the sum.
+pub fn rosenbrock_value_vectorised(x: &[f64]) -> f64 {
     let n = x.len() - 1;
     let term = |x: f64, next: f64| (next - x * x, 1.0 - x);
     let (mut squares, mut rests) = ([0.0; NARROW], [0.0; NARROW]);
@@ -76,8 +75,8 @@ pub fn rosenbrock_value(x: &[f64]) -> f64 {
     100.0 * squares.iter().sum::<f64>() + rests.iter().sum::<f64>()
 }
 
-/// T2: the value and J·p; the constant factors are taken out of the four sums.
-pub fn rosenbrock_jvp(x: &[f64], p: &[f64]) -> (f64, f64) {
+/// T2: the value and J·p in vector instructions; the constant factors are taken out of the four sums.
+pub fn rosenbrock_jvp_vectorised(x: &[f64], p: &[f64]) -> (f64, f64) {
     let n = x.len() - 1;
     let mut sums = [[0.0; NARROW]; 4];
     let term = |x: f64, next: f64, p: f64, p_next: f64| {
@@ -104,8 +103,8 @@ pub fn rosenbrock_jvp(x: &[f64], p: &[f64]) -> (f64, f64) {
     (100.0 * squares + rests, 200.0 * slopes - 2.0 * seeds)
 }
 
-/// T2: the value and J·p in the plain loop, whose sums are chains of additions.
-pub fn rosenbrock_jvp_plain(x: &[f64], p: &[f64]) -> (f64, f64) {
+/// T2: the value and J·p.
+pub fn rosenbrock_jvp(x: &[f64], p: &[f64]) -> (f64, f64) {
     let (mut sum, mut tangent) = (0.0, 0.0);
     for (x, p) in x.windows(2).zip(p.windows(2)) {
         let (a, b) = (x[1] - x[0] * x[0], 1.0 - x[0]);
@@ -115,8 +114,8 @@ pub fn rosenbrock_jvp_plain(x: &[f64], p: &[f64]) -> (f64, f64) {
     (sum, tangent)
 }
 
-/// T2: the value and the gradient in one pass, each entry gathered from its neighbours.
-pub fn rosenbrock_gradient(x: &[f64], gradient: &mut [f64]) -> f64 {
+/// T2: the value and the gradient in vector instructions, each entry gathered from its neighbours.
+pub fn rosenbrock_gradient_vectorised(x: &[f64], gradient: &mut [f64]) -> f64 {
     let last = x.len() - 1;
     let entry = |before: f64, x: f64, next: f64| {
         let (a, b) = (next - x * x, 1.0 - x);
@@ -146,8 +145,8 @@ pub fn rosenbrock_gradient(x: &[f64], gradient: &mut [f64]) -> f64 {
     100.0 * (squares.iter().sum::<f64>() + a * a) + rests.iter().sum::<f64>() + b * b
 }
 
-/// T2: the value and the gradient in one plain loop that scatters.
-pub fn rosenbrock_gradient_plain(x: &[f64], gradient: &mut [f64]) -> f64 {
+/// T2: the value and the gradient in one loop that scatters.
+pub fn rosenbrock_gradient(x: &[f64], gradient: &mut [f64]) -> f64 {
     gradient.fill(0.0);
     let mut sum = 0.0;
     for i in 0..x.len().saturating_sub(1) {
@@ -159,13 +158,15 @@ pub fn rosenbrock_gradient_plain(x: &[f64], gradient: &mut [f64]) -> f64 {
     sum
 }
 
-/// T3: the loss summed over `samples` and its gradient.
-pub fn logistic_gradient(weights: &[f64], samples: &[f64], gradient: &mut [f64]) -> f64 {
+/// T3: the loss summed over the samples `idx` of `data`, and its gradient.
+pub fn logistic_gradient(weights: &[f64], data: &[f64], idx: &[usize], gradient: &mut [f64]) -> f64 {
+    const WIDTH: usize = FEATURES + 1;
     gradient.fill(0.0);
     let (w, bias) = (&weights[..FEATURES], weights[FEATURES]);
     let (gradient, gradient_of_bias) = gradient.split_at_mut(FEATURES);
     let mut sum = 0.0;
-    for sample in samples.chunks_exact(FEATURES + 1) {
+    for &i in idx {
+        let sample = &data[i * WIDTH..(i + 1) * WIDTH];
         let (x, y) = (&sample[..FEATURES], sample[FEATURES]);
         let z = -y * (dot(w, x) + bias);
         // One exponential serves the loss and its derivative, and never overflows.
@@ -178,9 +179,11 @@ pub fn logistic_gradient(weights: &[f64], samples: &[f64], gradient: &mut [f64])
     sum
 }
 
-/// T4: the squared error of the network summed over `samples`, and its gradient.
-pub fn network_gradient(weights: &[f64], samples: &[f64], gradient: &mut [f64]) -> f64 {
+/// T4: the squared error of the network summed over the samples `idx` of `data`,
+/// and its gradient.
+pub fn network_gradient(weights: &[f64], data: &[f64], idx: &[usize], gradient: &mut [f64]) -> f64 {
     const IN: usize = NETWORK_INPUTS;
+    const WIDTH: usize = IN + 1;
     debug_assert_eq!(weights.len(), NETWORK_WEIGHTS);
     gradient.fill(0.0);
     let (w1, rest) = weights.split_at(HIDDEN * IN);
@@ -195,7 +198,8 @@ pub fn network_gradient(weights: &[f64], samples: &[f64], gradient: &mut [f64]) 
     let (g3, gb3) = rest.split_at_mut(HIDDEN);
 
     let mut sum = 0.0;
-    for sample in samples.chunks_exact(IN + 1) {
+    for &i in idx {
+        let sample = &data[i * WIDTH..(i + 1) * WIDTH];
         let x = &sample[..IN];
         let (mut first, mut second) = ([0.0; HIDDEN], [0.0; HIDDEN]);
         for ((h, w), b) in first.iter_mut().zip(w1.chunks_exact(IN)).zip(b1) {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::hint::black_box;
 
-use ad_core::{Error, Matrix, Samples, Tape, Workspace};
+use ad_core::{Error, Matrix, Samples, SimdLevel, Tape, Workspace};
 
 use crate::tasks::{self, Generator, MINIBATCH, SAMPLES};
 use crate::{by_hand, measure};
@@ -46,8 +46,10 @@ pub enum Kind {
     Gradient,
     /// J(x).
     Jacobian,
-    /// The sum over a minibatch and its gradient.
+    /// The sum over a minibatch of consecutive samples and its gradient.
     SumGradient,
+    /// The sum over a minibatch of shuffled samples and its gradient.
+    ShuffledGradient,
     /// The sum over all samples and its gradient, on several threads.
     Threads,
     /// The Jacobians at many points.
@@ -64,6 +66,7 @@ impl fmt::Display for Kind {
             Kind::Gradient => "gradient",
             Kind::Jacobian => "Jacobian",
             Kind::SumGradient => "gradient of a minibatch of 256",
+            Kind::ShuffledGradient => "gradient of a shuffled minibatch of 256",
             Kind::Threads => "gradient over 4096 samples",
             Kind::Jacobians => "Jacobian at many points",
             Kind::Gradients => "gradient at many points",
@@ -77,6 +80,8 @@ type Run = dyn FnMut(usize, &mut [f64]) -> Result<(), Error>;
 pub struct Contender {
     /// Whose way it is.
     pub name: String,
+    /// The vector instructions that a tape is told to use.
+    pub level: Option<SimdLevel>,
     run: Box<Run>,
 }
 
@@ -91,7 +96,7 @@ impl Contender {
             }
             Ok(())
         };
-        Contender { name: name.into(), run: Box::new(run) }
+        Contender { name: name.into(), level: None, run: Box::new(run) }
     }
 
     /// Computes the numbers so many times.
@@ -104,14 +109,14 @@ impl Contender {
     }
 }
 
-/// A task and all who compute it; the first contender is the one by hand, the
-/// second the tape.
+/// A task and all who compute it; the first contender is the one by hand, then
+/// comes the tape, once for each SIMD level where it computes in lanes.
 pub struct Case {
     /// The task, T1 to T8.
     pub task: &'static str,
     /// What is computed.
     pub kind: Kind,
-    /// The tape of the second contender.
+    /// The tape.
     pub tape: Tape,
     /// How many evaluations of the tape's function one call asks for.
     pub evaluations: usize,
@@ -139,6 +144,29 @@ impl Case {
     /// Adds one who computes the same numbers.
     pub fn add(&mut self, name: impl Into<String>, f: impl FnMut(&mut [f64]) -> Result<(), Error> + 'static) {
         self.contenders.push(Contender::new(name, f));
+    }
+
+    /// Adds the tape that uses the vector instructions of `level`.
+    fn add_level(&mut self, level: SimdLevel, f: impl FnMut(&mut [f64]) -> Result<(), Error> + 'static) {
+        let contender = Contender::new(format!("tape, {level}"), f);
+        self.contenders.push(Contender { level: Some(level), ..contender });
+    }
+
+    /// Adds other loops by hand.
+    fn with_variant(mut self, name: &str, by_hand: impl Fn(&[f64], &[f64], &mut [f64]) + 'static) -> Case {
+        let (x, p) = (self.x.clone(), self.p.clone());
+        self.add(name, move |out| {
+            by_hand(black_box(&x), black_box(&p), out);
+            Ok(())
+        });
+        self
+    }
+
+    /// Those of the contenders that are the tape as a user has it: one, or one
+    /// for each SIMD level, the best one last.
+    pub fn tapes(&self) -> Vec<usize> {
+        let is_tape = |contender: &Contender| contender.name == "tape" || contender.level.is_some();
+        (0..self.contenders.len()).filter(|&i| is_tape(&self.contenders[i])).collect()
     }
 
     /// Whether every contender has the numbers by hand, to 10⁻⁹, in the first
@@ -174,13 +202,13 @@ impl Case {
         Ok(())
     }
 
-    /// Times the contenders in turn, after [`Case::check`].
+    /// Times the contenders in turn. [`Case::check`] is to come before, not after:
+    /// by then not all of them are at the same minibatch.
     ///
     /// # Errors
     ///
-    /// Those of [`Case::check`].
+    /// The tape's.
     pub fn time(&mut self, rounds: usize) -> Result<measure::Timings, Failure> {
-        self.check()?;
         let mut failure = None;
         let failed = std::cell::RefCell::new(&mut failure);
         let outputs = self.outputs;
@@ -280,46 +308,29 @@ pub fn classical(kind: Kind) -> Result<Case, Error> {
     })
 }
 
-/// T2. The loops whose sums are chains of additions compete as well: much of
-/// what the derivative by hand gains, it gains by regrouping its sums, which no
-/// tape may do.
+/// T2. Loops that regroup their sums compete as well: no tape may do so, since
+/// a recorded sum keeps its order.
 ///
 /// # Errors
 ///
 /// Those of the recording.
 pub fn rosenbrock(kind: Kind) -> Result<Case, Error> {
+    const VARIANT: &str = "by hand, vectorised";
     let x = tasks::rosenbrock_point(1000);
     let tape = Tape::record(&x, tasks::rosenbrock)?;
-    let point = x.clone();
     Ok(match kind {
-        Kind::Value => at_point("T2", kind, tape, x, |x, _, out| out[0] = by_hand::rosenbrock_value(x)),
-        Kind::Jvp => {
-            let mut case = at_point("T2", kind, tape, x, |x, p, out| {
-                let (y, dy) = by_hand::rosenbrock_jvp(x, p);
-                out[0] = y;
-                out[1] = dy;
-            });
-            let p = case.p.clone();
-            case.add("by hand, plain loop", move |out| {
-                let (y, dy) = by_hand::rosenbrock_jvp_plain(black_box(&point), black_box(&p));
-                out[0] = y;
-                out[1] = dy;
-                Ok(())
-            });
-            case
-        }
-        _ => {
-            let mut case = at_point("T2", Kind::Gradient, tape, x, |x, _, out| {
-                let (value, gradient) = out.split_at_mut(1);
-                value[0] = by_hand::rosenbrock_gradient(x, gradient);
-            });
-            case.add("by hand, plain loop", move |out| {
-                let (value, gradient) = out.split_at_mut(1);
-                value[0] = by_hand::rosenbrock_gradient_plain(black_box(&point), gradient);
-                Ok(())
-            });
-            case
-        }
+        Kind::Value => at_point("T2", kind, tape, x, |x, _, out| out[0] = by_hand::rosenbrock_value(x))
+            .with_variant(VARIANT, |x, _, out| out[0] = by_hand::rosenbrock_value_vectorised(x)),
+        Kind::Jvp => at_point("T2", kind, tape, x, |x, p, out| (out[0], out[1]) = by_hand::rosenbrock_jvp(x, p))
+            .with_variant(VARIANT, |x, p, out| (out[0], out[1]) = by_hand::rosenbrock_jvp_vectorised(x, p)),
+        _ => at_point("T2", Kind::Gradient, tape, x, |x, _, out| {
+            let (value, gradient) = out.split_at_mut(1);
+            value[0] = by_hand::rosenbrock_gradient(x, gradient);
+        })
+        .with_variant(VARIANT, |x, _, out| {
+            let (value, gradient) = out.split_at_mut(1);
+            value[0] = by_hand::rosenbrock_gradient_vectorised(x, gradient);
+        }),
     })
 }
 
@@ -347,21 +358,13 @@ pub fn network_tape() -> Result<Tape, Error> {
         .record(tasks::network_loss)
 }
 
-/// The names of the SIMD levels to compare, and a workspace for each.
-#[cfg(feature = "engine")]
-fn levels() -> Vec<(String, Workspace)> {
-    let workspace = |level: ad_core::SimdLevel| {
+/// The SIMD levels to compare, and a workspace for each.
+fn levels() -> impl Iterator<Item = (SimdLevel, Workspace)> {
+    SimdLevel::available().into_iter().map(|level| {
         let mut ws = Workspace::new();
         ws.set_simd_level(level);
-        (format!("tape, {level}"), ws)
-    };
-    ad_core::SimdLevel::available().into_iter().map(workspace).collect()
-}
-
-/// The names of the SIMD levels to compare, and a workspace for each.
-#[cfg(not(feature = "engine"))]
-fn levels() -> Vec<(String, Workspace)> {
-    Vec::new()
+        (level, ws)
+    })
 }
 
 /// Which samples the next call takes: all calls together walk through the data,
@@ -380,40 +383,36 @@ impl Minibatches {
     }
 }
 
+/// A case over minibatches, of consecutive samples or of shuffled ones: shuffled
+/// once, as before an epoch, and then taken in that order.
 fn minibatch(
     task: &'static str,
+    kind: Kind,
     tape: Tape,
     x: Vec<f64>,
     data: Vec<f64>,
-    by_hand: impl Fn(&[f64], &[f64], &mut [f64]) -> f64 + 'static,
+    by_hand: impl Fn(&[f64], &[f64], &[usize], &mut [f64]) -> f64 + 'static,
 ) -> Result<Case, Error> {
     let samples = Samples::from_rows(&tape, &data)?;
-    let all: Vec<usize> = (0..SAMPLES).collect();
-    let (width, outputs) = (tape.num_params(), 1 + tape.num_inputs());
-    let mut case = Case {
-        task,
-        kind: Kind::SumGradient,
-        tape,
-        evaluations: MINIBATCH,
-        x,
-        p: Vec::new(),
-        outputs,
-        contenders: Vec::new(),
+    let order: Vec<usize> = match kind {
+        Kind::ShuffledGradient => tasks::shuffled(SAMPLES),
+        _ => (0..SAMPLES).collect(),
     };
-    let (x, mut batches) = (case.x.clone(), Minibatches::default());
+    let outputs = 1 + tape.num_inputs();
+    let mut case = Case { task, kind, tape, evaluations: MINIBATCH, x, p: Vec::new(), outputs, contenders: Vec::new() };
+    let (x, own, mut batches) = (case.x.clone(), order.clone(), Minibatches::default());
     case.add("by hand", move |out| {
-        let start = batches.next_start() * width;
+        let idx = &own[batches.next_start()..][..MINIBATCH];
         let (value, gradient) = out.split_at_mut(1);
-        value[0] = by_hand(black_box(&x), &data[start..start + MINIBATCH * width], gradient);
+        value[0] = by_hand(black_box(&x), &data, idx, gradient);
         Ok(())
     });
-    for (name, mut ws) in [("tape".to_owned(), Workspace::new())].into_iter().chain(levels()) {
-        let (x, tape, samples, all) = (case.x.clone(), case.tape.clone(), samples.clone(), all.clone());
+    for (level, mut ws) in levels() {
+        let (x, tape, samples, order) = (case.x.clone(), case.tape.clone(), samples.clone(), order.clone());
         let mut batches = Minibatches::default();
-        case.add(name, move |out| {
-            let start = batches.next_start();
+        case.add_level(level, move |out| {
+            let idx = &order[batches.next_start()..][..MINIBATCH];
             let (value, gradient) = out.split_at_mut(1);
-            let idx = &all[start..start + MINIBATCH];
             value[0] = tape.sum_gradient_into(&mut ws, black_box(&x), &samples, idx, gradient)?;
             Ok(())
         });
@@ -421,24 +420,24 @@ fn minibatch(
     Ok(case)
 }
 
-/// T3.
+/// T3, of consecutive or of shuffled samples.
 ///
 /// # Errors
 ///
 /// Those of the recording.
-pub fn logistic() -> Result<Case, Error> {
+pub fn logistic(kind: Kind) -> Result<Case, Error> {
     let (x, data) = (tasks::logistic_weights(), tasks::logistic_samples(SAMPLES));
-    minibatch("T3", logistic_tape()?, x, data, by_hand::logistic_gradient)
+    minibatch("T3", kind, logistic_tape()?, x, data, by_hand::logistic_gradient)
 }
 
-/// T4.
+/// T4, of consecutive or of shuffled samples.
 ///
 /// # Errors
 ///
 /// Those of the recording.
-pub fn network() -> Result<Case, Error> {
+pub fn network(kind: Kind) -> Result<Case, Error> {
     let (x, data) = (tasks::network_weights(), tasks::network_samples(SAMPLES));
-    minibatch("T4", network_tape()?, x, data, by_hand::network_gradient)
+    minibatch("T4", kind, network_tape()?, x, data, by_hand::network_gradient)
 }
 
 /// T4 over all samples, on one thread and on several.
@@ -461,10 +460,10 @@ pub fn network_threads(threads: &[usize]) -> Result<Case, Error> {
         p: Vec::new(),
         contenders: Vec::new(),
     };
-    let x = case.x.clone();
+    let (x, idx) = (case.x.clone(), all.clone());
     case.add("by hand", move |out| {
         let (value, gradient) = out.split_at_mut(1);
-        value[0] = by_hand::network_gradient(black_box(&x), &data, gradient);
+        value[0] = by_hand::network_gradient(black_box(&x), &data, &idx, gradient);
         Ok(())
     });
     for &threads in threads {
@@ -561,11 +560,10 @@ fn at_many(
         }
         Ok(())
     });
-    #[cfg(feature = "engine")]
-    for (name, mut ws) in [("tape".to_owned(), Workspace::new())].into_iter().chain(levels()) {
+    for (level, mut ws) in levels() {
         let (tape, points) = (case.tape.clone(), Matrix::from_vec(count, width, case.x.clone())?);
         let mut jacobians = Matrix::default();
-        case.add(name, move |out| {
+        case.add_level(level, move |out| {
             tape.jacobian_many_into(&mut ws, black_box(&points), &mut jacobians)?;
             out.copy_from_slice(jacobians.as_slice());
             Ok(())
@@ -644,8 +642,10 @@ pub fn all() -> Result<Vec<Case>, Error> {
         classical(Kind::Jvp)?,
         rosenbrock(Kind::Jvp)?,
         rosenbrock(Kind::Gradient)?,
-        logistic()?,
-        network()?,
+        logistic(Kind::SumGradient)?,
+        logistic(Kind::ShuffledGradient)?,
+        network(Kind::SumGradient)?,
+        network(Kind::ShuffledGradient)?,
         lotka_volterra(Kind::Jvp)?,
         lotka_volterra(Kind::Jacobian)?,
         mixture()?,

@@ -2,11 +2,13 @@
 //!
 //! [`tasks`] holds functions as users write them, [`by_hand`] their derivatives
 //! in plain `f64`, [`cases`] puts the two and others side by side, [`measure`]
-//! times them in turn, [`counting`] says how much arithmetic there is to do.
+//! times them in turn, [`counting`] says how much arithmetic there is to do, [`goals`] how
+//! fast it is to be.
 
 pub mod by_hand;
 pub mod cases;
 pub mod counting;
+pub mod goals;
 pub mod measure;
 #[cfg(feature = "peers")]
 pub mod peers;

@@ -34,6 +34,13 @@ impl Timings {
         median(&self.rounds[contender])
     }
 
+    /// Adds rounds of the same contenders, timed at another moment.
+    pub fn extend(&mut self, others: Timings) {
+        for (rounds, others) in self.rounds.iter_mut().zip(others.rounds) {
+            rounds.extend(others);
+        }
+    }
+
     /// The median, over the rounds, of how many times longer a contender took
     /// than another one.
     pub fn ratio(&self, contender: usize, to: usize) -> f64 {
@@ -58,15 +65,20 @@ pub fn calibrate(work: &mut Work<'_>) -> usize {
     repetitions
 }
 
-/// Times the contenders in turn, `rounds` times each.
+/// Times the contenders in turn, `rounds` times each, in every other round from
+/// the last to the first: nobody always follows the same neighbour.
 pub fn interleaved(contenders: &mut [(&str, &mut Work<'_>)], rounds: usize) -> Timings {
     let repetitions: Vec<usize> = contenders.iter_mut().map(|(_, work)| calibrate(*work)).collect();
     let mut timings = vec![Vec::with_capacity(rounds); contenders.len()];
-    for _ in 0..rounds {
-        for (((_, work), &repetitions), times) in contenders.iter_mut().zip(&repetitions).zip(&mut timings) {
+    for round in 0..rounds {
+        for place in 0..contenders.len() {
+            let i = if round % 2 == 0 { place } else { contenders.len() - 1 - place };
+            let (_, work) = &mut contenders[i];
+            // What the neighbours left in the caches is no part of the work.
+            work(1);
             let start = Instant::now();
-            work(repetitions);
-            times.push(start.elapsed().as_nanos() as f64 / repetitions as f64);
+            work(repetitions[i]);
+            timings[i].push(start.elapsed().as_nanos() as f64 / repetitions[i] as f64);
         }
     }
     Timings { rounds: timings }

@@ -2,7 +2,6 @@
 //! of growing n.
 
 use std::cell::Cell;
-use std::time::Instant;
 
 use ad_core::{Error, Matrix, Tape, Workspace};
 
@@ -24,24 +23,45 @@ pub fn tape(rows: usize) -> Result<(Tape, Vec<f64>), Error> {
     Ok((Tape::record(&x, tasks::rosenbrock)?, x))
 }
 
-/// The nanoseconds of recording and of freezing at x: what the function takes,
-/// and what is left of the whole.
+/// The nanoseconds that it takes until a new tape can be replayed.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// What the function takes while it is recorded.
+    pub record: f64,
+    /// What is left of `Tape::record`.
+    pub finish: f64,
+    /// The program for values and tangents: what the first value takes longer than the second.
+    pub forward: f64,
+    /// The program for adjoints: what the first gradient takes longer than the second.
+    pub reverse: f64,
+}
+
+/// Records at x and replays twice, on a workspace that is warm after the first call.
 ///
 /// # Errors
 ///
-/// Those of the recording.
-pub fn record(x: &[f64]) -> Result<(f64, f64), Error> {
+/// Those of the tape.
+pub fn start(x: &[f64], ws: &mut Workspace, gradient: &mut [f64]) -> Result<Start, Error> {
     let recording = Cell::new(0.0);
-    let start = Instant::now();
-    let tape = Tape::record(x, |x| {
-        let start = Instant::now();
-        let y = tasks::rosenbrock(x);
-        recording.set(start.elapsed().as_nanos() as f64);
-        y
-    })?;
-    let whole = start.elapsed().as_nanos() as f64;
-    drop(tape);
-    Ok((recording.get(), whole - recording.get()))
+    let (whole, tape) = measure::once(|| {
+        Tape::record(x, |x| {
+            let (ns, y) = measure::once(|| tasks::rosenbrock(x));
+            recording.set(ns);
+            y
+        })
+    });
+    let (tape, mut y) = (tape?, [0.0]);
+    let mut value = || -> Result<f64, Error> {
+        let (ns, done) = measure::once(|| tape.eval_into(ws, x, &mut y));
+        done.map(|()| ns)
+    };
+    let forward = value()? - value()?;
+    let mut adjoints = || -> Result<f64, Error> {
+        let (ns, done) = measure::once(|| tape.gradient_into(ws, x, gradient));
+        done.map(|_| ns)
+    };
+    let reverse = adjoints()? - adjoints()?;
+    Ok(Start { record: recording.get(), finish: whole - recording.get(), forward, reverse })
 }
 
 /// Nanoseconds a row of everything that is done with a tape of one length.
@@ -49,10 +69,8 @@ pub fn record(x: &[f64]) -> Result<(f64, f64), Error> {
 pub struct Row {
     /// The length of the tape.
     pub rows: usize,
-    /// Recording, without freezing.
-    pub record: f64,
-    /// Freezing: what follows the function that is recorded.
-    pub freeze: f64,
+    /// The way to the first replay.
+    pub start: Start,
     /// The value.
     pub value: f64,
     /// The value and J·p.
@@ -61,15 +79,14 @@ pub struct Row {
     pub gradient: f64,
     /// The value and seven directions.
     pub directions: f64,
-    /// Bytes of resident memory that the tape takes, where the system tells.
-    pub bytes: Option<f64>,
 }
 
-/// The resident memory of this process in bytes, on Linux.
-fn resident() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok()? * 1024.0)
+impl Row {
+    /// Freezing: all that a first derivative takes besides recording and its
+    /// sweep, by the dearer of the two programs.
+    pub fn freezing(&self) -> f64 {
+        self.start.finish + self.start.forward.max(self.start.reverse)
+    }
 }
 
 /// Measures one length.
@@ -78,25 +95,20 @@ fn resident() -> Option<f64> {
 ///
 /// Those of the tape.
 pub fn measure(rows: usize, rounds: usize) -> Result<Row, Error> {
-    let before = resident();
     let (tape, x) = tape(rows)?;
     let rows = tape.len();
-    // What the first replay leaves with the tape counts, the workspace does not.
-    tape.eval(&x)?;
-    tape.gradient(&x)?;
-    // Of a short tape, pages that were there before are most of it.
-    let bytes = if rows < 5_000_000 { None } else { resident().zip(before).map(|(after, before)| after - before) };
-    let (mut records, mut freezes) = (Vec::new(), Vec::new());
-    for _ in 0..(200_000 / rows).clamp(rounds.min(3), 50) {
-        let (record, freeze) = record(&x)?;
-        records.push(record);
-        freezes.push(freeze);
-    }
+    let (mut ws, mut gradient) = (Workspace::new(), vec![0.0; x.len()]);
+    start(&x, &mut ws, &mut gradient)?;
+    let starts = (0..(200_000 / rows).clamp(rounds, rounds.max(50))).map(|_| start(&x, &mut ws, &mut gradient));
+    let starts = starts.collect::<Result<Vec<Start>, Error>>()?;
+    drop(ws);
+    let a_row = |ns: f64| ns / rows as f64;
+    let middle = |part: fn(&Start) -> f64| a_row(measure::median(&starts.iter().map(part).collect::<Vec<f64>>()));
 
     let n = x.len();
     let p = Generator::new(9).numbers(n, -1.0, 1.0);
     let seeds = Matrix::from_vec(n, DIRECTIONS, Generator::new(10).numbers(n * DIRECTIONS, -1.0, 1.0))?;
-    let (mut y, mut dy, mut gradient, mut jp) = ([0.0], [0.0], vec![0.0; n], Matrix::default());
+    let (mut y, mut dy, mut jp) = ([0.0], [0.0], Matrix::default());
     let (mut first, mut second, mut third, mut fourth) =
         (Workspace::new(), Workspace::new(), Workspace::new(), Workspace::new());
     let failure = Cell::new(None);
@@ -119,15 +131,17 @@ pub fn measure(rows: usize, rounds: usize) -> Result<Row, Error> {
     if let Some(error) = failure.take() {
         return Err(error);
     }
-    let a_row = |ns: f64| ns / rows as f64;
     Ok(Row {
         rows,
-        record: a_row(measure::median(&records)),
-        freeze: a_row(measure::median(&freezes)),
+        start: Start {
+            record: middle(|start| start.record),
+            finish: middle(|start| start.finish),
+            forward: middle(|start| start.forward),
+            reverse: middle(|start| start.reverse),
+        },
         value: a_row(timings.ns(0)),
         jvp: a_row(timings.ns(1)),
         gradient: a_row(timings.ns(2)),
         directions: a_row(timings.ns(3)),
-        bytes: bytes.map(a_row),
     })
 }

@@ -39,6 +39,17 @@ impl Generator {
     }
 }
 
+/// The numbers below `count` in a random order, by exchanges from the end.
+///
+/// Source: R. Durstenfeld, Algorithm 235: Random permutation (1964).
+pub fn shuffled(count: usize) -> Vec<usize> {
+    let (mut generator, mut order) = (Generator::new(12), (0..count).collect::<Vec<_>>());
+    for i in (1..count).rev() {
+        order.swap(i, (generator.unit() * (i + 1) as f64) as usize);
+    }
+    order
+}
+
 /// T1: cos(x₁) + x₁·x₂ − exp(x₂), the classical example.
 pub fn classical<T: Rule>(x: &[T]) -> T {
     x[0].cos() + x[0] * x[1] - x[1].exp()

@@ -122,6 +122,47 @@ macro_rules! at_level {
     };
 }
 
+/// The lanes that eight samples or points take in the slots of their numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Eighth {
+    /// The first block of the first slot.
+    pub first: usize,
+    /// Which eight lanes of a slot.
+    pub eighth: usize,
+}
+
+/// Stores numbers that are side by side in eights already, one eight a slot.
+#[inline(never)]
+pub(crate) fn store_packed(layout: Layout<'_>, values: &mut [Block], to: Eighth, packed: &[Stream]) {
+    layout.level.run(
+        #[inline(always)]
+        || {
+            let (block, half) = (to.eighth / 2, to.eighth % 2);
+            for (slot, stream) in values[to.first..].chunks_exact_mut(layout.blocks).zip(packed) {
+                slot[block].0.as_chunks_mut().0[half] = stream.0;
+            }
+        },
+    );
+}
+
+/// Stores eight rows of numbers, one number of each a slot.
+#[inline(never)]
+pub(crate) fn store_rows(layout: Layout<'_>, values: &mut [Block], to: Eighth, rows: [&[f64]; STREAMS]) {
+    layout.level.run(
+        #[inline(always)]
+        || {
+            let (block, half) = (to.eighth / 2, to.eighth % 2);
+            let [a, b, c, d, e, f, g, h] = rows;
+            let len = a.len();
+            // The lengths known to be equal, one check does for all.
+            let (b, c, d, e, f, g, h) = (&b[..len], &c[..len], &d[..len], &e[..len], &f[..len], &g[..len], &h[..len]);
+            for (j, slot) in values[to.first..].chunks_exact_mut(layout.blocks).take(len).enumerate() {
+                slot[block].0.as_chunks_mut().0[half] = [a[j], b[j], c[j], d[j], e[j], f[j], g[j], h[j]];
+            }
+        },
+    );
+}
+
 /// One block of each operand.
 #[inline(always)]
 fn load<const N: usize>(values: &[Block], places: [Place; N], block: usize) -> [Block; N] {
@@ -431,7 +472,12 @@ fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
 
 /// A sum of terms; if `NESTED`, the tangent of each term is complete before it is added.
 #[inline(never)]
-fn sum_tangents<O: Fold, const NESTED: bool>(sweep: &mut Tangents<'_>, initial: Option<u32>, terms: &[u32], result: usize) {
+fn sum_tangents<O: Fold, const NESTED: bool>(
+    sweep: &mut Tangents<'_>,
+    initial: Option<u32>,
+    terms: &[u32],
+    result: usize,
+) {
     let Tangents { layout, directions, scalars, values, tangents } = sweep;
     let (layout, directions) = (*layout, *directions);
     at_level!(true, layout.level, {
@@ -659,12 +705,22 @@ fn weighted_adjoints<O: Fold, const AT: usize>(
     terms: &[u32],
     result: usize,
 ) {
+    let full = streams.samples >= layout.blocks * WIDTH;
     match layout.blocks {
-        2 => weighted_adjoint_blocks::<O, AT, 2>(layout, scalars, values, adjoints, streams, terms, result, 0),
-        4 => weighted_adjoint_blocks::<O, AT, 4>(layout, scalars, values, adjoints, streams, terms, result, 0),
+        2 if full => {
+            weighted_adjoint_blocks::<O, AT, 2, true>(layout, scalars, values, adjoints, streams, terms, result, 0)
+        }
+        4 if full => {
+            weighted_adjoint_blocks::<O, AT, 4, true>(layout, scalars, values, adjoints, streams, terms, result, 0)
+        }
+        1 if full => {
+            weighted_adjoint_blocks::<O, AT, 1, true>(layout, scalars, values, adjoints, streams, terms, result, 0)
+        }
         blocks => {
-            for block in 0..blocks {
-                weighted_adjoint_blocks::<O, AT, 1>(layout, scalars, values, adjoints, streams, terms, result, block);
+            for b in 0..blocks {
+                weighted_adjoint_blocks::<O, AT, 1, false>(
+                    layout, scalars, values, adjoints, streams, terms, result, b,
+                );
             }
         }
     }
@@ -672,7 +728,7 @@ fn weighted_adjoints<O: Fold, const AT: usize>(
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize>(
+fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize, const FULL: bool>(
     layout: Layout<'_>,
     scalars: &[f64],
     values: &[Block],
@@ -685,7 +741,6 @@ fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize>(
     let mut adjoint = [ZERO; B];
     adjoint.copy_from_slice(&adjoints[result + block..result + block + B]);
     let samples = streams.samples.saturating_sub(block * WIDTH);
-    let full = samples >= B * WIDTH;
     let (terms, _) = terms.as_chunks::<2>();
     for term in terms.iter().rev() {
         let weight = Lanes([scalars[term[AT] as usize]; WIDTH]);
@@ -697,7 +752,7 @@ fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize>(
             let mut x = [weight; 2];
             x[1 - AT] = others[b];
             let contribution = O::term_partial(AT, &x) * adjoint[b];
-            sum = if full {
+            sum = if FULL {
                 add_all(sum, contribution)
             } else {
                 add_samples(sum, contribution, samples.saturating_sub(b * WIDTH))

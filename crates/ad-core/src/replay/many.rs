@@ -3,7 +3,7 @@
 use crate::error::{Error, expect_len};
 use crate::lanes::Lanes;
 use crate::matrix::Matrix;
-use crate::replay::lanes::{self, Block, Layout, STREAMS, WIDTH};
+use crate::replay::lanes::{self, Block, Eighth, Layout, STREAMS, WIDTH};
 use crate::replay::program::Program;
 use crate::replay::samples::{FEW, grow};
 use crate::replay::{LaneMemory, Workspace};
@@ -101,12 +101,7 @@ impl Tape {
     /// # Errors
     ///
     /// Those of [`Tape::eval_many`].
-    pub fn jacobian_many_into(
-        &self,
-        ws: &mut Workspace,
-        points: &Matrix,
-        jacobians: &mut Matrix,
-    ) -> Result<(), Error> {
+    pub fn jacobian_many_into(&self, ws: &mut Workspace, points: &Matrix, jacobians: &mut Matrix) -> Result<(), Error> {
         self.check_points(points)?;
         let (m, n) = (self.num_outputs(), self.num_inputs());
         jacobians.reset(points.rows(), m * n);
@@ -150,7 +145,11 @@ impl Tape {
         if points.cols() == self.num_inputs() + self.num_params() {
             return Ok(());
         }
-        expect_len("points (a row per point: one number per input, and one per parameter or none)", points.cols(), self.num_inputs())
+        expect_len(
+            "points (a row per point: one number per input, and one per parameter or none)",
+            points.cols(),
+            self.num_inputs(),
+        )
     }
 
     /// Calls a scalar driver at point i.
@@ -162,11 +161,7 @@ impl Tape {
         driver: impl FnOnce(&Tape, &mut Workspace, &[f64]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (x, params) = points.row(i).split_at(self.num_inputs());
-        let done = if params.is_empty() {
-            driver(self, ws, x)
-        } else {
-            driver(&self.with_params(params)?, ws, x)
-        };
+        let done = if params.is_empty() { driver(self, ws, x) } else { driver(&self.with_params(params)?, ws, x) };
         done.map_err(|error| error.at_sample(i))
     }
 
@@ -201,12 +196,11 @@ impl Tape {
         for eighth in 0..layout.blocks * WIDTH / STREAMS {
             let rows: [&[f64]; STREAMS] =
                 std::array::from_fn(|lane| points.row((first + eighth * STREAMS + lane).min(last)));
-            for j in 0..points.cols() {
-                // Parameters follow the inputs of a point, and the constants on the tape.
-                let slot = if j < inputs { layout.program.first_input + j } else { layout.uniform_passive + j - inputs };
-                let block = &mut values[slot * layout.blocks + eighth / 2];
-                block.0.as_chunks_mut().0[eighth % 2] = rows.map(|row| row[j]);
-            }
+            let of_inputs = Eighth { first: layout.program.first_input * layout.blocks, eighth };
+            lanes::store_rows(layout, values, of_inputs, rows.map(|row| &row[..inputs]));
+            // Parameters follow the inputs of a point, and the constants on the tape.
+            let of_params = Eighth { first: layout.uniform_passive * layout.blocks, eighth };
+            lanes::store_rows(layout, values, of_params, rows.map(|row| &row[inputs..]));
         }
         if points.cols() > inputs && !layout.program.prologue.is_empty() {
             lanes::values(layout, &layout.program.prologue, scalars, values);

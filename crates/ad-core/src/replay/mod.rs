@@ -15,8 +15,8 @@ pub(crate) use engine::{forward, reverse, values};
 pub(crate) use program::{Program, Programs};
 pub(crate) use samples::SampleScratch;
 pub use samples::Samples;
-pub use simd::SimdLevel;
 pub(crate) use scalar::{load, primal_all, reverse_sweep, shape, tangent_sweep};
+pub use simd::SimdLevel;
 
 /// The scratch memory of the sweeps.
 ///
@@ -77,7 +77,7 @@ impl LaneMemory {
         match self.lanes {
             Some(lanes) => lanes / lanes::WIDTH,
             None if slots <= 32 => 4,
-            None if slots <= 96 => 2,
+            None if slots <= 160 => 2,
             None => 1,
         }
     }

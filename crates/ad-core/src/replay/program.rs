@@ -34,8 +34,7 @@ pub(crate) struct Program {
     /// The number of slots, [passive | inputs | rows].
     pub num_slots: usize,
     pub first_input: usize,
-    /// The inputs, by number, that are no weights: see [`Weights`]. Known for
-    /// reverse sweeps.
+    /// The inputs, by number, that are no weights: see [`Weights`].
     pub unweighted: Vec<usize>,
     pub outputs: Vec<u32>,
     /// The slots of the operands of the guards, in the order of the recording.
@@ -421,16 +420,10 @@ impl Program {
             num_slots: num_slots as usize,
             first_input: first_input as usize,
             outputs: data.outputs.iter().map(|&output| slot_of[output as usize]).collect(),
-            guards: data
-                .guards
-                .iter()
-                .map(|guard| guard.operands.map(|operand| slot_of[operand as usize]))
-                .collect(),
+            guards: data.guards.iter().map(|guard| guard.operands.map(|operand| slot_of[operand as usize])).collect(),
             unweighted: Vec::new(),
         };
-        if direction == Direction::Reverse {
-            program.find_weights(data.constants.len(), data.num_inputs);
-        }
+        program.find_weights(data.constants.len(), data.num_inputs);
         program
     }
 
@@ -460,7 +453,12 @@ impl Program {
             for (at, choice) in [Weights::First, Weights::Second].into_iter().enumerate() {
                 if terms.chunks_exact(2).all(|term| read_once(term[at]) && varies(term[1 - at])) {
                     row.x[2] = choice as u32;
-                    terms.iter().skip(at).step_by(2).filter_map(|&weight| input(weight)).for_each(|i| is_weight[i] = true);
+                    terms
+                        .iter()
+                        .skip(at)
+                        .step_by(2)
+                        .filter_map(|&weight| input(weight))
+                        .for_each(|i| is_weight[i] = true);
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::thread::ScopedJoinHandle;
 
 use crate::error::{Error, expect_len};
 use crate::lanes::Lanes;
-use crate::replay::lanes::{self, Block, Layout, STREAMS, Stream, Streams, WIDTH};
+use crate::replay::lanes::{self, Block, Eighth, Layout, STREAMS, Stream, Streams, WIDTH};
 use crate::replay::program::Program;
 use crate::replay::{LaneMemory, Workspace};
 use crate::rule::Rule;
@@ -72,24 +72,17 @@ impl Samples {
         Ok(samples)
     }
 
-    /// Puts the parameters of the samples `idx`, eight at most, into lanes:
-    /// `store(j, lanes)` takes parameter j of each. Lanes without a sample
-    /// repeat the last one.
-    #[inline(always)]
-    fn lanes(&self, idx: &[usize], mut store: impl FnMut(usize, Stream)) {
+    /// Puts the parameters of the samples `idx`, eight at most, into lanes.
+    /// Lanes without a sample repeat the last one.
+    fn load(&self, layout: Layout<'_>, values: &mut [Block], to: Eighth, idx: &[usize]) {
         let first = idx[0];
         let consecutive = idx.iter().enumerate().all(|(lane, &i)| i == first + lane);
         if first.is_multiple_of(STREAMS) && consecutive && idx.len() == STREAMS {
             let start = first / STREAMS * self.width;
-            for (j, &lanes) in self.packed[start..start + self.width].iter().enumerate() {
-                store(j, lanes);
-            }
+            lanes::store_packed(layout, values, to, &self.packed[start..start + self.width]);
         } else {
             let last = idx.len() - 1;
-            let rows: [&[f64]; STREAMS] = std::array::from_fn(|lane| self.row(idx[lane.min(last)]));
-            for j in 0..self.width {
-                store(j, Lanes(rows.map(|row| row[j])));
-            }
+            lanes::store_rows(layout, values, to, std::array::from_fn(|lane| self.row(idx[lane.min(last)])));
         }
     }
 
@@ -283,23 +276,19 @@ impl Tape {
         }
         // An adjoint is never −0, so a sum of adjoints starts from +0 and that
         // of none from −0, like the sum of the values.
-        let empty = Lanes(std::array::from_fn(|stream| if stream < idx.len() { 0.0 } else { -0.0 }));
-        streams.clear();
-        streams.push(Lanes([-0.0; STREAMS]));
-        streams.resize(width, empty);
+        streams.resize(width, Lanes([0.0; STREAMS]));
+        streams[0] = Lanes([-0.0; STREAMS]);
+        match idx.len() >= STREAMS {
+            true => streams[1..].fill(Lanes([0.0; STREAMS])),
+            false => streams[1..].fill(Lanes(std::array::from_fn(|i| if i < idx.len() { 0.0 } else { -0.0 }))),
+        }
         for group in idx.chunks(blocks * WIDTH) {
-            for (eighth, idx) in group.chunks(STREAMS).enumerate() {
-                let (block, half) = (eighth / 2, eighth % 2);
-                samples.lanes(idx, |j, parameter| {
-                    let block = &mut values[(layout.uniform_passive + j) * blocks + block];
-                    block.0.as_chunks_mut().0[half] = parameter.0;
-                });
-            }
-            // The lanes without a sample repeat the first one.
-            for lane in group.len().next_multiple_of(STREAMS)..blocks * WIDTH {
-                for parameter in values[layout.uniform_passive * blocks..].chunks_mut(blocks).take(samples.width) {
-                    parameter[lane / WIDTH].0[lane % WIDTH] = parameter[0].0[0];
-                }
+            let first = layout.uniform_passive * blocks;
+            for eighth in 0..blocks * WIDTH / STREAMS {
+                // The lanes without a sample repeat others.
+                let start = (eighth * STREAMS).min((group.len() - 1) / STREAMS * STREAMS);
+                let idx = &group[start..group.len().min(start + STREAMS)];
+                samples.load(layout, values, Eighth { first, eighth }, idx);
             }
             if !program.prologue.is_empty() {
                 lanes::values(layout, &program.prologue, scalars, values);
@@ -355,8 +344,7 @@ impl Tape {
         guards
             .filter_map(|(guard, operands)| {
                 (0..lanes).find(|lane| {
-                    let [a, b] = operands
-                        .map(|slot| layout.fetch(scalars, values, slot, lane / WIDTH).0[lane % WIDTH]);
+                    let [a, b] = operands.map(|slot| layout.fetch(scalars, values, slot, lane / WIDTH).0[lane % WIDTH]);
                     f64::confirm(guard.question(), guard.answer(), a, b).is_err()
                 })
             })
