@@ -77,10 +77,12 @@ impl Tape {
     }
 
     /// Puts passive values and inputs into their slots.
+    #[inline]
     fn load(&self, program: &Program, x: &[f64], values: &mut [f64]) {
-        let (passive, active) = values.split_at_mut(program.first_input);
-        passive.copy_from_slice(self.passive(program));
-        active[..x.len()].copy_from_slice(x);
+        // A loop, not a copy of memory, whose call costs more where there is little.
+        for (slot, &value) in values.iter_mut().zip(self.passive(program).iter().chain(x)) {
+            *slot = value;
+        }
     }
 
     /// The values of a program's slots, guards checked.
@@ -162,6 +164,7 @@ impl Tape {
     }
 
     /// [`Tape::check_guards`] for the values of a program's slots.
+    #[inline]
     fn check_guards_of(&self, program: &Program, values: &[f64]) -> Result<(), Error> {
         if program.guards.is_empty() {
             return Ok(());

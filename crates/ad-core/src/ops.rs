@@ -143,6 +143,7 @@ pub trait Operation<const N: usize, const M: usize>: 'static + Sized {
     /// The results and all partials in each lane, with the bits of
     /// [`Operation::value`] and [`Operation::partial`].
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
     fn linearize<const L: usize>(x: [Lanes<L>; N]) -> ([Lanes<L>; M], [[Lanes<L>; N]; M]) {
         let v = Self::values(x);
         let mut partials = [[Lanes([0.0; L]); N]; M];

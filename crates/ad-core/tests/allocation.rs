@@ -34,7 +34,7 @@ fn check(what: &str, tape: &Tape, x: &[f64]) {
         sweep();
         assert_eq!(sweep(), 0, "jvp_many_into of {columns} columns of {what}");
     }
-    check_many_points(what, tape, x, ws);
+    check_many_points(what, tape, x);
     if m > 1 {
         return;
     }
@@ -66,21 +66,14 @@ fn check(what: &str, tape: &Tape, x: &[f64]) {
     }
 }
 
-/// The last one to three of many points that have parameters of their own are
-/// evaluated one by one, each with a tape of its parameters, which allocates.
-/// To be removed when that is mended: eval_many_into promises otherwise.
-const FEW_POINTS_WITH_PARAMETERS_ALLOCATE: bool = true;
-
 /// The drivers of many points, with parameters of the tape and of each point.
-fn check_many_points(what: &str, tape: &Tape, x: &[f64], ws: &mut Workspace) {
+fn check_many_points(what: &str, tape: &Tape, x: &[f64]) {
+    let ws = &mut Workspace::new();
     let is_nan = |numbers: &[f64]| numbers.iter().any(|x| x.is_nan());
     let nan = is_nan(&tape.eval(x).unwrap()) || is_nan(tape.jacobian(x).unwrap().as_slice());
     let (shared, own) = (x.to_vec(), [x, tape.params()].concat());
     for (point, own_params) in [(shared, false), (own, tape.num_params() > 0)] {
         for (lanes, count) in [16, 32, 64].into_iter().flat_map(|lanes| [1, 3, 4, 16, 17, 40, 70].map(|n| (lanes, n))) {
-            if FEW_POINTS_WITH_PARAMETERS_ALLOCATE && own_params && (1..4).contains(&(count % lanes)) {
-                continue;
-            }
             ws.set_lanes(lanes).unwrap();
             let points = Matrix::from_rows(&vec![&point; count]).unwrap();
             let (mut values, mut jacobians) = (Matrix::default(), Matrix::default());
@@ -128,6 +121,22 @@ fn folds() {
     check("a dot product of 40 terms", &tape, &[0.25; 80]);
     let tape = Tape::record(&[0.5; 80], |x| [Var::sum_of(x), Var::dot(&x[..40], &x[40..])]).unwrap();
     check("long folds with two outputs", &tape, &[0.25; 80]);
+}
+
+#[test]
+fn chains_and_guards() {
+    let tape = scalar(20, |x, k| {
+        let hidden = [(x[0] * k + x[1]).tanh(), (x[2] * k + x[3]).exp()];
+        let sum = x[4..].iter().enumerate().fold(k, |sum, (i, &w)| sum + w * hidden[i % 2]);
+        if sum > hidden[0] { sum * sum - hidden[1] } else { sum }
+    });
+    check("a chain of weights", &tape, &[0.75; 20]);
+    let tape = Tape::record(&[0.5; 6], |x| {
+        let products: Vec<Var> = x[1..].iter().map(|&w| w * x[0]).collect();
+        [products.iter().sum::<Var>(), x.iter().fold(Var::from(1.0), |sum, &x| sum + x * x), x[2].sin() - 1.0]
+    })
+    .unwrap();
+    check("chains with several outputs", &tape, &[0.25; 6]);
 }
 
 #[test]

@@ -167,9 +167,8 @@ impl Program {
         let guarded = random.chance(purpose.guarded);
         let (x0, k0) = (random.numbers(shared + weights, &[], 0), random.numbers(params, &[], 0));
         let record = |x: &[Var], k: &[Var]| {
-            let (shared, weights) = x.split_at(shared);
-            let values = [shared, k].concat();
-            let mut recorder = Recorder { random, values, weights: weights.to_vec(), inputs: x, params: k, guarded };
+            let (values, weights) = ([&x[..shared], k].concat(), x[shared..].to_vec());
+            let mut recorder = Recorder { random, values, shared, weights, inputs: x, params: k, guarded };
             for _ in 0..1 + recorder.random.below(8) {
                 recorder.step();
             }
@@ -184,8 +183,9 @@ impl Program {
 /// A program under recording.
 struct Recorder<'a> {
     random: &'a mut Random,
-    /// What operands are drawn from.
+    /// What operands are drawn from: so many inputs, parameters, and what was computed.
     values: Vec<Var>,
+    shared: usize,
     /// Inputs that nothing has read yet.
     weights: Vec<Var>,
     inputs: &'a [Var],
@@ -210,6 +210,14 @@ impl Recorder<'_> {
             0..=4 => self.random.one_of(&self.values[self.values.len().saturating_sub(5)..]),
             5..=8 => self.random.one_of(&self.values),
             _ => self.passive(),
+        }
+    }
+
+    /// A row or a parameter, if there is one.
+    fn row(&mut self) -> Var {
+        match self.values.get(self.shared..) {
+            None | Some([]) => self.any(),
+            Some(rows) => self.random.one_of(rows),
         }
     }
 
@@ -282,7 +290,7 @@ impl Recorder<'_> {
         for term in 0..terms {
             let (w, x) = match style {
                 // Weights, each read once, times rows, parameters or constants.
-                0 | 1 => (self.weight(), self.any()),
+                0 | 1 => (self.weight(), self.row()),
                 2 => (self.weight(), self.passive()),
                 3 => (self.passive(), self.any()),
                 // The same operands again and again, squares among them.
@@ -290,7 +298,7 @@ impl Recorder<'_> {
                 5 => (self.random.one_of(&shared), initial),
                 _ => (self.any(), self.any()),
             };
-            let turned = turned ^ self.random.chance(4);
+            let turned = turned ^ self.random.chance(2);
             let product = if turned { x * w } else { w * x };
             let swapped = swapped ^ self.random.chance(4);
             sum = match self.random.below(60) {
@@ -395,7 +403,7 @@ impl Recorder<'_> {
 
     fn comparison(&mut self) {
         let last = self.values[self.values.len() - 1];
-        let a = if self.random.chance(30) { last } else { self.any() };
+        let a = if self.random.chance(50) { last } else { self.any() };
         let (b, c) = (self.any(), self.constant());
         let result = match self.random.below(7) {
             0 if a > b => a * 2.0,

@@ -4,6 +4,9 @@
 //! which that file states; where a NaN shows, the drivers repeat a sweep there
 //! by the strict rule.
 
+#![allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
+
+use crate::lanes::Lanes;
 use crate::ops::{Fold, Operation, ProgramVisitor};
 use crate::replay::program::{Program, Row};
 
@@ -21,11 +24,12 @@ fn partials<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N], v: 
     std::array::from_fn(|j| std::array::from_fn(|i| O::partial(j, i, x, v)))
 }
 
-/// The values and the partials of an operation; what they have in common is computed once.
+/// The values and the partials of an operation, in one lane: by the kernel for
+/// both, where there is one.
 #[inline(never)]
 fn linearize<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N]) -> ([f64; M], [[f64; N]; M]) {
-    let v = O::value(x);
-    (v, std::array::from_fn(|j| std::array::from_fn(|i| O::partial(j, i, x, v))))
+    let (v, partials) = O::linearize::<1>(x.map(|x| Lanes([x])));
+    (v.map(|Lanes([v])| v), partials.map(|of_result| of_result.map(|Lanes([partial])| partial)))
 }
 
 /// The slots of the operands of a row of the table.
@@ -84,12 +88,12 @@ fn binary<I: Operation<2, 1>, const ACTIVE: u8, const K: usize>(
     (v[0], tangents)
 }
 
-impl<const K: usize> ProgramVisitor for Forward<'_, K> {
-    type Row = Row;
+impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
+    type Row = &'a Row;
 
     #[inline(always)]
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
-        let operands = operands::<N>(&row, self.wide);
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
+        let operands = operands::<N>(row, self.wide);
         let result = row.result as usize;
         let x = operands.map(|operand| self.values[operand as usize]);
         if K == 0 {
@@ -112,7 +116,7 @@ impl<const K: usize> ProgramVisitor for Forward<'_, K> {
     }
 
     #[inline(always)]
-    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let [a, b, _] = row.x.map(|operand| operand as usize);
         let x = [self.values[a], self.values[b]];
         let (v, tangents) = binary::<O, ACTIVE, K>(x, &self.tangents[a], &self.tangents[b]);
@@ -121,7 +125,7 @@ impl<const K: usize> ProgramVisitor for Forward<'_, K> {
     }
 
     #[inline(always)]
-    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let [a, b, c] = row.x.map(|operand| operand as usize);
         let (m, inner) = binary::<I, ACTIVE, K>([self.values[a], self.values[b]], &self.tangents[a], &self.tangents[b]);
         let (other, outer) = (self.values[c], &self.tangents[c]);
@@ -136,7 +140,7 @@ impl<const K: usize> ProgramVisitor for Forward<'_, K> {
     }
 
     #[inline(always)]
-    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+    fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         let (x, result) = (row.x[0] as usize, row.result as usize);
         let ([v], [[partial]]) = linearize::<O, 1, 1>([self.values[x]]);
         self.values[result] = v;
@@ -147,12 +151,12 @@ impl<const K: usize> ProgramVisitor for Forward<'_, K> {
     }
 
     #[inline(always)]
-    fn fold<O: Fold>(&mut self, row: Row) {
+    fn fold<O: Fold>(&mut self, row: &'a Row) {
         forward_fold::<O, K>(row, self.wide, self.values, self.tangents, self.first_input);
     }
 
     #[inline(always)]
-    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         forward_chain::<O, INITIAL, K>(row, self.wide, self.values, self.tangents, self.first_input);
     }
 }
@@ -160,7 +164,7 @@ impl<const K: usize> ProgramVisitor for Forward<'_, K> {
 /// A recorded fold: the tangent adds partial·tangent operand by operand.
 #[inline(never)]
 fn forward_fold<O: Fold, const K: usize>(
-    row: Row,
+    row: &Row,
     wide: &[u32],
     values: &mut [f64],
     tangents: &mut [[f64; K]],
@@ -186,7 +190,7 @@ fn forward_fold<O: Fold, const K: usize>(
 /// A chain: the tangent of each term is complete before it is added.
 #[inline(never)]
 fn forward_chain<O: Fold, const INITIAL: bool, const K: usize>(
-    row: Row,
+    row: &Row,
     wide: &[u32],
     values: &mut [f64],
     tangents: &mut [[f64; K]],
@@ -232,7 +236,7 @@ pub(crate) fn forward<const K: usize>(
     // Known to the compiler, this makes one check of an operand do for both.
     assert_eq!(values.len(), tangents.len(), "each value has its tangents");
     let mut sweep = Forward { wide, values, tangents, first_input: first_input as u32 };
-    for &row in rows {
+    for row in rows {
         row.code.visit(&mut sweep, row);
     }
 }
@@ -253,17 +257,17 @@ struct Reverse<'a> {
     first_input: u32,
 }
 
-impl ProgramVisitor for Reverse<'_> {
-    type Row = Row;
+impl<'a> ProgramVisitor for Reverse<'a> {
+    type Row = &'a Row;
 
     #[inline(always)]
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
         let result = row.result as usize;
         let adjoints: [f64; M] = std::array::from_fn(|j| self.adjoints[result + j]);
         if adjoints.iter().all(|&adjoint| adjoint == 0.0) {
             return;
         }
-        let operands = operands::<N>(&row, self.wide);
+        let operands = operands::<N>(row, self.wide);
         let x = operands.map(|operand| self.values[operand as usize]);
         let v = std::array::from_fn(|j| self.values[result + j]);
         let partials = partials::<O, N, M>(x, v);
@@ -276,7 +280,7 @@ impl ProgramVisitor for Reverse<'_> {
     }
 
     #[inline(always)]
-    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let adjoint = self.adjoints[row.result as usize];
         if adjoint == 0.0 {
             return;
@@ -293,7 +297,7 @@ impl ProgramVisitor for Reverse<'_> {
     }
 
     #[inline(always)]
-    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let adjoint = self.adjoints[row.result as usize];
         if adjoint == 0.0 {
             return;
@@ -319,7 +323,7 @@ impl ProgramVisitor for Reverse<'_> {
     }
 
     #[inline(always)]
-    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+    fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         let adjoint = self.adjoints[row.result as usize];
         if adjoint != 0.0 {
             self.adjoints[row.x[0] as usize] += self.values[row.result as usize + 1] * adjoint;
@@ -327,12 +331,12 @@ impl ProgramVisitor for Reverse<'_> {
     }
 
     #[inline(always)]
-    fn fold<O: Fold>(&mut self, row: Row) {
+    fn fold<O: Fold>(&mut self, row: &'a Row) {
         reverse_fold::<O>(row, self.wide, self.values, self.adjoints, self.first_input);
     }
 
     #[inline(always)]
-    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         reverse_chain::<O, INITIAL>(row, self.wide, self.values, self.adjoints, self.first_input);
     }
 }
@@ -350,7 +354,7 @@ fn reverse_term<O: Fold>(values: &[f64], adjoints: &mut [f64], first_input: u32,
 
 /// A recorded fold contributes to its operands in their order.
 #[inline(never)]
-fn reverse_fold<O: Fold>(row: Row, wide: &[u32], values: &[f64], adjoints: &mut [f64], first_input: u32) {
+fn reverse_fold<O: Fold>(row: &Row, wide: &[u32], values: &[f64], adjoints: &mut [f64], first_input: u32) {
     let adjoint = adjoints[row.result as usize];
     if adjoint != 0.0 {
         for term in row.wide(wide).chunks_exact(O::STRIDE) {
@@ -363,7 +367,7 @@ fn reverse_fold<O: Fold>(row: Row, wide: &[u32], values: &[f64], adjoints: &mut 
 /// last term first, the initial operand before the first term.
 #[inline(never)]
 fn reverse_chain<O: Fold, const INITIAL: bool>(
-    row: Row,
+    row: &Row,
     wide: &[u32],
     values: &[f64],
     adjoints: &mut [f64],
@@ -392,7 +396,7 @@ pub(crate) fn reverse(program: &Program, values: &[f64], adjoints: &mut [f64]) {
     assert_eq!(values.len(), adjoints.len(), "each value has an adjoint");
     let first_input = program.first_input as u32;
     let mut sweep = Reverse { wide: &program.wide, values, adjoints, first_input };
-    for &row in program.rows.iter().rev() {
+    for row in program.rows.iter().rev() {
         row.code.visit(&mut sweep, row);
     }
 }

@@ -14,6 +14,8 @@
 //! that take a closure are not always inlined, and what they call would not be
 //! compiled for the level.
 
+#![allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
+
 use crate::lanes::Lanes;
 use crate::ops::{Fold, Operation, ProgramVisitor};
 use crate::replay::engine::operands;
@@ -145,6 +147,22 @@ pub(crate) fn store_packed(layout: Layout<'_>, values: &mut [Block], to: Eighth,
     );
 }
 
+/// Takes the adjoints of consecutive slots into rows of a matrix, one row a lane:
+/// `rows` are those of the lanes from the first on.
+#[inline(never)]
+pub(crate) fn take_rows<'a>(layout: Layout<'_>, adjoints: &mut [Block], rows: impl Iterator<Item = &'a mut [f64]>) {
+    let mut rows = rows;
+    for block in 0..layout.blocks {
+        for lane in 0..WIDTH {
+            let Some(row) = rows.next() else { break };
+            for (slot, entry) in adjoints.chunks_exact(layout.blocks).zip(row) {
+                *entry = slot[block].0[lane];
+            }
+        }
+    }
+    adjoints.fill(ZERO);
+}
+
 /// Stores eight rows of numbers, one number of each a slot.
 #[inline(never)]
 pub(crate) fn store_rows(layout: Layout<'_>, values: &mut [Block], to: Eighth, rows: [&[f64]; STREAMS]) {
@@ -255,7 +273,7 @@ fn sum_values<O: Fold>(
                     let mut sum = initial_value(layout, scalars, values, initial, block);
                     for term in terms.chunks_exact(O::STRIDE) {
                         let x = load_term::<O>(layout, scalars, values, term, block);
-                        sum = sum + O::term(&x[..O::STRIDE]);
+                        sum += O::term(&x[..O::STRIDE]);
                     }
                     values[result + block] = sum;
                 }
@@ -317,7 +335,7 @@ fn weighted_blocks<O: Fold, const AT: usize, const B: usize>(
         for b in 0..B {
             let mut x = [weight; 2];
             x[1 - AT] = others[b];
-            sums[b] = sums[b] + O::term(&x);
+            sums[b] += O::term(&x);
         }
     }
     for b in 0..B {
@@ -325,41 +343,41 @@ fn weighted_blocks<O: Fold, const AT: usize, const B: usize>(
     }
 }
 
-impl ProgramVisitor for Values<'_> {
-    type Row = Row;
+impl<'a> ProgramVisitor for Values<'a> {
+    type Row = &'a Row;
 
     #[inline(always)]
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
-        let operands = operands::<N>(&row, &self.layout.program.wide);
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
+        let operands = operands::<N>(row, &self.layout.program.wide);
         let x = self.layout.places(self.scalars, self.values, operands);
         operation_values::<O, N, M>(self.layout, self.values, x, self.layout.first_block(row.result));
     }
 
     #[inline(always)]
-    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
         self.operation::<O, 2, 1>(row);
     }
 
     #[inline(always)]
-    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let x = self.layout.places(self.scalars, self.values, row.x);
         fused_values::<I, O, AT>(self.layout, self.values, x, self.layout.first_block(row.result));
     }
 
     #[inline(always)]
-    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+    fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         let x = self.layout.places(self.scalars, self.values, [row.x[0]]);
         kept_values::<O>(self.layout, self.values, x, self.layout.first_block(row.result));
     }
 
     #[inline(always)]
-    fn fold<O: Fold>(&mut self, row: Row) {
+    fn fold<O: Fold>(&mut self, row: &'a Row) {
         let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
         sum_values::<O>(self.layout, self.scalars, self.values, None, terms, Weights::Neither, result);
     }
 
     #[inline(always)]
-    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
         let result = self.layout.first_block(row.result);
         let initial = initial.first().copied();
@@ -368,9 +386,9 @@ impl ProgramVisitor for Values<'_> {
 }
 
 /// The values of the given rows.
-pub(crate) fn values(layout: Layout<'_>, rows: &[Row], scalars: &[f64], values: &mut [Block]) {
+pub(crate) fn values<'a>(layout: Layout<'a>, rows: &'a [Row], scalars: &[f64], values: &mut [Block]) {
     let mut sweep = Values { layout, scalars, values };
-    for &row in rows {
+    for row in rows {
         row.code.visit(&mut sweep, row);
     }
 }
@@ -495,7 +513,7 @@ fn sum_tangents<O: Fold, const NESTED: bool>(
             for term in terms.chunks_exact(O::STRIDE) {
                 let x = load_term::<O>(layout, scalars, values, term, block);
                 let x = &x[..O::STRIDE];
-                sum = sum + O::term(x);
+                sum += O::term(x);
                 if NESTED && O::STRIDE == 2 && layout.is_active(term[0]) && layout.is_active(term[1]) {
                     let partials = [O::term_partial(0, x), O::term_partial(1, x)];
                     let a = (layout.first_block(term[0]) + block) * directions;
@@ -521,12 +539,12 @@ fn sum_tangents<O: Fold, const NESTED: bool>(
     });
 }
 
-impl ProgramVisitor for Tangents<'_> {
-    type Row = Row;
+impl<'a> ProgramVisitor for Tangents<'a> {
+    type Row = &'a Row;
 
     #[inline(always)]
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
-        let operands = operands::<N>(&row, &self.layout.program.wide);
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
+        let operands = operands::<N>(row, &self.layout.program.wide);
         let Tangents { layout, directions, scalars, values, tangents } = self;
         let x = layout.places(scalars, values, operands);
         let (active, result) = (layout.targets(operands), layout.first_block(row.result));
@@ -534,12 +552,12 @@ impl ProgramVisitor for Tangents<'_> {
     }
 
     #[inline(always)]
-    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
         self.operation::<O, 2, 1>(row);
     }
 
     #[inline(always)]
-    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let Tangents { layout, directions, scalars, values, tangents } = self;
         let x = layout.places(scalars, values, row.x);
         let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
@@ -548,18 +566,18 @@ impl ProgramVisitor for Tangents<'_> {
 
     /// No row of a program for forward sweeps keeps its partial.
     #[inline(always)]
-    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+    fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         self.operation::<O, 1, 1>(row);
     }
 
     #[inline(always)]
-    fn fold<O: Fold>(&mut self, row: Row) {
+    fn fold<O: Fold>(&mut self, row: &'a Row) {
         let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
         sum_tangents::<O, false>(self, None, terms, result);
     }
 
     #[inline(always)]
-    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
         let result = self.layout.first_block(row.result);
         sum_tangents::<O, true>(self, initial.first().copied(), terms, result);
@@ -575,7 +593,7 @@ pub(crate) fn tangents(
     tangents: &mut [Block],
 ) {
     let mut sweep = Tangents { layout, directions, scalars, values, tangents };
-    for &row in &layout.program.rows {
+    for row in &layout.program.rows {
         row.code.visit(&mut sweep, row);
     }
 }
@@ -616,15 +634,15 @@ fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
             let (mut v, mut adjoint) = ([ZERO; M], [ZERO; M]);
             for j in 0..M {
                 let place = result + j * blocks + block;
-                (v[j], adjoint[j]) = (values[place], adjoints[place]);
+                (v[j], adjoint[j]) = (values[place], take(adjoints, place));
             }
             for i in 0..N {
                 if let Some(operand) = active[i] {
                     let mut contribution = O::partial(0, i, x, v) * adjoint[0];
                     for j in 1..M {
-                        contribution = contribution + O::partial(j, i, x, v) * adjoint[j];
+                        contribution += O::partial(j, i, x, v) * adjoint[j];
                     }
-                    adjoints[operand + block] = adjoints[operand + block] + contribution;
+                    adjoints[operand + block] += contribution;
                 }
             }
         }
@@ -635,8 +653,8 @@ fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
 fn kept_adjoints(layout: Layout<'_>, values: &[Block], adjoints: &mut [Block], operand: usize, result: usize) {
     at_level!(true, layout.level, {
         for block in 0..layout.blocks {
-            let contribution = values[result + layout.blocks + block] * adjoints[result + block];
-            adjoints[operand + block] = adjoints[operand + block] + contribution;
+            let contribution = values[result + layout.blocks + block] * take(adjoints, result + block);
+            adjoints[operand + block] += contribution;
         }
     });
 }
@@ -655,15 +673,15 @@ fn fused_adjoints<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
             let [a, b, c] = load(values, x, block);
             let m = I::values([a, b]);
             let x = if AT == 0 { [m[0], c] } else { [c, m[0]] };
-            let (v, adjoint) = ([values[result + block]], adjoints[result + block]);
+            let (v, adjoint) = ([values[result + block]], take(adjoints, result + block));
             if let Some(c) = active[2] {
-                adjoints[c + block] = adjoints[c + block] + O::partial(0, 1 - AT, x, v) * adjoint;
+                adjoints[c + block] += O::partial(0, 1 - AT, x, v) * adjoint;
             }
             let inner = O::partial(0, AT, x, v) * adjoint;
             for i in 0..2 {
                 if let Some(operand) = active[i] {
                     let contribution = I::partial(0, i, [a, b], m) * inner;
-                    adjoints[operand + block] = adjoints[operand + block] + contribution;
+                    adjoints[operand + block] += contribution;
                 }
             }
         }
@@ -686,7 +704,7 @@ fn term_adjoints<O: Fold>(
         for i in 0..O::STRIDE {
             if layout.is_active(term[i]) {
                 let operand = layout.first_block(term[i]) + block;
-                adjoints[operand] = adjoints[operand] + O::term_partial(i, &x[..O::STRIDE]) * adjoint;
+                adjoints[operand] += O::term_partial(i, &x[..O::STRIDE]) * adjoint;
             }
         }
     }
@@ -764,7 +782,7 @@ fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize, const FULL:
             for b in 0..B {
                 let mut x = [weight; 2];
                 x[1 - AT] = others[b];
-                targets[b] = targets[b] + O::term_partial(1 - AT, &x) * adjoint[b];
+                targets[b] += O::term_partial(1 - AT, &x) * adjoint[b];
             }
         }
     }
@@ -775,7 +793,7 @@ fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize, const FULL:
 fn add_all(mut sum: Stream, block: Block) -> Stream {
     let (chunks, _) = block.0.as_chunks::<STREAMS>();
     for &chunk in chunks {
-        sum = sum + Lanes(chunk);
+        sum += Lanes(chunk);
     }
     sum
 }
@@ -847,6 +865,7 @@ fn sum_adjoints<O: Fold, const CHAIN: bool>(
                 }
             }
         }
+        adjoints[result..result + layout.blocks].fill(ZERO);
     });
 }
 
@@ -857,17 +876,17 @@ fn add_initial(layout: Layout<'_>, adjoints: &mut [Block], initial: Option<u32>,
     {
         for block in 0..layout.blocks {
             let place = layout.first_block(initial) + block;
-            adjoints[place] = adjoints[place] + adjoints[result + block];
+            adjoints[place] += adjoints[result + block];
         }
     }
 }
 
-impl ProgramVisitor for Adjoints<'_, '_> {
-    type Row = Row;
+impl<'a> ProgramVisitor for Adjoints<'a, '_> {
+    type Row = &'a Row;
 
     #[inline(always)]
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: Row) {
-        let operands = operands::<N>(&row, &self.layout.program.wide);
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
+        let operands = operands::<N>(row, &self.layout.program.wide);
         let layout = self.layout;
         let x = layout.places(self.scalars, self.values, operands);
         let (active, result) = (layout.targets(operands), layout.first_block(row.result));
@@ -875,12 +894,12 @@ impl ProgramVisitor for Adjoints<'_, '_> {
     }
 
     #[inline(always)]
-    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: Row) {
+    fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
         self.operation::<O, 2, 1>(row);
     }
 
     #[inline(always)]
-    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: Row) {
+    fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let layout = self.layout;
         let x = layout.places(self.scalars, self.values, row.x);
         let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
@@ -888,27 +907,35 @@ impl ProgramVisitor for Adjoints<'_, '_> {
     }
 
     #[inline(always)]
-    fn kept<O: Operation<1, 1>>(&mut self, row: Row) {
+    fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         let (operand, result) = (self.layout.first_block(row.x[0]), self.layout.first_block(row.result));
         kept_adjoints(self.layout, self.values, self.adjoints, operand, result);
     }
 
     #[inline(always)]
-    fn fold<O: Fold>(&mut self, row: Row) {
+    fn fold<O: Fold>(&mut self, row: &'a Row) {
         let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
         sum_adjoints::<O, false>(self, None, terms, Weights::Neither, result);
     }
 
     #[inline(always)]
-    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Row) {
+    fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
         let result = self.layout.first_block(row.result);
         sum_adjoints::<O, true>(self, initial.first().copied(), terms, row.weights(), result);
     }
 }
 
+/// An adjoint that has been completed. It is 0 afterwards, so that the next
+/// sweep finds all adjoints 0.
+#[inline(always)]
+pub(crate) fn take(adjoints: &mut [Block], place: usize) -> Block {
+    std::mem::replace(&mut adjoints[place], ZERO)
+}
+
 /// The adjoints of a program, whose values are in their slots and whose weights
-/// are in those of the outputs.
+/// are in those of the outputs. All other adjoints are 0 before; after, all but
+/// those of the inputs are.
 pub(crate) fn adjoints(
     layout: Layout<'_>,
     scalars: &[f64],
@@ -917,7 +944,7 @@ pub(crate) fn adjoints(
     streams: Option<&mut Streams<'_>>,
 ) {
     let mut sweep = Adjoints { layout, scalars, values, adjoints, streams };
-    for &row in layout.program.rows.iter().rev() {
+    for row in layout.program.rows.iter().rev() {
         row.code.visit(&mut sweep, row);
     }
 }

@@ -52,7 +52,7 @@ impl Tape {
         let lanes = layout.blocks * WIDTH;
         for first in (0..points.rows()).step_by(lanes) {
             let group = first..points.rows().min(first + lanes);
-            if group.len() < FEW {
+            if self.goes_one_by_one(points, group.len()) {
                 for i in group {
                     self.point(ws, points, i, |tape, ws, x| tape.eval_into(ws, x, values.row_mut(i)))?;
                 }
@@ -111,7 +111,8 @@ impl Tape {
         let lanes = layout.blocks * WIDTH;
         for first in (0..points.rows()).step_by(lanes) {
             let group = first..points.rows().min(first + lanes);
-            if group.len() >= FEW {
+            let one_by_one = self.goes_one_by_one(points, group.len());
+            if !one_by_one {
                 match forward {
                     true => self.tangents_of_points(ws, layout, points, group.clone(), jacobians)?,
                     false => self.adjoints_of_points(ws, layout, points, group.clone(), jacobians)?,
@@ -125,7 +126,7 @@ impl Tape {
             };
             // One bit a point.
             let again = group.clone().fold(0_u64, |again, i| {
-                let plain = group.len() >= FEW && is_plain(i) && !jacobians.row(i).iter().any(|entry| entry.is_nan());
+                let plain = !one_by_one && is_plain(i) && !jacobians.row(i).iter().any(|entry| entry.is_nan());
                 again | u64::from(!plain) << (i - first)
             });
             for i in group.filter(|i| again >> (i - first) & 1 == 1) {
@@ -150,6 +151,12 @@ impl Tape {
             points.cols(),
             self.num_inputs(),
         )
+    }
+
+    /// Whether so few points go through the scalar engine. Points with parameters
+    /// of their own do not, since that would need a tape for each.
+    fn goes_one_by_one(&self, points: &Matrix, count: usize) -> bool {
+        count < FEW && points.cols() == self.num_inputs()
     }
 
     /// Calls a scalar driver at point i.
@@ -183,7 +190,7 @@ impl Tape {
         } else {
             lanes.scalars.extend_from_slice(self.passive(program));
         }
-        let blocks = lanes.blocks_for((program.num_slots - uniform_passive) * per_slot);
+        let blocks = lanes.blocks_for((program.num_slots - uniform_passive) * per_slot, 4);
         Layout { level: lanes.level(), program, blocks, uniform_passive, uniform_inputs: 0 }
     }
 
@@ -293,21 +300,20 @@ impl Tape {
         group: std::ops::Range<usize>,
         jacobians: &mut Matrix,
     ) -> Result<(), Error> {
-        let (n, blocks, program) = (self.num_inputs(), layout.blocks, layout.program);
+        let (m, n) = (self.num_outputs(), self.num_inputs());
+        let (blocks, program) = (layout.blocks, layout.program);
         self.values_of_points(ws, layout, points, group.start)?;
         let LaneMemory { scalars, values, adjoints, .. } = &mut ws.lanes;
         grow(adjoints, program.num_slots * blocks);
         let active = program.first_input * blocks;
         for (j, &output) in program.outputs.iter().enumerate() {
-            adjoints[active..program.num_slots * blocks].fill(Lanes([0.0; WIDTH]));
-            adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
-            lanes::adjoints(layout, scalars, values, adjoints, None);
-            for i in 0..n {
-                for block in 0..group.len().div_ceil(WIDTH) {
-                    let adjoint = adjoints[active + i * blocks + block];
-                    scatter(jacobians, group.clone().skip(block * WIDTH), j * n + i, adjoint);
-                }
+            if output as usize >= program.first_input {
+                adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
             }
+            lanes::adjoints(layout, scalars, values, adjoints, None);
+            let rows = jacobians.as_mut_slice().chunks_exact_mut(m * n).take(group.end).skip(group.start);
+            let rows = rows.map(|row| &mut row[j * n..(j + 1) * n]);
+            lanes::take_rows(layout, &mut adjoints[active..active + n * blocks], rows);
         }
         Ok(())
     }

@@ -71,13 +71,13 @@ impl LaneMemory {
         *self.level.get_or_insert_with(SimdLevel::best)
     }
 
-    /// The blocks of a slot for a program of so many slots: few slots leave
-    /// room for several in the fastest cache, and each row then does more.
-    pub fn blocks_for(&self, slots: usize) -> usize {
+    /// The blocks of a slot for a program of so many slots, `usual` many unless
+    /// they are so few or so many that something else suits the caches.
+    pub fn blocks_for(&self, slots: usize, usual: usize) -> usize {
         match self.lanes {
             Some(lanes) => lanes / lanes::WIDTH,
             None if slots <= 32 => 4,
-            None if slots <= 160 => 2,
+            None if slots <= 1 << 16 => usual,
             None => 1,
         }
     }
@@ -126,6 +126,7 @@ impl Workspace {
 
     /// So many numbers, as an earlier sweep left them, from the border of a
     /// cache line on.
+    #[inline]
     pub(crate) fn slots(&mut self, numbers: usize) -> &mut [f64] {
         const LINE: usize = 64 / size_of::<f64>();
         if self.slots.len() < numbers + LINE {

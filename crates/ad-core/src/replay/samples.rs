@@ -249,7 +249,13 @@ impl Tape {
         let uniform_passive = self.data.constants.len();
         let uniform_inputs = self.num_inputs();
         let slots = program.num_slots - uniform_passive - uniform_inputs;
-        Layout { level: ws.lanes.level(), program, blocks: ws.lanes.blocks_for(slots), uniform_passive, uniform_inputs }
+        Layout {
+            level: ws.lanes.level(),
+            program,
+            blocks: ws.lanes.blocks_for(slots, 2),
+            uniform_passive,
+            uniform_inputs,
+        }
     }
 
     /// The sum of one leaf in lanes.
@@ -308,16 +314,15 @@ impl Tape {
                 streams[0] = lanes::add_samples(streams[0], value, group.len().saturating_sub(block * WIDTH));
             }
             if width > 1 {
-                let inputs = program.first_input..program.first_input + x.len();
-                for &input in &program.unweighted {
-                    adjoints[(inputs.start + input) * blocks..][..blocks].fill(Lanes([0.0; WIDTH]));
+                let inputs = program.first_input;
+                if output as usize >= inputs {
+                    adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
                 }
-                adjoints[inputs.end * blocks..program.num_slots * blocks].fill(Lanes([0.0; WIDTH]));
-                adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
                 let mut of_weights = Streams { sums: &mut streams[1..], samples: group.len() };
                 lanes::adjoints(layout, scalars, values, adjoints, Some(&mut of_weights));
                 for &input in &program.unweighted {
-                    for (block, &adjoint) in adjoints[(inputs.start + input) * blocks..][..blocks].iter().enumerate() {
+                    for block in 0..blocks {
+                        let adjoint = lanes::take(adjoints, (inputs + input) * blocks + block);
                         let count = group.len().saturating_sub(block * WIDTH);
                         streams[1 + input] = lanes::add_samples(streams[1 + input], adjoint, count);
                     }
