@@ -579,8 +579,8 @@ impl Tape {
 
     /// The Jacobian J (m × n), entry (i, j) = ∂yᵢ/∂xⱼ.
     ///
-    /// By forward sweeps of up to sixteen directions if m > 1 and
-    /// 3·⌈n/16⌉ ≤ 2·m, else by a reverse sweep an output: the choice depends on m and n alone, and so do
+    /// By forward sweeps of up to sixteen directions if m > 1 and n ≤ 4·m, else
+    /// by a reverse sweep an output: the choice depends on m and n alone, and so do
     /// the bits. Row i has then those of `vjp` with the i-th unit vector, or
     /// column j those of `jvp` with the j-th.
     ///
@@ -647,12 +647,12 @@ impl Tape {
         Ok(())
     }
 
-    /// Whether the Jacobian is computed forward: by the costs of the sweeps, of
-    /// which one with up to sixteen directions costs about one and a half
-    /// reverse ones, and a reverse one needs a primal one before.
+    /// Whether the Jacobian is computed forward: by what the sweeps cost. One
+    /// direction more costs about a quarter of a reverse sweep, in lanes less
+    /// than half of one.
     pub(crate) fn jacobian_is_forward(&self) -> bool {
         let (m, n) = (self.num_outputs(), self.num_inputs());
-        m > 1 && 3 * n.div_ceil(DIRECTIONS) <= 2 * m
+        m > 1 && n.div_ceil(4) <= m
     }
 
     /// The primal sweep at x, done once, for as many J·p and Jᵀ·w there as wanted.

@@ -183,7 +183,7 @@ pub(crate) fn store_rows(layout: Layout<'_>, values: &mut [Block], to: Eighth, r
 
 /// One block of each operand.
 #[inline(always)]
-fn load<const N: usize>(values: &[Block], places: [Place; N], block: usize) -> [Block; N] {
+fn load<const N: usize>(values: &[Block], places: &[Place; N], block: usize) -> [Block; N] {
     let mut x = [ZERO; N];
     for i in 0..N {
         x[i] = values[places[i].first + block * places[i].step];
@@ -193,7 +193,13 @@ fn load<const N: usize>(values: &[Block], places: [Place; N], block: usize) -> [
 
 /// The operands of a term, which has two at most.
 #[inline(always)]
-fn load_term<O: Fold>(layout: Layout<'_>, scalars: &[f64], values: &[Block], term: &[u32], block: usize) -> [Block; 2] {
+fn load_term<O: Fold>(
+    layout: &Layout<'_>,
+    scalars: &[f64],
+    values: &[Block],
+    term: &[u32],
+    block: usize,
+) -> [Block; 2] {
     let first = layout.fetch(scalars, values, term[0], block);
     if O::STRIDE == 1 { [first; 2] } else { [first, layout.fetch(scalars, values, term[1], block)] }
 }
@@ -208,9 +214,9 @@ struct Values<'a> {
 
 #[inline(never)]
 fn operation_values<O: Operation<N, M>, const N: usize, const M: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     values: &mut [Block],
-    x: [Place; N],
+    x: &[Place; N],
     result: usize,
 ) {
     let blocks = layout.blocks;
@@ -225,7 +231,7 @@ fn operation_values<O: Operation<N, M>, const N: usize, const M: usize>(
 }
 
 #[inline(never)]
-fn kept_values<O: Operation<1, 1>>(layout: Layout<'_>, values: &mut [Block], x: [Place; 1], result: usize) {
+fn kept_values<O: Operation<1, 1>>(layout: &Layout<'_>, values: &mut [Block], x: &[Place; 1], result: usize) {
     at_level!(O::VECTORIZED, layout.level, {
         for block in 0..layout.blocks {
             let ([v], [[partial]]) = O::linearize(load(values, x, block));
@@ -237,9 +243,9 @@ fn kept_values<O: Operation<1, 1>>(layout: Layout<'_>, values: &mut [Block], x: 
 
 #[inline(never)]
 fn fused_values<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     values: &mut [Block],
-    x: [Place; 3],
+    x: &[Place; 3],
     result: usize,
 ) {
     at_level!(true, layout.level, {
@@ -255,7 +261,7 @@ fn fused_values<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
 /// A left fold; −0 adds to any number without changing it.
 #[inline(never)]
 fn sum_values<O: Fold>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     scalars: &[f64],
     values: &mut [Block],
     initial: Option<u32>,
@@ -283,7 +289,7 @@ fn sum_values<O: Fold>(
 }
 
 #[inline(always)]
-fn initial_value(layout: Layout<'_>, scalars: &[f64], values: &[Block], initial: Option<u32>, block: usize) -> Block {
+fn initial_value(layout: &Layout<'_>, scalars: &[f64], values: &[Block], initial: Option<u32>, block: usize) -> Block {
     match initial {
         Some(initial) => layout.fetch(scalars, values, initial, block),
         None => Lanes([-0.0; WIDTH]),
@@ -294,7 +300,7 @@ fn initial_value(layout: Layout<'_>, scalars: &[f64], values: &[Block], initial:
 /// one is not, for all blocks of a slot at once.
 #[inline(always)]
 fn weighted_values<O: Fold, const AT: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     scalars: &[f64],
     values: &mut [Block],
     initial: Option<u32>,
@@ -315,7 +321,7 @@ fn weighted_values<O: Fold, const AT: usize>(
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // A row's places are that many.
 fn weighted_blocks<O: Fold, const AT: usize, const B: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     scalars: &[f64],
     values: &mut [Block],
     initial: Option<u32>,
@@ -350,7 +356,7 @@ impl<'a> ProgramVisitor for Values<'a> {
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
         let operands = operands::<N>(row, &self.layout.program.wide);
         let x = self.layout.places(self.scalars, self.values, operands);
-        operation_values::<O, N, M>(self.layout, self.values, x, self.layout.first_block(row.result));
+        operation_values::<O, N, M>(&self.layout, self.values, &x, self.layout.first_block(row.result));
     }
 
     #[inline(always)]
@@ -361,19 +367,19 @@ impl<'a> ProgramVisitor for Values<'a> {
     #[inline(always)]
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let x = self.layout.places(self.scalars, self.values, row.x);
-        fused_values::<I, O, AT>(self.layout, self.values, x, self.layout.first_block(row.result));
+        fused_values::<I, O, AT>(&self.layout, self.values, &x, self.layout.first_block(row.result));
     }
 
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         let x = self.layout.places(self.scalars, self.values, [row.x[0]]);
-        kept_values::<O>(self.layout, self.values, x, self.layout.first_block(row.result));
+        kept_values::<O>(&self.layout, self.values, &x, self.layout.first_block(row.result));
     }
 
     #[inline(always)]
     fn fold<O: Fold>(&mut self, row: &'a Row) {
         let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
-        sum_values::<O>(self.layout, self.scalars, self.values, None, terms, Weights::Neither, result);
+        sum_values::<O>(&self.layout, self.scalars, self.values, None, terms, Weights::Neither, result);
     }
 
     #[inline(always)]
@@ -381,7 +387,7 @@ impl<'a> ProgramVisitor for Values<'a> {
         let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
         let result = self.layout.first_block(row.result);
         let initial = initial.first().copied();
-        sum_values::<O>(self.layout, self.scalars, self.values, initial, terms, row.weights(), result);
+        sum_values::<O>(&self.layout, self.scalars, self.values, initial, terms, row.weights(), result);
     }
 }
 
@@ -416,12 +422,12 @@ fn contribute(tangents: &mut [Block], directions: usize, result: usize, operand:
 #[inline(never)]
 #[allow(clippy::too_many_arguments)] // A row's places are that many.
 fn operation_tangents<O: Operation<N, M>, const N: usize, const M: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     directions: usize,
     values: &mut [Block],
     tangents: &mut [Block],
-    x: [Place; N],
-    active: [Option<usize>; N],
+    x: &[Place; N],
+    active: &[Option<usize>; N],
     result: usize,
 ) {
     let blocks = layout.blocks;
@@ -447,12 +453,12 @@ fn operation_tangents<O: Operation<N, M>, const N: usize, const M: usize>(
 #[inline(never)]
 #[allow(clippy::too_many_arguments)]
 fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     directions: usize,
     values: &mut [Block],
     tangents: &mut [Block],
-    x: [Place; 3],
-    active: [Option<usize>; 3],
+    x: &[Place; 3],
+    active: &[Option<usize>; 3],
     result: usize,
 ) {
     at_level!(true, layout.level, {
@@ -497,7 +503,7 @@ fn sum_tangents<O: Fold, const NESTED: bool>(
     result: usize,
 ) {
     let Tangents { layout, directions, scalars, values, tangents } = sweep;
-    let (layout, directions) = (*layout, *directions);
+    let (layout, directions) = (&*layout, *directions);
     at_level!(true, layout.level, {
         for block in 0..layout.blocks {
             let (mut sum, mut first) = (Lanes([-0.0; WIDTH]), true);
@@ -548,7 +554,7 @@ impl<'a> ProgramVisitor for Tangents<'a> {
         let Tangents { layout, directions, scalars, values, tangents } = self;
         let x = layout.places(scalars, values, operands);
         let (active, result) = (layout.targets(operands), layout.first_block(row.result));
-        operation_tangents::<O, N, M>(*layout, *directions, values, tangents, x, active, result);
+        operation_tangents::<O, N, M>(layout, *directions, values, tangents, &x, &active, result);
     }
 
     #[inline(always)]
@@ -561,7 +567,7 @@ impl<'a> ProgramVisitor for Tangents<'a> {
         let Tangents { layout, directions, scalars, values, tangents } = self;
         let x = layout.places(scalars, values, row.x);
         let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
-        fused_tangents::<I, O, AT>(*layout, *directions, values, tangents, x, active, result);
+        fused_tangents::<I, O, AT>(layout, *directions, values, tangents, &x, &active, result);
     }
 
     /// No row of a program for forward sweeps keeps its partial.
@@ -620,11 +626,11 @@ struct Adjoints<'a, 's> {
 
 #[inline(never)]
 fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     values: &[Block],
     adjoints: &mut [Block],
-    x: [Place; N],
-    active: [Option<usize>; N],
+    x: &[Place; N],
+    active: &[Option<usize>; N],
     result: usize,
 ) {
     let blocks = layout.blocks;
@@ -650,7 +656,7 @@ fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
 }
 
 #[inline(never)]
-fn kept_adjoints(layout: Layout<'_>, values: &[Block], adjoints: &mut [Block], operand: usize, result: usize) {
+fn kept_adjoints(layout: &Layout<'_>, values: &[Block], adjoints: &mut [Block], operand: usize, result: usize) {
     at_level!(true, layout.level, {
         for block in 0..layout.blocks {
             let contribution = values[result + layout.blocks + block] * take(adjoints, result + block);
@@ -661,11 +667,11 @@ fn kept_adjoints(layout: Layout<'_>, values: &[Block], adjoints: &mut [Block], o
 
 #[inline(never)]
 fn fused_adjoints<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     values: &[Block],
     adjoints: &mut [Block],
-    x: [Place; 3],
-    active: [Option<usize>; 3],
+    x: &[Place; 3],
+    active: &[Option<usize>; 3],
     result: usize,
 ) {
     at_level!(true, layout.level, {
@@ -691,7 +697,7 @@ fn fused_adjoints<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
 /// The contributions of a term to its operands.
 #[inline(always)]
 fn term_adjoints<O: Fold>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     scalars: &[f64],
     values: &[Block],
     adjoints: &mut [Block],
@@ -715,7 +721,7 @@ fn term_adjoints<O: Fold>(
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // A row's places are that many.
 fn weighted_adjoints<O: Fold, const AT: usize>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     scalars: &[f64],
     values: &[Block],
     adjoints: &mut [Block],
@@ -747,7 +753,7 @@ fn weighted_adjoints<O: Fold, const AT: usize>(
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize, const FULL: bool>(
-    layout: Layout<'_>,
+    layout: &Layout<'_>,
     scalars: &[f64],
     values: &[Block],
     adjoints: &mut [Block],
@@ -841,7 +847,7 @@ fn sum_adjoints<O: Fold, const CHAIN: bool>(
     result: usize,
 ) {
     let Adjoints { layout, scalars, values, adjoints, streams } = sweep;
-    let layout = *layout;
+    let layout = &*layout;
     let (first, others) = if CHAIN { terms.split_at(O::STRIDE) } else { (terms, &[][..]) };
     at_level!(true, layout.level, {
         match (weights, streams) {
@@ -870,7 +876,7 @@ fn sum_adjoints<O: Fold, const CHAIN: bool>(
 }
 
 #[inline(always)]
-fn add_initial(layout: Layout<'_>, adjoints: &mut [Block], initial: Option<u32>, result: usize) {
+fn add_initial(layout: &Layout<'_>, adjoints: &mut [Block], initial: Option<u32>, result: usize) {
     if let Some(initial) = initial
         && layout.is_active(initial)
     {
@@ -890,7 +896,7 @@ impl<'a> ProgramVisitor for Adjoints<'a, '_> {
         let layout = self.layout;
         let x = layout.places(self.scalars, self.values, operands);
         let (active, result) = (layout.targets(operands), layout.first_block(row.result));
-        operation_adjoints::<O, N, M>(layout, self.values, self.adjoints, x, active, result);
+        operation_adjoints::<O, N, M>(&layout, self.values, self.adjoints, &x, &active, result);
     }
 
     #[inline(always)]
@@ -903,13 +909,13 @@ impl<'a> ProgramVisitor for Adjoints<'a, '_> {
         let layout = self.layout;
         let x = layout.places(self.scalars, self.values, row.x);
         let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
-        fused_adjoints::<I, O, AT>(layout, self.values, self.adjoints, x, active, result);
+        fused_adjoints::<I, O, AT>(&layout, self.values, self.adjoints, &x, &active, result);
     }
 
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         let (operand, result) = (self.layout.first_block(row.x[0]), self.layout.first_block(row.result));
-        kept_adjoints(self.layout, self.values, self.adjoints, operand, result);
+        kept_adjoints(&self.layout, self.values, self.adjoints, operand, result);
     }
 
     #[inline(always)]

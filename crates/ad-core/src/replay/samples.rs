@@ -533,13 +533,17 @@ impl Tape {
         let work = &work;
         let outcomes: Vec<Result<Subtrees, Error>> = std::thread::scope(|scope| {
             let spawn = |share| (share, std::thread::Builder::new().spawn_scoped(scope, move || work(share)).ok());
-            let handles: Vec<_> = idx.chunks(share * LEAF).map(spawn).collect();
+            let mut shares = idx.chunks(share * LEAF);
+            // This thread does the first share itself, while the others run.
+            let own = shares.next();
+            let handles: Vec<_> = shares.map(spawn).collect();
             let outcome = |(share, handle): (_, Option<ScopedJoinHandle<'_, _>>)| match handle {
                 // A panic of a thread is passed on as it was.
                 Some(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 None => work(share),
             };
-            handles.into_iter().map(outcome).collect()
+            let own = own.map(work);
+            own.into_iter().chain(handles.into_iter().map(outcome)).collect()
         });
         let mut tree = SampleScratch::default();
         for outcome in outcomes {

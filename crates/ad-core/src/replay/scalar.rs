@@ -123,27 +123,21 @@ fn checked<T: Rule, const STRICT: bool>(partial: T, v: T, largest: T) -> T {
     if STRICT { partial.domain(v, largest) } else { partial }
 }
 
-struct TangentRow<'a, T, const STRICT: bool, const K: usize> {
+struct TangentRow<'a, T, const STRICT: bool> {
     operands: &'a [u32],
     active: &'a [bool],
     values: &'a [T],
     gathered: &'a mut Vec<T>,
-    tangents: Tangents<'a, T, K>,
+    tangents: &'a mut [T],
+    directions: usize,
     at: usize,
 }
 
-/// The tangents of all values: K for each, or `directions` where K is 0.
-struct Tangents<'a, T, const K: usize> {
-    tangents: &'a mut [T],
-    directions: usize,
-}
-
-impl<T: Rule, const K: usize> Tangents<'_, T, K> {
+impl<T: Rule, const STRICT: bool> TangentRow<'_, T, STRICT> {
     /// Adds partial·tangent of value `operand` to the tangents of value `result`, in every direction.
     #[inline(always)]
-    fn contribute<const STRICT: bool>(&mut self, result: usize, operand: usize, partial: T, first: &mut bool) {
-        let k = if K > 0 { K } else { self.directions };
-        let (above, from) = self.tangents.split_at_mut(result * k);
+    fn contribute(tangents: &mut [T], k: usize, result: usize, operand: usize, partial: T, first: &mut bool) {
+        let (above, from) = tangents.split_at_mut(result * k);
         let terms = above[operand * k..(operand + 1) * k].iter().map(|&t| product::<T, STRICT>(partial, t));
         for (sum, term) in from[..k].iter_mut().zip(terms) {
             *sum = if *first { term } else { *sum + term };
@@ -152,11 +146,11 @@ impl<T: Rule, const K: usize> Tangents<'_, T, K> {
     }
 }
 
-impl<T: Rule, const STRICT: bool, const K: usize> Visitor for TangentRow<'_, T, STRICT, K> {
+impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
     type Output = ();
 
     #[inline(always)]
-    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(mut self) {
+    fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) {
         let x: [T; N] = std::array::from_fn(|i| self.values[self.operands[i] as usize]);
         let v: [T; M] = std::array::from_fn(|j| self.values[self.at + j]);
         let largest = largest::<T, STRICT>(&x);
@@ -165,14 +159,15 @@ impl<T: Rule, const STRICT: bool, const K: usize> Visitor for TangentRow<'_, T, 
             for i in 0..N {
                 if self.active[self.operands[i] as usize] {
                     let partial = checked::<T, STRICT>(O::partial(j, i, x, v), v[j], largest);
-                    self.tangents.contribute::<STRICT>(self.at + j, self.operands[i] as usize, partial, &mut first);
+                    let operand = self.operands[i] as usize;
+                    Self::contribute(self.tangents, self.directions, self.at + j, operand, partial, &mut first);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn fold<O: Fold>(mut self) {
+    fn fold<O: Fold>(self) {
         let x = gather(self.operands, self.values, self.gathered);
         let v = self.values[self.at];
         let largest = largest::<T, STRICT>(x);
@@ -180,7 +175,8 @@ impl<T: Rule, const STRICT: bool, const K: usize> Visitor for TangentRow<'_, T, 
         for i in 0..x.len() {
             if self.active[self.operands[i] as usize] {
                 let partial = checked::<T, STRICT>(O::partial(i, x), v, largest);
-                self.tangents.contribute::<STRICT>(self.at, self.operands[i] as usize, partial, &mut first);
+                let operand = self.operands[i] as usize;
+                Self::contribute(self.tangents, self.directions, self.at, operand, partial, &mut first);
             }
         }
     }
@@ -202,27 +198,15 @@ pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
     tangents.resize(data.num_values() * k, T::lit(0.0));
     let first_input = data.first_input() * k;
     tangents[first_input..first_input + seeds.len()].copy_from_slice(seeds);
-    // The usual single direction gets a loop of its own, without inner loops.
-    match k {
-        1 => tangent_rows::<T, STRICT, 1>(data, values, Tangents { tangents, directions: 1 }, gathered),
-        _ => tangent_rows::<T, STRICT, 0>(data, values, Tangents { tangents, directions: k }, gathered),
-    }
-}
-
-fn tangent_rows<T: Rule, const STRICT: bool, const K: usize>(
-    data: &TapeData,
-    values: &[T],
-    Tangents { tangents, directions }: Tangents<'_, T, K>,
-    gathered: &mut Vec<T>,
-) {
     for span in &data.spans {
         for row in span.clone() {
-            data.op(row).visit(TangentRow::<T, STRICT, K> {
+            data.op(row).visit(TangentRow::<T, STRICT> {
                 operands: data.operands(row),
                 active: &data.active,
                 values,
                 gathered,
-                tangents: Tangents { tangents, directions },
+                tangents,
+                directions: k,
                 at: data.first_row() + row,
             });
         }
