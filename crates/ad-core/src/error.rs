@@ -89,7 +89,8 @@ pub enum Error {
         lhs: f64,
         /// The right operand now; NaN for a question with one operand.
         rhs: f64,
-        /// The sample (row of [`Samples`](crate::Samples)) at which it fails, in a sum over samples.
+        /// The row at which it fails: of [`Samples`](crate::Samples) in a sum over
+        /// samples, of the matrix of points in a driver of many points.
         sample: Option<usize>,
     },
 

@@ -23,7 +23,10 @@
 //! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
 //! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
 //! | no allocation in a loop | the `_into` twins and [`Workspace`] |
-//! | sums over data | [`Samples`], [`Tape::sum_value`], [`Tape::sum_gradient`] |
+//! | other parameters | [`Tape::with_params`] |
+//! | sums over data, in minibatches, over threads | [`Samples`], [`Tape::sum_value`], [`Tape::sum_gradient`], [`Tape::sum_gradient_threads`] |
+//! | many points at once | [`Tape::eval_many`], [`Tape::jacobian_many`] |
+//! | measure with other vector instructions | [`SimdLevel`], [`Workspace::set_simd_level`], [`Workspace::set_lanes`] |
 //! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
 //! | another number type | [`Tape::eval_with`], [`Rule`], [`Dual`], [`Lanes`], [`Formula`] |
 //! | what each operation computes and differentiates to | [`Op`], `docs/ops.md` |

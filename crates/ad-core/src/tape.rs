@@ -337,7 +337,8 @@ impl Tape {
     }
 
     /// The same tape with other values of its parameters. The list is shared;
-    /// only the rows that depend on parameters alone are evaluated, once.
+    /// only the rows that depend on parameters alone are evaluated, once. Guards
+    /// are checked by the drivers, also those on parameters.
     ///
     /// # Errors
     ///

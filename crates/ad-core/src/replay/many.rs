@@ -15,14 +15,19 @@ const DIRECTIONS: usize = 16;
 impl Tape {
     /// The values at many points: row i of the result is f(xᵢ), m numbers.
     ///
-    /// `points` has a row for each point, of n numbers; or of n + num_params,
-    /// and then each point has parameters of its own. The points are evaluated
-    /// side by side in vector instructions; each has the bits of [`Tape::eval`].
+    /// `points` has a row for each point: x, n numbers, and the tape's own
+    /// parameters hold; or x followed by the point's parameters k, n +
+    /// num_params numbers. Without a row the result is empty. The points are
+    /// evaluated side by side in vector instructions; each has the bits of
+    /// [`Tape::eval`].
+    ///
+    /// ([`Tape::jvp_many`] is another thing: many directions at one point.)
     ///
     /// # Errors
     ///
     /// [`Error::Length`] for rows of another length, [`Error::BranchChanged`]
-    /// with the first point at which a guard fails, as the sample.
+    /// with the first point at which a guard fails, as `sample`. The result is
+    /// then unspecified.
     ///
     /// ```
     /// # use ad_core::{Matrix, Tape};
@@ -30,6 +35,11 @@ impl Tape {
     /// let points = Matrix::from_rows(&[[3.0, 5.0], [2.0, 1.0], [0.0, 1.0]])?;
     /// let values = tape.eval_many(&points)?;
     /// assert_eq!(values, Matrix::from_rows(&[[15.0, -2.0], [2.0, 1.0], [0.0, -1.0]])?);
+    ///
+    /// // x·k with k = 10 on the tape, and with a k of each point's own.
+    /// let tape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[10.0]).record(|x, k| x[0] * k[0])?;
+    /// assert_eq!(tape.eval_many(&Matrix::from_rows(&[[1.0], [2.0]])?)?.as_slice(), [10.0, 20.0]);
+    /// assert_eq!(tape.eval_many(&Matrix::from_rows(&[[1.0, 3.0], [2.0, 5.0]])?)?.as_slice(), [3.0, 10.0]);
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn eval_many(&self, points: &Matrix) -> Result<Matrix, Error> {
@@ -75,8 +85,8 @@ impl Tape {
     /// The Jacobians at many points: row i of the result is the Jacobian at xᵢ,
     /// m·n numbers row by row; with one output, its gradient.
     ///
-    /// `points` are as in [`Tape::eval_many`]; each Jacobian has the bits of
-    /// [`Tape::jacobian`].
+    /// `points` are as in [`Tape::eval_many`]; there are no columns for the
+    /// parameters. Each Jacobian has the bits of [`Tape::jacobian`].
     ///
     /// # Errors
     ///
@@ -89,6 +99,7 @@ impl Tape {
     /// assert_eq!(gradients, Matrix::from_rows(&[[5.0, 3.0], [1.0, 2.0]])?);
     /// # Ok::<(), ad_core::Error>(())
     /// ```
+    #[doc(alias = "gradient_many")]
     pub fn jacobian_many(&self, points: &Matrix) -> Result<Matrix, Error> {
         let mut jacobians = Matrix::default();
         self.jacobian_many_into(&mut Workspace::new(), points, &mut jacobians)?;
@@ -96,7 +107,8 @@ impl Tape {
     }
 
     /// [`Tape::jacobian_many`] that allocates nothing on a warm workspace and a
-    /// matrix that was as large before, unless a NaN shows.
+    /// matrix that was as large before, unless points with parameters of their
+    /// own have a NaN in the result.
     ///
     /// # Errors
     ///
@@ -143,14 +155,10 @@ impl Tape {
     }
 
     fn check_points(&self, points: &Matrix) -> Result<(), Error> {
-        if points.cols() == self.num_inputs() + self.num_params() {
+        if points.rows() == 0 || points.cols() == self.num_inputs() + self.num_params() {
             return Ok(());
         }
-        expect_len(
-            "points (a row per point: one number per input, and one per parameter or none)",
-            points.cols(),
-            self.num_inputs(),
-        )
+        expect_len("points (a row per point: x, or x followed by all parameters)", points.cols(), self.num_inputs())
     }
 
     /// Whether so few points go through the scalar engine. Points with parameters

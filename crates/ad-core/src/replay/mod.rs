@@ -34,7 +34,7 @@ pub use simd::SimdLevel;
 /// }
 /// # Ok::<(), ad_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Workspace {
     /// The slots of a program.
     slots: Vec<f64>,
@@ -63,6 +63,13 @@ pub(crate) struct LaneMemory {
     pub tangents: Vec<lanes::Block>,
     pub adjoints: Vec<lanes::Block>,
     pub streams: Vec<lanes::Stream>,
+}
+
+impl std::fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LaneMemory { level, lanes, .. } = &self.lanes;
+        f.debug_struct("Workspace").field("simd_level", level).field("lanes", lanes).finish_non_exhaustive()
+    }
 }
 
 impl LaneMemory {
@@ -99,13 +106,17 @@ impl Workspace {
     }
 
     /// Uses the given vector instructions from now on, instead of the best that
-    /// the machine has. The results are the same bits.
+    /// the machine has. It concerns what runs in lanes: the drivers of samples
+    /// and of many points. The results are the same bits. A new workspace goes
+    /// back to the best.
     pub fn set_simd_level(&mut self, level: SimdLevel) {
         self.lanes.level = Some(level);
     }
 
     /// Evaluates so many samples or points side by side from now on, 16, 32 or
-    /// 64, instead of as many as suit the tape. The results are the same bits.
+    /// 64 at any level, instead of as many as suit the tape. More lanes share
+    /// the work of reading a row, and take more of the cache. The results are
+    /// the same bits.
     ///
     /// # Errors
     ///

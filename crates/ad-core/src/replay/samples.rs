@@ -11,7 +11,9 @@ use crate::replay::{LaneMemory, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
-/// The parameters of many samples: one row of `num_params` numbers each.
+/// The parameters of many samples: one row of `num_params` numbers each. They
+/// fit any tape with as many parameters. They are kept twice, the second time
+/// packed for lanes; samples that are taken in sequence load fastest.
 ///
 /// ```
 /// use ad_core::{Samples, Tape};
@@ -25,13 +27,19 @@ use crate::tape::Tape;
 /// assert_eq!(loss.sum_value(&[1.0, 2.0], &samples, &[0, 1, 2])?, 0.0);
 /// # Ok::<(), ad_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Samples {
     width: usize,
     rows: Vec<f64>,
     /// The same numbers, parameter by parameter within each eight samples, as
     /// lanes take them; what is missing of the last eight is that of the last one.
     packed: Vec<Stream>,
+}
+
+impl std::fmt::Debug for Samples {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Samples").field("len", &self.len()).field("width", &self.width).finish_non_exhaustive()
+    }
 }
 
 impl Samples {
@@ -400,7 +408,8 @@ impl Tape {
     /// The fold has a fixed shape, the same for every engine and thread count:
     /// within leaves of 64 positions of `idx`, position p is added to partial
     /// sum p mod 8; the eight are added in halves; leaves are added pairwise in
-    /// a tree whose shape depends on their number alone.
+    /// a tree whose shape depends on their number alone. So the bits depend on
+    /// the order of `idx`, in which an index may stand more than once.
     ///
     /// # Errors
     ///
@@ -459,11 +468,39 @@ impl Tape {
     }
 
     /// [`Tape::sum_gradient`] that allocates nothing on a warm workspace: writes
-    /// the gradient and returns the value.
+    /// the gradient and returns the value. Divide by `idx.len()` for the mean.
     ///
     /// # Errors
     ///
-    /// Those of [`Tape::sum_value`], and [`Error::Length`] for `gradient`.
+    /// Those of [`Tape::sum_value`], and [`Error::Length`] for `gradient`. The
+    /// gradient is then unspecified.
+    ///
+    /// ```
+    /// # use ad_core::{Samples, Tape, Workspace};
+    /// // Logistic regression: the loss of one sample (k₁, k₂) with the label k₃ = ±1.
+    /// let loss = Tape::builder()
+    ///     .inputs(&[], &[0.0; 3])
+    ///     .params(&[], &[0.0; 3])
+    ///     .record(|x, k| (-(k[2] * (x[0] * k[0] + x[1] * k[1] + x[2]))).softplus())?;
+    /// let rows: Vec<f64> = (0..200)
+    ///     .flat_map(|i| {
+    ///         let (a, b) = ((f64::from(i) * 0.7).sin(), (f64::from(i) * 1.3).cos());
+    ///         [a, b, if a + 2.0 * b > 0.3 { 1.0 } else { -1.0 }]
+    ///     })
+    ///     .collect();
+    /// let samples = Samples::from_rows(&loss, &rows)?;
+    ///
+    /// let (mut ws, mut x, mut gradient) = (Workspace::new(), [0.0; 3], [0.0; 3]);
+    /// let order: Vec<usize> = (0..samples.len()).collect(); // shuffle it for stochastic descent
+    /// for minibatch in order.chunks(50).cycle().take(400) {
+    ///     loss.sum_gradient_into(&mut ws, &x, &samples, minibatch, &mut gradient)?;
+    ///     for (x, g) in x.iter_mut().zip(gradient) {
+    ///         *x -= 0.5 * g / minibatch.len() as f64;
+    ///     }
+    /// }
+    /// assert!(loss.sum_value(&x, &samples, &order)? / 200.0 < 0.2);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn sum_gradient_into(
         &self,
         ws: &mut Workspace,
@@ -482,7 +519,8 @@ impl Tape {
     /// [`Tape::sum_gradient`] over so many threads: the same bits for any number.
     ///
     /// No more threads run than there are leaves of 64 samples, nor more than
-    /// four times [`std::thread::available_parallelism`]. A thread that the
+    /// four times [`std::thread::available_parallelism`]. Each works at the best
+    /// [`SimdLevel`](crate::SimdLevel) in memory of its own, allocated at each call. A thread that the
     /// system refuses to start is no error: its share is done by the calling one.
     ///
     /// # Errors

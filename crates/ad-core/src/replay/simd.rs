@@ -57,7 +57,7 @@ impl SimdLevel {
         levels
     }
 
-    /// The fastest level of this machine.
+    /// The widest level of this machine, usually the fastest.
     pub fn best() -> SimdLevel {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
         {
