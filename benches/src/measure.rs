@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 /// The shortest time worth reading the clock for.
-const SAMPLE: Duration = Duration::from_micros(50);
+const SAMPLE: Duration = Duration::from_millis(1);
 
 /// What is measured: it does its work as often as it is told to.
 pub type Work<'a> = dyn FnMut(usize) + 'a;
@@ -49,7 +49,7 @@ impl Timings {
     }
 }
 
-/// How many repetitions take at least 50 µs; the calls also warm everything up.
+/// How many repetitions take at least 1 ms; the calls also warm everything up.
 pub fn calibrate(work: &mut Work<'_>) -> usize {
     let mut time = |repetitions| {
         let start = Instant::now();

@@ -35,12 +35,22 @@ fn linearize<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N]) ->
 /// The slots of the operands of a row of the table.
 #[inline(always)]
 pub(crate) fn operands<const N: usize>(row: &Row, wide: &[u32]) -> [u32; N] {
-    if N <= row.x.len() {
-        std::array::from_fn(|i| row.x[i])
-    } else {
-        let wide = row.wide(wide);
-        std::array::from_fn(|i| wide[i])
+    let mut operands = [0; N];
+    operands.copy_from_slice(if N <= row.x.len() { &row.x[..N] } else { &row.wide(wide)[..N] });
+    operands
+}
+
+/// The values of slots.
+///
+/// A loop, here and elsewhere in the engines: what std's functions on arrays
+/// call is not always inlined, and then it costs more than the row.
+#[inline(always)]
+fn values_of<const N: usize>(values: &[f64], slots: [u32; N]) -> [f64; N] {
+    let mut x = [0.0; N];
+    for i in 0..N {
+        x[i] = values[slots[i] as usize];
     }
+    x
 }
 
 /// The operands of a term; a term has two at most.
@@ -95,7 +105,7 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
         let operands = operands::<N>(row, self.wide);
         let result = row.result as usize;
-        let x = operands.map(|operand| self.values[operand as usize]);
+        let x = values_of(self.values, operands);
         if K == 0 {
             self.values[result..result + M].copy_from_slice(&value::<O, N, M>(x));
             return;
@@ -117,7 +127,7 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
 
     #[inline(always)]
     fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
-        let [a, b, _] = row.x.map(|operand| operand as usize);
+        let (a, b) = (row.x[0] as usize, row.x[1] as usize);
         let x = [self.values[a], self.values[b]];
         let (v, tangents) = binary::<O, ACTIVE, K>(x, &self.tangents[a], &self.tangents[b]);
         self.values[row.result as usize] = v;
@@ -126,7 +136,7 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
 
     #[inline(always)]
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
-        let [a, b, c] = row.x.map(|operand| operand as usize);
+        let (a, b, c) = (row.x[0] as usize, row.x[1] as usize, row.x[2] as usize);
         let (m, inner) = binary::<I, ACTIVE, K>([self.values[a], self.values[b]], &self.tangents[a], &self.tangents[b]);
         let (other, outer) = (self.values[c], &self.tangents[c]);
         let (v, tangents) = match (AT, ACTIVE & 4 != 0) {
@@ -268,7 +278,7 @@ impl<'a> ProgramVisitor for Reverse<'a> {
             return;
         }
         let operands = operands::<N>(row, self.wide);
-        let x = operands.map(|operand| self.values[operand as usize]);
+        let x = values_of(self.values, operands);
         let v = std::array::from_fn(|j| self.values[result + j]);
         let partials = partials::<O, N, M>(x, v);
         for i in 0..N {
@@ -285,7 +295,7 @@ impl<'a> ProgramVisitor for Reverse<'a> {
         if adjoint == 0.0 {
             return;
         }
-        let [a, b, _] = row.x.map(|operand| operand as usize);
+        let (a, b) = (row.x[0] as usize, row.x[1] as usize);
         let x = [self.values[a], self.values[b]];
         let v = [self.values[row.result as usize]];
         if ACTIVE & 1 != 0 {
@@ -302,7 +312,7 @@ impl<'a> ProgramVisitor for Reverse<'a> {
         if adjoint == 0.0 {
             return;
         }
-        let [a, b, c] = row.x.map(|operand| operand as usize);
+        let (a, b, c) = (row.x[0] as usize, row.x[1] as usize, row.x[2] as usize);
         let x = [self.values[a], self.values[b]];
         let m = I::value(x);
         let outer = if AT == 0 { [m[0], self.values[c]] } else { [self.values[c], m[0]] };
