@@ -7,20 +7,21 @@ use crate::rule::Rule;
 use crate::tape::Tape;
 
 /// The most directions that one forward sweep carries.
-const DIRECTIONS: usize = 16;
+pub(crate) const DIRECTIONS: usize = 16;
 
-/// Columns of a row-major matrix, from `first` on.
+/// Columns of a row-major matrix: `count` of them from `first` on.
 struct Columns<'a> {
     numbers: &'a mut [f64],
     stride: usize,
     first: usize,
+    count: usize,
 }
 
 impl Columns<'_> {
-    /// The numbers of row i in so many columns.
-    fn row(&mut self, i: usize, count: usize) -> &mut [f64] {
+    /// The numbers of row i.
+    fn row(&mut self, i: usize) -> &mut [f64] {
         let start = i * self.stride + self.first;
-        &mut self.numbers[start..start + count]
+        &mut self.numbers[start..start + self.count]
     }
 }
 
@@ -76,18 +77,28 @@ impl Tape {
         }
     }
 
-    /// Puts passive values and inputs into their slots.
+    /// Puts passive values and inputs into their slots; `params` are the tape's
+    /// own if there are none.
     #[inline]
-    fn load(&self, program: &Program, x: &[f64], values: &mut [f64]) {
-        // A loop, not a copy of memory, whose call costs more where there is little.
-        for (slot, &value) in values.iter_mut().zip(self.passive(program).iter().chain(x)) {
-            *slot = value;
+    fn load(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) {
+        match params {
+            // A loop, not a copy of memory, whose call costs more where there is little.
+            None => {
+                for (slot, &value) in values.iter_mut().zip(self.passive(program).iter().chain(x)) {
+                    *slot = value;
+                }
+            }
+            Some(params) => {
+                let (passive, active) = values.split_at_mut(program.first_input);
+                program.passive_into(&self.data, params, passive);
+                active[..x.len()].copy_from_slice(x);
+            }
         }
     }
 
     /// The values of a program's slots, guards checked.
-    fn values(&self, program: &Program, x: &[f64], values: &mut [f64]) -> Result<(), Error> {
-        self.load(program, x, values);
+    fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
+        self.load(program, x, params, values);
         replay::values(&program.rows, &program.wide, values);
         self.check_guards_of(program, values)
     }
@@ -99,11 +110,12 @@ impl Tape {
         program: &Program,
         ws: &'w mut Workspace,
         x: &[f64],
+        params: Option<&[f64]>,
         seed: impl Fn(usize) -> [f64; K],
     ) -> Result<(&'w [f64], &'w [[f64; K]]), Error> {
         let (tangents, values) = ws.slots(program.num_slots * (1 + K)).split_at_mut(program.num_slots * K);
         let tangents = tangents.as_chunks_mut().0;
-        self.load(program, x, values);
+        self.load(program, x, params, values);
         for (i, tangents) in tangents[program.first_input..][..x.len()].iter_mut().enumerate() {
             *tangents = seed(i);
         }
@@ -121,26 +133,25 @@ impl Tape {
         params: &[f64],
         gradient: &mut [f64],
     ) -> Result<f64, Error> {
-        let program = self.programs.reverse(&self.data);
-        let (values, adjoints) = ws.slots(2 * program.num_slots).split_at_mut(program.num_slots);
-        let (passive, active) = values.split_at_mut(program.first_input);
-        program.passive_into(&self.data, params, passive);
-        active[..x.len()].copy_from_slice(x);
-        replay::values(&program.rows, &program.wide, values);
-        self.check_guards_of(program, values)?;
-        let value = values[program.outputs[0] as usize];
-        let mut primal = Primal { program, values, adjoints };
-        if !gradient.is_empty() && !primal.reverse_into(std::iter::once(1.0), gradient) {
+        if gradient.is_empty() {
+            let program = self.programs.forward(&self.data);
+            let values = ws.slots(program.num_slots);
+            self.values(program, x, Some(params), values)?;
+            return Ok(values[program.outputs[0] as usize]);
+        }
+        let mut primal = self.primal(ws, x, Some(params))?;
+        let value = primal.values[primal.program.outputs[0] as usize];
+        if !primal.reverse_into(std::iter::once(1.0), gradient) {
             self.strict_adjoints_into(ws, x, params, &[1.0], gradient);
         }
         Ok(value)
     }
 
     /// The primal part of a reverse sweep, guards checked.
-    fn primal<'w>(&self, ws: &'w mut Workspace, x: &[f64]) -> Result<Primal<'_, 'w>, Error> {
+    fn primal<'w>(&self, ws: &'w mut Workspace, x: &[f64], params: Option<&[f64]>) -> Result<Primal<'_, 'w>, Error> {
         let program = self.programs.reverse(&self.data);
         let (values, adjoints) = ws.slots(2 * program.num_slots).split_at_mut(program.num_slots);
-        self.values(program, x, values)?;
+        self.values(program, x, params, values)?;
         Ok(Primal { program, values, adjoints })
     }
 
@@ -246,22 +257,23 @@ impl Tape {
         xbar.copy_from_slice(&adjoints[data.first_input()..data.first_param()]);
     }
 
-    /// Values and tangents in `k` directions by one forward sweep, at most
-    /// [`DIRECTIONS`]; `seed(i, d)` is the tangent of input i in direction d.
+    /// Values and tangents by one forward sweep in as many directions as `dy` has
+    /// columns, at most [`DIRECTIONS`]; `seed(i, d)` is the tangent of input i in
+    /// direction d.
     fn tangents(
         &self,
         ws: &mut Workspace,
         x: &[f64],
-        k: usize,
+        params: Option<&[f64]>,
         seed: impl Fn(usize, usize) -> f64,
         y: &mut [f64],
         dy: Columns<'_>,
     ) -> Result<(), Error> {
-        match k {
-            1 => self.tangents_in::<1>(ws, x, k, seed, y, dy),
-            2..=4 => self.tangents_in::<4>(ws, x, k, seed, y, dy),
-            5..=8 => self.tangents_in::<8>(ws, x, k, seed, y, dy),
-            _ => self.tangents_in::<16>(ws, x, k, seed, y, dy),
+        match dy.count {
+            1 => self.tangents_in::<1>(ws, x, params, seed, y, dy),
+            2..=4 => self.tangents_in::<4>(ws, x, params, seed, y, dy),
+            5..=8 => self.tangents_in::<8>(ws, x, params, seed, y, dy),
+            _ => self.tangents_in::<16>(ws, x, params, seed, y, dy),
         }
     }
 
@@ -269,14 +281,15 @@ impl Tape {
         &self,
         ws: &mut Workspace,
         x: &[f64],
-        k: usize,
+        params: Option<&[f64]>,
         seed: impl Fn(usize, usize) -> f64,
         y: &mut [f64],
         mut dy: Columns<'_>,
     ) -> Result<(), Error> {
         let program = self.programs.forward(&self.data);
+        let k = dy.count;
         let padded = |i| std::array::from_fn(|d| if d < k { seed(i, d) } else { 0.0 });
-        let (values, tangents) = self.forward::<K>(program, ws, x, padded)?;
+        let (values, tangents) = self.forward::<K>(program, ws, x, params, padded)?;
         let mut plain = true;
         for (i, (y, &output)) in y.iter_mut().zip(&program.outputs).enumerate() {
             let output = output as usize;
@@ -284,13 +297,13 @@ impl Tape {
             plain &= !y.is_nan();
             // What does not depend on an input has no tangent.
             let active = output >= program.first_input;
-            for (dy, &tangent) in dy.row(i, k).iter_mut().zip(&tangents[output]) {
+            for (dy, &tangent) in dy.row(i).iter_mut().zip(&tangents[output]) {
                 *dy = if active { tangent } else { 0.0 };
                 plain &= !dy.is_nan();
             }
         }
         if !plain {
-            self.strict_tangents(ws, x, k, seed, y, dy);
+            self.strict_tangents(ws, x, params, seed, y, dy);
         }
         Ok(())
     }
@@ -302,22 +315,23 @@ impl Tape {
         &self,
         ws: &mut Workspace,
         x: &[f64],
-        k: usize,
+        params: Option<&[f64]>,
         seed: impl Fn(usize, usize) -> f64,
         y: &[f64],
         mut dy: Columns<'_>,
     ) {
         let data = &*self.data;
+        let k = dy.count;
         let Workspace { values, sweep, seed: seeds, .. } = ws;
         let replay::SweepMemory { tangents, gathered, .. } = sweep;
         seeds.clear();
         seeds.extend((0..x.len()).flat_map(|i| (0..k).map(move |d| (i, d))).map(|(i, d)| seed(i, d)));
-        replay::load(data, x, &self.params, values);
+        replay::load(data, x, params.unwrap_or(&self.params), values);
         replay::primal_all(data, values, gathered);
         replay::tangent_sweep::<f64, true>(data, values, seeds, k, tangents, gathered);
         for (i, (y, &output)) in y.iter().zip(&data.outputs).enumerate() {
             let strict = &tangents[output as usize * k..];
-            for (dy, &strict) in dy.row(i, k).iter_mut().zip(strict) {
+            for (dy, &strict) in dy.row(i).iter_mut().zip(strict) {
                 // Only what the NaN concerns: the strict rule may turn a −0 of
                 // another direction into +0, and a direction's bits must not
                 // depend on its company.
@@ -358,9 +372,20 @@ impl Tape {
     pub fn eval_into(&self, ws: &mut Workspace, x: &[f64], y: &mut [f64]) -> Result<(), Error> {
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
+        self.eval_at(ws, x, None, y)
+    }
+
+    /// [`Tape::eval_into`] with other parameters than the tape's, if there are some.
+    pub(crate) fn eval_at(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        params: Option<&[f64]>,
+        y: &mut [f64],
+    ) -> Result<(), Error> {
         let program = self.programs.forward(&self.data);
         let values = ws.slots(program.num_slots);
-        self.values(program, x, values)?;
+        self.values(program, x, params, values)?;
         for (y, &output) in y.iter_mut().zip(&program.outputs) {
             *y = values[output as usize];
         }
@@ -436,12 +461,12 @@ impl Tape {
         check_seed("p", p)?;
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        self.tangents(ws, x, 1, |i, _| p[i], y, Columns { numbers: dy, stride: 1, first: 0 })
+        self.tangents(ws, x, None, |i, _| p[i], y, Columns { numbers: dy, stride: 1, first: 0, count: 1 })
     }
 
     /// f(x) and J·P for k seeds at once: `seeds` is n × k, one seed a column,
-    /// the result m × k. One forward sweep; column j has the bits of `jvp` with
-    /// column j.
+    /// the result m × k. Forward sweeps of up to sixteen directions; column j has
+    /// the bits of `jvp` with column j.
     ///
     /// # Errors
     ///
@@ -484,8 +509,9 @@ impl Tape {
         let columns = seeds.cols();
         jp.reset(self.num_outputs(), columns);
         for first in (0..columns).step_by(DIRECTIONS) {
-            let dy = Columns { numbers: jp.as_mut_slice(), stride: columns, first };
-            self.tangents(ws, x, DIRECTIONS.min(columns - first), |i, d| seeds[(i, first + d)], y, dy)?;
+            let count = DIRECTIONS.min(columns - first);
+            let dy = Columns { numbers: jp.as_mut_slice(), stride: columns, first, count };
+            self.tangents(ws, x, None, |i, d| seeds.row(i)[first + d], y, dy)?;
         }
         Ok(())
     }
@@ -530,7 +556,7 @@ impl Tape {
         check_seed("w", w)?;
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        let mut primal = self.primal(ws, x)?;
+        let mut primal = self.primal(ws, x, None)?;
         for (y, value) in y.iter_mut().zip(primal.outputs()) {
             *y = value;
         }
@@ -569,7 +595,7 @@ impl Tape {
         self.expect_scalar("gradient", "jacobian, or vjp with a weight for each output")?;
         expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        let mut primal = self.primal(ws, x)?;
+        let mut primal = self.primal(ws, x, None)?;
         let value = primal.values[primal.program.outputs[0] as usize];
         if !primal.reverse_into(std::iter::once(1.0), gradient) {
             self.strict_adjoints_into(ws, x, &self.params, &[1.0], gradient);
@@ -608,39 +634,50 @@ impl Tape {
     /// Those of [`Tape::eval`].
     pub fn jacobian_into(&self, ws: &mut Workspace, x: &[f64], jac: &mut Matrix) -> Result<(), Error> {
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
+        self.jacobian_at(ws, x, None, jac)
+    }
+
+    /// [`Tape::jacobian_into`] with other parameters than the tape's, if there are some.
+    pub(crate) fn jacobian_at(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        params: Option<&[f64]>,
+        jac: &mut Matrix,
+    ) -> Result<(), Error> {
         let (m, n) = (self.num_outputs(), self.num_inputs());
         jac.reset(m, n);
         if self.jacobian_is_forward() {
             let mut y = std::mem::take(&mut ws.y);
             y.resize(m, 0.0);
-            let chunk = if n <= 8 { 8 } else { DIRECTIONS };
-            let mut chunks = (0..n).step_by(chunk);
+            let mut chunks = (0..n).step_by(DIRECTIONS);
             let done = chunks.try_for_each(|first| {
-                let dy = Columns { numbers: jac.as_mut_slice(), stride: n, first };
+                let count = DIRECTIONS.min(n - first);
+                let dy = Columns { numbers: jac.as_mut_slice(), stride: n, first, count };
                 let seed = |i, d| if i == first + d { 1.0 } else { 0.0 };
-                self.tangents(ws, x, chunk.min(n - first), seed, &mut y, dy)
+                self.tangents(ws, x, params, seed, &mut y, dy)
             });
             ws.y = y;
             return done;
         }
-        let mut primal = self.primal(ws, x)?;
+        let mut primal = self.primal(ws, x, params)?;
         let mut plain = true;
         for i in 0..m {
             let unit = (0..m).map(|j| if i == j { 1.0 } else { 0.0 });
             plain &= primal.reverse_into(unit, jac.row_mut(i));
         }
         if !plain {
-            // Row by row, since a row has the bits of its own reverse sweep.
+            let all = primal.outputs().any(f64::is_nan);
             let mut w = std::mem::take(&mut ws.y);
             w.clear();
             w.resize(m, 0.0);
             for i in 0..m {
                 let row = jac.row_mut(i);
-                w[i] = 1.0;
-                if !self.primal(ws, x)?.reverse_into(w.iter().copied(), row) {
-                    self.strict_adjoints_into(ws, x, &self.params, &w, row);
+                if all || row.iter().any(|entry| entry.is_nan()) {
+                    w[i] = 1.0;
+                    self.strict_adjoints_into(ws, x, params.unwrap_or(&self.params), &w, row);
+                    w[i] = 0.0;
                 }
-                w[i] = 0.0;
             }
             ws.y = w;
         }

@@ -132,9 +132,11 @@ pub trait Operation<const N: usize, const M: usize>: 'static + Sized {
     fn value(x: [f64; N]) -> [f64; M];
 
     /// Whether the compiler turns [`Operation::values`] into vector instructions.
+    #[doc(hidden)]
     const VECTORIZED: bool = false;
 
     /// The results in each lane, with the bits of [`Operation::value`].
+    #[doc(hidden)]
     #[inline(always)]
     fn values<const L: usize>(x: [Lanes<L>; N]) -> [Lanes<L>; M] {
         Lanes::each::<Self, N, M>(x)
@@ -142,6 +144,7 @@ pub trait Operation<const N: usize, const M: usize>: 'static + Sized {
 
     /// The results and all partials in each lane, with the bits of
     /// [`Operation::value`] and [`Operation::partial`].
+    #[doc(hidden)]
     #[inline(always)]
     #[allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
     fn linearize<const L: usize>(x: [Lanes<L>; N]) -> ([Lanes<L>; M], [[Lanes<L>; N]; M]) {

@@ -787,8 +787,6 @@ struct Chunk {
 
 /// A row with at most two operands; one of them may be a constant, and not
 /// both, since an expression of constants leaves no row.
-/// A row with at most two operands; one of them may be a constant, and not
-/// both, since an expression of constants leaves no row.
 struct ChunkRow {
     location: Cell<Option<&'static Location<'static>>>,
     /// The bits of the constant, if there is one.

@@ -149,15 +149,12 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
         self.tangents[row.result as usize] = tangents;
     }
 
+    /// Only in programs for reverse sweeps, whose values alone are computed here.
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
-        let (x, result) = (row.x[0] as usize, row.result as usize);
-        let ([v], [[partial]]) = linearize::<O, 1, 1>([self.values[x]]);
-        self.values[result] = v;
-        self.values[result + 1] = partial;
-        let mut tangents = [0.0; K];
-        contribute(&mut tangents, true, partial, &self.tangents[x]);
-        self.tangents[result] = tangents;
+        let ([v], [[partial]]) = linearize::<O, 1, 1>([self.values[row.x[0] as usize]]);
+        self.values[row.result as usize] = v;
+        self.values[row.result as usize + 1] = partial;
     }
 
     #[inline(always)]

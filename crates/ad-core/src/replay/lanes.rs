@@ -56,9 +56,33 @@ struct Place {
 }
 
 impl Layout<'_> {
+    /// The slots whose values are in lanes.
+    fn value_slots(&self) -> usize {
+        self.program.num_slots - self.uniform_passive - self.uniform_inputs
+    }
+
     /// The blocks that the values of a program take.
-    pub fn num_blocks(&self) -> usize {
-        self.program.num_slots * self.blocks + SPREAD
+    pub fn value_blocks(&self) -> usize {
+        self.value_slots() * self.blocks + SPREAD
+    }
+
+    /// The blocks that the adjoints of a program take, or the tangents in one direction.
+    pub fn derivative_blocks(&self) -> usize {
+        (self.program.num_slots - self.program.first_input) * self.blocks
+    }
+
+    /// The first block of the values of a slot that is not the same in every lane.
+    #[inline(always)]
+    pub fn value(&self, slot: u32) -> usize {
+        let slot = slot as usize;
+        let uniform = if slot < self.program.first_input { 0 } else { self.uniform_inputs };
+        (slot - self.uniform_passive - uniform) * self.blocks
+    }
+
+    /// The first block of the adjoints, or the first direction's tangents, of an active slot.
+    #[inline(always)]
+    pub fn derivative(&self, slot: u32) -> usize {
+        (slot as usize - self.program.first_input) * self.blocks
     }
 
     #[inline(always)]
@@ -75,11 +99,7 @@ impl Layout<'_> {
     /// Block `block` of the values of a slot.
     #[inline(always)]
     pub fn fetch(&self, scalars: &[f64], values: &[Block], slot: u32, block: usize) -> Block {
-        if self.is_uniform(slot) {
-            Lanes([scalars[slot as usize]; WIDTH])
-        } else {
-            values[slot as usize * self.blocks + block]
-        }
+        if self.is_uniform(slot) { Lanes([scalars[slot as usize]; WIDTH]) } else { values[self.value(slot) + block] }
     }
 
     /// Where the operands are, those that are the same in every lane spread.
@@ -88,11 +108,11 @@ impl Layout<'_> {
         let mut places = [Place::default(); N];
         for (i, (place, &slot)) in places.iter_mut().zip(&slots).enumerate() {
             *place = if self.is_uniform(slot) {
-                let first = self.program.num_slots * self.blocks + i;
+                let first = self.value_slots() * self.blocks + i;
                 values[first] = Lanes([scalars[slot as usize]; WIDTH]);
                 Place { first, step: 0 }
             } else {
-                Place { first: slot as usize * self.blocks, step: 1 }
+                Place { first: self.value(slot), step: 1 }
             };
         }
         places
@@ -101,12 +121,7 @@ impl Layout<'_> {
     /// Which operands are active, and the first block of each.
     #[inline(always)]
     fn targets<const N: usize>(&self, slots: [u32; N]) -> [Option<usize>; N] {
-        slots.map(|slot| self.is_active(slot).then_some(slot as usize * self.blocks))
-    }
-
-    #[inline(always)]
-    fn first_block(&self, slot: u32) -> usize {
-        slot as usize * self.blocks
+        slots.map(|slot| self.is_active(slot).then(|| self.derivative(slot)))
     }
 }
 
@@ -336,7 +351,7 @@ fn weighted_blocks<O: Fold, const AT: usize, const B: usize>(
     let (terms, _) = terms.as_chunks::<2>();
     for term in terms {
         let weight = Lanes([scalars[term[AT] as usize]; WIDTH]);
-        let other = term[1 - AT] as usize * layout.blocks + block;
+        let other = layout.value(term[1 - AT]) + block;
         let others = &values[other..other + B];
         for b in 0..B {
             let mut x = [weight; 2];
@@ -356,7 +371,7 @@ impl<'a> ProgramVisitor for Values<'a> {
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
         let operands = operands::<N>(row, &self.layout.program.wide);
         let x = self.layout.places(self.scalars, self.values, operands);
-        operation_values::<O, N, M>(&self.layout, self.values, &x, self.layout.first_block(row.result));
+        operation_values::<O, N, M>(&self.layout, self.values, &x, self.layout.value(row.result));
     }
 
     #[inline(always)]
@@ -367,25 +382,25 @@ impl<'a> ProgramVisitor for Values<'a> {
     #[inline(always)]
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let x = self.layout.places(self.scalars, self.values, row.x);
-        fused_values::<I, O, AT>(&self.layout, self.values, &x, self.layout.first_block(row.result));
+        fused_values::<I, O, AT>(&self.layout, self.values, &x, self.layout.value(row.result));
     }
 
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
         let x = self.layout.places(self.scalars, self.values, [row.x[0]]);
-        kept_values::<O>(&self.layout, self.values, &x, self.layout.first_block(row.result));
+        kept_values::<O>(&self.layout, self.values, &x, self.layout.value(row.result));
     }
 
     #[inline(always)]
     fn fold<O: Fold>(&mut self, row: &'a Row) {
-        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
+        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.value(row.result));
         sum_values::<O>(&self.layout, self.scalars, self.values, None, terms, Weights::Neither, result);
     }
 
     #[inline(always)]
     fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
-        let result = self.layout.first_block(row.result);
+        let result = self.layout.value(row.result);
         let initial = initial.first().copied();
         sum_values::<O>(&self.layout, self.scalars, self.values, initial, terms, row.weights(), result);
     }
@@ -399,7 +414,7 @@ pub(crate) fn values<'a>(layout: Layout<'a>, rows: &'a [Row], scalars: &[f64], v
     }
 }
 
-// Values and tangents. Direction d of block b of a slot is at (slot·blocks + b)·directions + d.
+// Values and tangents. Direction d of block b of the tangents is at b·directions + d.
 
 struct Tangents<'a> {
     layout: Layout<'a>,
@@ -429,6 +444,7 @@ fn operation_tangents<O: Operation<N, M>, const N: usize, const M: usize>(
     x: &[Place; N],
     active: &[Option<usize>; N],
     result: usize,
+    target: usize,
 ) {
     let blocks = layout.blocks;
     at_level!(O::VECTORIZED, layout.level, {
@@ -436,15 +452,16 @@ fn operation_tangents<O: Operation<N, M>, const N: usize, const M: usize>(
             let x = load(values, x, block);
             let v = O::values(x);
             for j in 0..M {
-                let result = result + j * blocks + block;
+                let offset = j * blocks + block;
                 let mut first = true;
                 for i in 0..N {
                     if let Some(operand) = active[i] {
-                        contribute(tangents, directions, result, operand + block, first, O::partial(j, i, x, v));
+                        let partial = O::partial(j, i, x, v);
+                        contribute(tangents, directions, target + offset, operand + block, first, partial);
                         first = false;
                     }
                 }
-                values[result] = v[j];
+                values[result + offset] = v[j];
             }
         }
     });
@@ -460,6 +477,7 @@ fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
     x: &[Place; 3],
     active: &[Option<usize>; 3],
     result: usize,
+    target: usize,
 ) {
     at_level!(true, layout.level, {
         for block in 0..layout.blocks {
@@ -469,7 +487,7 @@ fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
             let v = O::values(x);
             let inner = [I::partial(0, 0, [a, b], m), I::partial(0, 1, [a, b], m)];
             let (of_m, of_c) = (O::partial(0, AT, x, v), O::partial(0, 1 - AT, x, v));
-            let to = (result + block) * directions;
+            let to = (target + block) * directions;
             for d in 0..directions {
                 let mut of_inner = ZERO;
                 let mut first = true;
@@ -500,19 +518,19 @@ fn sum_tangents<O: Fold, const NESTED: bool>(
     sweep: &mut Tangents<'_>,
     initial: Option<u32>,
     terms: &[u32],
-    result: usize,
+    result: u32,
 ) {
     let Tangents { layout, directions, scalars, values, tangents } = sweep;
     let (layout, directions) = (&*layout, *directions);
     at_level!(true, layout.level, {
         for block in 0..layout.blocks {
             let (mut sum, mut first) = (Lanes([-0.0; WIDTH]), true);
-            let result = result + block;
+            let target = layout.derivative(result) + block;
             if let Some(initial) = initial {
                 sum = layout.fetch(scalars, values, initial, block);
                 if layout.is_active(initial) {
-                    let from = layout.first_block(initial) + block;
-                    contribute(tangents, directions, result, from, true, Lanes([1.0; WIDTH]));
+                    let from = layout.derivative(initial) + block;
+                    contribute(tangents, directions, target, from, true, Lanes([1.0; WIDTH]));
                     first = false;
                 }
             }
@@ -522,9 +540,9 @@ fn sum_tangents<O: Fold, const NESTED: bool>(
                 sum += O::term(x);
                 if NESTED && O::STRIDE == 2 && layout.is_active(term[0]) && layout.is_active(term[1]) {
                     let partials = [O::term_partial(0, x), O::term_partial(1, x)];
-                    let a = (layout.first_block(term[0]) + block) * directions;
-                    let b = (layout.first_block(term[1]) + block) * directions;
-                    let to = result * directions;
+                    let a = (layout.derivative(term[0]) + block) * directions;
+                    let b = (layout.derivative(term[1]) + block) * directions;
+                    let to = target * directions;
                     for d in 0..directions {
                         let inner = partials[0] * tangents[a + d] + partials[1] * tangents[b + d];
                         tangents[to + d] = if first { inner } else { tangents[to + d] + inner };
@@ -533,14 +551,14 @@ fn sum_tangents<O: Fold, const NESTED: bool>(
                 } else {
                     for i in 0..O::STRIDE {
                         if layout.is_active(term[i]) {
-                            let from = layout.first_block(term[i]) + block;
-                            contribute(tangents, directions, result, from, first, O::term_partial(i, x));
+                            let from = layout.derivative(term[i]) + block;
+                            contribute(tangents, directions, target, from, first, O::term_partial(i, x));
                             first = false;
                         }
                     }
                 }
             }
-            values[result] = sum;
+            values[layout.value(result) + block] = sum;
         }
     });
 }
@@ -553,8 +571,9 @@ impl<'a> ProgramVisitor for Tangents<'a> {
         let operands = operands::<N>(row, &self.layout.program.wide);
         let Tangents { layout, directions, scalars, values, tangents } = self;
         let x = layout.places(scalars, values, operands);
-        let (active, result) = (layout.targets(operands), layout.first_block(row.result));
-        operation_tangents::<O, N, M>(layout, *directions, values, tangents, &x, &active, result);
+        let active = layout.targets(operands);
+        let (result, target) = (layout.value(row.result), layout.derivative(row.result));
+        operation_tangents::<O, N, M>(layout, *directions, values, tangents, &x, &active, result, target);
     }
 
     #[inline(always)]
@@ -566,8 +585,9 @@ impl<'a> ProgramVisitor for Tangents<'a> {
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let Tangents { layout, directions, scalars, values, tangents } = self;
         let x = layout.places(scalars, values, row.x);
-        let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
-        fused_tangents::<I, O, AT>(layout, *directions, values, tangents, &x, &active, result);
+        let active = layout.targets(row.x);
+        let (result, target) = (layout.value(row.result), layout.derivative(row.result));
+        fused_tangents::<I, O, AT>(layout, *directions, values, tangents, &x, &active, result, target);
     }
 
     /// No row of a program for forward sweeps keeps its partial.
@@ -578,15 +598,14 @@ impl<'a> ProgramVisitor for Tangents<'a> {
 
     #[inline(always)]
     fn fold<O: Fold>(&mut self, row: &'a Row) {
-        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
-        sum_tangents::<O, false>(self, None, terms, result);
+        let terms = row.wide(&self.layout.program.wide);
+        sum_tangents::<O, false>(self, None, terms, row.result);
     }
 
     #[inline(always)]
     fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
-        let result = self.layout.first_block(row.result);
-        sum_tangents::<O, true>(self, initial.first().copied(), terms, result);
+        sum_tangents::<O, true>(self, initial.first().copied(), terms, row.result);
     }
 }
 
@@ -632,6 +651,7 @@ fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
     x: &[Place; N],
     active: &[Option<usize>; N],
     result: usize,
+    target: usize,
 ) {
     let blocks = layout.blocks;
     at_level!(O::VECTORIZED, layout.level, {
@@ -639,8 +659,8 @@ fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
             let x = load(values, x, block);
             let (mut v, mut adjoint) = ([ZERO; M], [ZERO; M]);
             for j in 0..M {
-                let place = result + j * blocks + block;
-                (v[j], adjoint[j]) = (values[place], take(adjoints, place));
+                let offset = j * blocks + block;
+                (v[j], adjoint[j]) = (values[result + offset], take(adjoints, target + offset));
             }
             for i in 0..N {
                 if let Some(operand) = active[i] {
@@ -656,10 +676,17 @@ fn operation_adjoints<O: Operation<N, M>, const N: usize, const M: usize>(
 }
 
 #[inline(never)]
-fn kept_adjoints(layout: &Layout<'_>, values: &[Block], adjoints: &mut [Block], operand: usize, result: usize) {
+fn kept_adjoints(
+    layout: &Layout<'_>,
+    values: &[Block],
+    adjoints: &mut [Block],
+    operand: usize,
+    partial: usize,
+    target: usize,
+) {
     at_level!(true, layout.level, {
         for block in 0..layout.blocks {
-            let contribution = values[result + layout.blocks + block] * take(adjoints, result + block);
+            let contribution = values[partial + block] * take(adjoints, target + block);
             adjoints[operand + block] += contribution;
         }
     });
@@ -673,13 +700,14 @@ fn fused_adjoints<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
     x: &[Place; 3],
     active: &[Option<usize>; 3],
     result: usize,
+    target: usize,
 ) {
     at_level!(true, layout.level, {
         for block in 0..layout.blocks {
             let [a, b, c] = load(values, x, block);
             let m = I::values([a, b]);
             let x = if AT == 0 { [m[0], c] } else { [c, m[0]] };
-            let (v, adjoint) = ([values[result + block]], take(adjoints, result + block));
+            let (v, adjoint) = ([values[result + block]], take(adjoints, target + block));
             if let Some(c) = active[2] {
                 adjoints[c + block] += O::partial(0, 1 - AT, x, v) * adjoint;
             }
@@ -709,7 +737,7 @@ fn term_adjoints<O: Fold>(
         let adjoint = adjoints[result + block];
         for i in 0..O::STRIDE {
             if layout.is_active(term[i]) {
-                let operand = layout.first_block(term[i]) + block;
+                let operand = layout.derivative(term[i]) + block;
                 adjoints[operand] += O::term_partial(i, &x[..O::STRIDE]) * adjoint;
             }
         }
@@ -768,7 +796,7 @@ fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize, const FULL:
     let (terms, _) = terms.as_chunks::<2>();
     for term in terms.iter().rev() {
         let weight = Lanes([scalars[term[AT] as usize]; WIDTH]);
-        let other = term[1 - AT] as usize * layout.blocks + block;
+        let other = layout.value(term[1 - AT]) + block;
         let others = &values[other..other + B];
         let place = term[AT] as usize - layout.program.first_input;
         let mut sum = streams.sums[place];
@@ -784,7 +812,8 @@ fn weighted_adjoint_blocks<O: Fold, const AT: usize, const B: usize, const FULL:
         }
         streams.sums[place] = sum;
         if layout.is_active(term[1 - AT]) {
-            let targets = &mut adjoints[other..other + B];
+            let target = layout.derivative(term[1 - AT]) + block;
+            let targets = &mut adjoints[target..target + B];
             for b in 0..B {
                 let mut x = [weight; 2];
                 x[1 - AT] = others[b];
@@ -881,7 +910,7 @@ fn add_initial(layout: &Layout<'_>, adjoints: &mut [Block], initial: Option<u32>
         && layout.is_active(initial)
     {
         for block in 0..layout.blocks {
-            let place = layout.first_block(initial) + block;
+            let place = layout.derivative(initial) + block;
             adjoints[place] += adjoints[result + block];
         }
     }
@@ -895,8 +924,9 @@ impl<'a> ProgramVisitor for Adjoints<'a, '_> {
         let operands = operands::<N>(row, &self.layout.program.wide);
         let layout = self.layout;
         let x = layout.places(self.scalars, self.values, operands);
-        let (active, result) = (layout.targets(operands), layout.first_block(row.result));
-        operation_adjoints::<O, N, M>(&layout, self.values, self.adjoints, &x, &active, result);
+        let active = layout.targets(operands);
+        let (result, target) = (layout.value(row.result), layout.derivative(row.result));
+        operation_adjoints::<O, N, M>(&layout, self.values, self.adjoints, &x, &active, result, target);
     }
 
     #[inline(always)]
@@ -908,26 +938,28 @@ impl<'a> ProgramVisitor for Adjoints<'a, '_> {
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
         let layout = self.layout;
         let x = layout.places(self.scalars, self.values, row.x);
-        let (active, result) = (layout.targets(row.x), layout.first_block(row.result));
-        fused_adjoints::<I, O, AT>(&layout, self.values, self.adjoints, &x, &active, result);
+        let active = layout.targets(row.x);
+        let (result, target) = (layout.value(row.result), layout.derivative(row.result));
+        fused_adjoints::<I, O, AT>(&layout, self.values, self.adjoints, &x, &active, result, target);
     }
 
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
-        let (operand, result) = (self.layout.first_block(row.x[0]), self.layout.first_block(row.result));
-        kept_adjoints(&self.layout, self.values, self.adjoints, operand, result);
+        let layout = &self.layout;
+        let (operand, target) = (layout.derivative(row.x[0]), layout.derivative(row.result));
+        kept_adjoints(layout, self.values, self.adjoints, operand, layout.value(row.result + 1), target);
     }
 
     #[inline(always)]
     fn fold<O: Fold>(&mut self, row: &'a Row) {
-        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.first_block(row.result));
+        let (terms, result) = (row.wide(&self.layout.program.wide), self.layout.derivative(row.result));
         sum_adjoints::<O, false>(self, None, terms, Weights::Neither, result);
     }
 
     #[inline(always)]
     fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
         let (initial, terms) = row.wide(&self.layout.program.wide).split_at(usize::from(INITIAL));
-        let result = self.layout.first_block(row.result);
+        let result = self.layout.derivative(row.result);
         sum_adjoints::<O, true>(self, initial.first().copied(), terms, row.weights(), result);
     }
 }

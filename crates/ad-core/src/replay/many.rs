@@ -1,5 +1,6 @@
 //! Many points at once, in lanes.
 
+use crate::drivers::DIRECTIONS;
 use crate::error::{Error, expect_len};
 use crate::lanes::Lanes;
 use crate::matrix::Matrix;
@@ -8,9 +9,6 @@ use crate::replay::program::Program;
 use crate::replay::samples::{FEW, grow};
 use crate::replay::{LaneMemory, Workspace};
 use crate::tape::Tape;
-
-/// The most directions of one sweep.
-const DIRECTIONS: usize = 16;
 
 impl Tape {
     /// The values at many points: row i of the result is f(xᵢ), m numbers.
@@ -58,16 +56,17 @@ impl Tape {
         self.check_points(points)?;
         values.reset(points.rows(), self.num_outputs());
         let program = self.programs.forward(&self.data);
-        let layout = self.lanes_of_points(ws, program, points, 1);
-        let lanes = layout.blocks * WIDTH;
+        let layout = self.lanes_of_points(ws, program, points, 0);
+        let lanes = layout.map_or(FEW, |layout| layout.blocks * WIDTH);
         for first in (0..points.rows()).step_by(lanes) {
             let group = first..points.rows().min(first + lanes);
-            if self.goes_one_by_one(points, group.len()) {
+            let Some(layout) = layout.filter(|_| group.len() >= FEW) else {
                 for i in group {
-                    self.point(ws, points, i, |tape, ws, x| tape.eval_into(ws, x, values.row_mut(i)))?;
+                    let (x, params) = self.point(points, i);
+                    self.eval_at(ws, x, params, values.row_mut(i)).map_err(|error| error.at_sample(i))?;
                 }
                 continue;
-            }
+            };
             self.values_of_points(ws, layout, points, first)?;
             let LaneMemory { scalars, values: blocks, .. } = &ws.lanes;
             for (j, &output) in program.outputs.iter().enumerate() {
@@ -107,8 +106,7 @@ impl Tape {
     }
 
     /// [`Tape::jacobian_many`] that allocates nothing on a warm workspace and a
-    /// matrix that was as large before, unless points with parameters of their
-    /// own have a NaN in the result.
+    /// matrix that was as large before.
     ///
     /// # Errors
     ///
@@ -119,31 +117,30 @@ impl Tape {
         jacobians.reset(points.rows(), m * n);
         let forward = self.jacobian_is_forward();
         let program = if forward { self.programs.forward(&self.data) } else { self.programs.reverse(&self.data) };
-        let layout = self.lanes_of_points(ws, program, points, if forward { 1 + n.min(DIRECTIONS) } else { 2 });
-        let lanes = layout.blocks * WIDTH;
+        let layout = self.lanes_of_points(ws, program, points, if forward { n.min(DIRECTIONS) } else { 1 });
+        let lanes = layout.map_or(FEW, |layout| layout.blocks * WIDTH);
         for first in (0..points.rows()).step_by(lanes) {
             let group = first..points.rows().min(first + lanes);
-            let one_by_one = self.goes_one_by_one(points, group.len());
-            if !one_by_one {
+            // One bit a point that the scalar engine does, or does again.
+            let mut one_by_one = u64::MAX;
+            if let Some(layout) = layout.filter(|_| group.len() >= FEW) {
                 match forward {
                     true => self.tangents_of_points(ws, layout, points, group.clone(), jacobians)?,
                     false => self.adjoints_of_points(ws, layout, points, group.clone(), jacobians)?,
                 }
+                let LaneMemory { scalars, values, .. } = &ws.lanes;
+                one_by_one = group.clone().fold(0, |bits, i| {
+                    let (block, lane) = ((i - first) / WIDTH, (i - first) % WIDTH);
+                    let value = |&output| layout.fetch(scalars, values, output, block).0[lane];
+                    let nan = program.outputs.iter().any(|output| value(output).is_nan())
+                        || jacobians.row(i).iter().any(|entry| entry.is_nan());
+                    bits | u64::from(nan) << (i - first)
+                });
             }
-            let LaneMemory { scalars, values, .. } = &ws.lanes;
-            let is_plain = |i: usize| {
-                let (block, lane) = ((i - first) / WIDTH, (i - first) % WIDTH);
-                let value = |&output| layout.fetch(scalars, values, output, block).0[lane];
-                !program.outputs.iter().any(|output| value(output).is_nan())
-            };
-            // One bit a point.
-            let again = group.clone().fold(0_u64, |again, i| {
-                let plain = !one_by_one && is_plain(i) && !jacobians.row(i).iter().any(|entry| entry.is_nan());
-                again | u64::from(!plain) << (i - first)
-            });
-            for i in group.filter(|i| again >> (i - first) & 1 == 1) {
+            for i in group.filter(|i| one_by_one >> (i - first) & 1 == 1) {
+                let (x, params) = self.point(points, i);
                 let mut jac = std::mem::take(&mut ws.jac);
-                let done = self.point(ws, points, i, |tape, ws, x| tape.jacobian_into(ws, x, &mut jac));
+                let done = self.jacobian_at(ws, x, params, &mut jac).map_err(|error| error.at_sample(i));
                 if done.is_ok() {
                     jacobians.row_mut(i).copy_from_slice(jac.as_slice());
                 }
@@ -161,34 +158,21 @@ impl Tape {
         expect_len("points (a row per point: x, or x followed by all parameters)", points.cols(), self.num_inputs())
     }
 
-    /// Whether so few points go through the scalar engine. Points with parameters
-    /// of their own do not, since that would need a tape for each.
-    fn goes_one_by_one(&self, points: &Matrix, count: usize) -> bool {
-        count < FEW && points.cols() == self.num_inputs()
-    }
-
-    /// Calls a scalar driver at point i.
-    fn point(
-        &self,
-        ws: &mut Workspace,
-        points: &Matrix,
-        i: usize,
-        driver: impl FnOnce(&Tape, &mut Workspace, &[f64]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Point i: x, and its own parameters if it has some.
+    fn point<'a>(&self, points: &'a Matrix, i: usize) -> (&'a [f64], Option<&'a [f64]>) {
         let (x, params) = points.row(i).split_at(self.num_inputs());
-        let done = if params.is_empty() { driver(self, ws, x) } else { driver(&self.with_params(params)?, ws, x) };
-        done.map_err(|error| error.at_sample(i))
+        (x, (!params.is_empty()).then_some(params))
     }
 
-    /// The layout of lanes each of which has its own inputs; so many blocks of
-    /// numbers belong to a slot.
+    /// The layout of lanes each of which has its own inputs and so many
+    /// derivatives, unless lanes do not suit the tape.
     fn lanes_of_points<'p>(
         &self,
         ws: &mut Workspace,
         program: &'p Program,
         points: &Matrix,
-        per_slot: usize,
-    ) -> Layout<'p> {
+        derivatives: usize,
+    ) -> Option<Layout<'p>> {
         let own_params = points.cols() > self.num_inputs();
         let uniform_passive = if own_params { self.data.constants.len() } else { program.first_input };
         let lanes = &mut ws.lanes;
@@ -198,23 +182,24 @@ impl Tape {
         } else {
             lanes.scalars.extend_from_slice(self.passive(program));
         }
-        let blocks = lanes.blocks_for((program.num_slots - uniform_passive) * per_slot, 4);
-        Layout { level: lanes.level(), program, blocks, uniform_passive, uniform_inputs: 0 }
+        let derivatives = (program.num_slots - program.first_input).saturating_mul(derivatives);
+        let blocks = lanes.blocks_for(program.num_slots - uniform_passive, derivatives, 4)?;
+        Some(Layout { level: lanes.level(), program, blocks, uniform_passive, uniform_inputs: 0 })
     }
 
     /// Puts the points from `first` on into lanes, as many as there are; the
     /// lanes that are left repeat the last one.
     fn load_points(&self, ws: &mut Workspace, layout: Layout<'_>, points: &Matrix, first: usize) {
         let LaneMemory { scalars, values, .. } = &mut ws.lanes;
-        grow(values, layout.num_blocks());
+        grow(values, layout.value_blocks());
         let (inputs, last) = (self.num_inputs(), points.rows() - 1);
         for eighth in 0..layout.blocks * WIDTH / STREAMS {
             let rows: [&[f64]; STREAMS] =
                 std::array::from_fn(|lane| points.row((first + eighth * STREAMS + lane).min(last)));
-            let of_inputs = Eighth { first: layout.program.first_input * layout.blocks, eighth };
+            let of_inputs = Eighth { first: layout.value(layout.program.first_input as u32), eighth };
             lanes::store_rows(layout, values, of_inputs, rows.map(|row| &row[..inputs]));
             // Parameters follow the inputs of a point, and the constants on the tape.
-            let of_params = Eighth { first: layout.uniform_passive * layout.blocks, eighth };
+            let of_params = Eighth { first: 0, eighth };
             lanes::store_rows(layout, values, of_params, rows.map(|row| &row[inputs..]));
         }
         if points.cols() > inputs && !layout.program.prologue.is_empty() {
@@ -251,9 +236,10 @@ impl Tape {
                 // The scalar engine says which guard it was.
                 let mut y = std::mem::take(&mut ws.y);
                 y.resize(self.num_outputs(), 0.0);
-                let found = self.point(ws, points, first + lane, |tape, ws, x| tape.eval_into(ws, x, &mut y));
+                let (x, params) = self.point(points, first + lane);
+                let found = self.eval_at(ws, x, params, &mut y).map_err(|error| error.at_sample(first + lane));
                 ws.y = y;
-                found
+                found.and(Err(Error::Malformed { row: 0, reason: "two engines answer a guard differently" }))
             }
         }
     }
@@ -271,8 +257,8 @@ impl Tape {
             let directions = DIRECTIONS.min(n - start);
             self.load_points(ws, layout, points, group.start);
             let LaneMemory { scalars, values, tangents, .. } = &mut ws.lanes;
-            grow(tangents, program.num_slots * blocks * directions);
-            let seeds = &mut tangents[program.first_input * blocks * directions..][..n * blocks * directions];
+            grow(tangents, layout.derivative_blocks() * directions);
+            let seeds = &mut tangents[..n * blocks * directions];
             for (place, seed) in seeds.iter_mut().enumerate() {
                 let (input, direction) = (place / directions / blocks, place % directions);
                 *seed = Lanes([if input == start + direction { 1.0 } else { 0.0 }; WIDTH]);
@@ -283,14 +269,13 @@ impl Tape {
             }
             let tangents = &ws.lanes.tangents;
             for (j, &output) in program.outputs.iter().enumerate() {
-                let output = output as usize;
                 for d in 0..directions {
                     for block in 0..group.len().div_ceil(WIDTH) {
                         // What does not depend on an input has no tangent.
-                        let tangent = if output < program.first_input {
+                        let tangent = if (output as usize) < program.first_input {
                             Lanes([0.0; WIDTH])
                         } else {
-                            tangents[(output * blocks + block) * directions + d]
+                            tangents[(layout.derivative(output) + block) * directions + d]
                         };
                         scatter(jacobians, group.clone().skip(block * WIDTH), j * n + start + d, tangent);
                     }
@@ -312,16 +297,15 @@ impl Tape {
         let (blocks, program) = (layout.blocks, layout.program);
         self.values_of_points(ws, layout, points, group.start)?;
         let LaneMemory { scalars, values, adjoints, .. } = &mut ws.lanes;
-        grow(adjoints, program.num_slots * blocks);
-        let active = program.first_input * blocks;
+        grow(adjoints, layout.derivative_blocks());
         for (j, &output) in program.outputs.iter().enumerate() {
             if output as usize >= program.first_input {
-                adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
+                adjoints[layout.derivative(output)..][..blocks].fill(Lanes([1.0; WIDTH]));
             }
             lanes::adjoints(layout, scalars, values, adjoints, None);
             let rows = jacobians.as_mut_slice().chunks_exact_mut(m * n).take(group.end).skip(group.start);
             let rows = rows.map(|row| &mut row[j * n..(j + 1) * n]);
-            lanes::take_rows(layout, &mut adjoints[active..active + n * blocks], rows);
+            lanes::take_rows(layout, &mut adjoints[..n * blocks], rows);
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ pub struct Workspace {
     pub(crate) sweep: SweepMemory,
     /// The seeds of a reference sweep.
     pub(crate) seed: Vec<f64>,
-    /// Values of the outputs that are not asked for.
+    /// Values of the outputs that are not asked for, or their weights.
     pub(crate) y: Vec<f64>,
     /// The Jacobian at one of many points.
     jac: Matrix,
@@ -78,14 +78,18 @@ impl LaneMemory {
         *self.level.get_or_insert_with(SimdLevel::best)
     }
 
-    /// The blocks of a slot for a program of so many slots, `usual` many unless
-    /// they are so few or so many that something else suits the caches.
-    pub fn blocks_for(&self, slots: usize, usual: usize) -> usize {
+    /// The blocks of a slot for a program of so many slots in lanes, `usual` many
+    /// unless they are so few that more fit the fastest cache; none if they are
+    /// so many that they fit none, where one point at a time is faster and takes
+    /// less memory. `derivatives` are the slots of tangents or adjoints besides.
+    pub fn blocks_for(&self, slots: usize, derivatives: usize, usual: usize) -> Option<usize> {
+        const MOST: usize = 1 << 18;
         match self.lanes {
-            Some(lanes) => lanes / lanes::WIDTH,
-            None if slots <= 32 => 4,
-            None if slots <= 1 << 16 => usual,
-            None => 1,
+            Some(lanes) => Some(lanes / lanes::WIDTH),
+            None if slots <= 32 && derivatives <= MOST / 4 => Some(4),
+            None if slots.saturating_add(derivatives) <= MOST / usual => Some(usual),
+            None if slots.saturating_add(derivatives) <= MOST => Some(1),
+            None => None,
         }
     }
 }

@@ -307,6 +307,7 @@ impl Lowering<'_> {
         if let Some(last) = self.rows.last_mut()
             && follows
             && chain == Some(last.code)
+            && self.wide.len() < MOST_WIDE
         {
             // The operands of the last chain are the last ones, so it can grow.
             self.wide.extend([a, b]);
@@ -317,6 +318,7 @@ impl Lowering<'_> {
         self.emit(code, &[a, b, other], result);
         if let Some(chain) = chain
             && self.ends_in_links(chain)
+            && self.wide.len() < MOST_WIDE
         {
             let links = self.rows.split_off(self.rows.len() - CHAIN);
             let initial = links[0].x[2];
@@ -351,6 +353,9 @@ impl Lowering<'_> {
     }
 }
 
+/// More operands apart than this are not made by chains: those of the tape
+/// itself have to fit an index as well.
+const MOST_WIDE: usize = 1 << 30;
 /// The operands that a row holds itself.
 const INLINE: usize = 3;
 /// No row reads the value.

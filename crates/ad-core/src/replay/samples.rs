@@ -6,7 +6,6 @@ use std::thread::ScopedJoinHandle;
 use crate::error::{Error, expect_len};
 use crate::lanes::Lanes;
 use crate::replay::lanes::{self, Block, Eighth, Layout, STREAMS, Stream, Streams, WIDTH};
-use crate::replay::program::Program;
 use crate::replay::{LaneMemory, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
@@ -32,7 +31,7 @@ pub struct Samples {
     width: usize,
     rows: Vec<f64>,
     /// The same numbers, parameter by parameter within each eight samples, as
-    /// lanes take them; what is missing of the last eight is that of the last one.
+    /// lanes take them; without the last ones if they are not eight.
     packed: Vec<Stream>,
 }
 
@@ -70,13 +69,13 @@ impl Samples {
             });
         }
         let mut samples = Samples { width, rows: rows.to_vec(), packed: Vec::new() };
-        let (count, last) = (samples.len(), samples.len() - 1);
-        samples.packed.reserve_exact(count.div_ceil(STREAMS) * width);
-        for first in (0..count).step_by(STREAMS) {
-            let rows: [&[f64]; STREAMS] = std::array::from_fn(|lane| samples.row((first + lane).min(last)));
-            let packed: Vec<Stream> = (0..width).map(|j| Lanes(rows.map(|row| row[j]))).collect();
-            samples.packed.extend(packed);
+        let eights = samples.len() / STREAMS;
+        let mut packed = Vec::with_capacity(eights * width);
+        for first in (0..eights).map(|eight| eight * STREAMS) {
+            let rows: [&[f64]; STREAMS] = std::array::from_fn(|lane| samples.row(first + lane));
+            packed.extend((0..width).map(|j| Lanes(rows.map(|row| row[j]))));
         }
+        samples.packed = packed;
         Ok(samples)
     }
 
@@ -252,18 +251,16 @@ impl Tape {
         summed
     }
 
-    /// The layout of lanes of which inputs are shared and parameters are not.
-    fn lanes_of_samples<'p>(&self, ws: &mut Workspace, program: &'p Program) -> Layout<'p> {
+    /// The layout of lanes of which inputs are shared and parameters are not,
+    /// unless lanes do not suit the tape.
+    fn lanes_of_samples(&self, ws: &mut Workspace, gradient: bool) -> Option<Layout<'_>> {
+        let program = if gradient { self.programs.reverse(&self.data) } else { self.programs.forward(&self.data) };
         let uniform_passive = self.data.constants.len();
         let uniform_inputs = self.num_inputs();
         let slots = program.num_slots - uniform_passive - uniform_inputs;
-        Layout {
-            level: ws.lanes.level(),
-            program,
-            blocks: ws.lanes.blocks_for(slots, 2),
-            uniform_passive,
-            uniform_inputs,
-        }
+        let adjoints = if gradient { program.num_slots - program.first_input } else { 0 };
+        let blocks = ws.lanes.blocks_for(slots, adjoints, 2)?;
+        Some(Layout { level: ws.lanes.level(), program, blocks, uniform_passive, uniform_inputs })
     }
 
     /// The sum of one leaf in lanes.
@@ -275,8 +272,10 @@ impl Tape {
         idx: &[usize],
         width: usize,
     ) -> Result<(), Error> {
-        let program = if width > 1 { self.programs.reverse(&self.data) } else { self.programs.forward(&self.data) };
-        let layout = self.lanes_of_samples(ws, program);
+        let Some(layout) = self.lanes_of_samples(ws, width > 1) else {
+            return self.scalar_leaf(ws, x, samples, idx, width);
+        };
+        let program = layout.program;
         let Workspace { lanes, samples: scratch, .. } = &mut *ws;
         let LaneMemory { scalars, values, adjoints, streams, .. } = lanes;
         let blocks = layout.blocks;
@@ -284,9 +283,9 @@ impl Tape {
         scalars.extend_from_slice(&self.data.constants);
         scalars.resize(program.first_input, 0.0);
         scalars.extend_from_slice(x);
-        grow(values, layout.num_blocks());
+        grow(values, layout.value_blocks());
         if width > 1 {
-            grow(adjoints, program.num_slots * blocks);
+            grow(adjoints, layout.derivative_blocks());
         }
         // An adjoint is never −0, so a sum of adjoints starts from +0 and that
         // of none from −0, like the sum of the values.
@@ -297,7 +296,8 @@ impl Tape {
             false => streams[1..].fill(Lanes(std::array::from_fn(|i| if i < idx.len() { 0.0 } else { -0.0 }))),
         }
         for group in idx.chunks(blocks * WIDTH) {
-            let first = layout.uniform_passive * blocks;
+            // The parameters follow the constants, which are the same in every lane.
+            let first = 0;
             for eighth in 0..blocks * WIDTH / STREAMS {
                 // The lanes without a sample repeat others.
                 let start = (eighth * STREAMS).min((group.len() - 1) / STREAMS * STREAMS);
@@ -322,15 +322,14 @@ impl Tape {
                 streams[0] = lanes::add_samples(streams[0], value, group.len().saturating_sub(block * WIDTH));
             }
             if width > 1 {
-                let inputs = program.first_input;
-                if output as usize >= inputs {
-                    adjoints[output as usize * blocks..][..blocks].fill(Lanes([1.0; WIDTH]));
+                if output as usize >= program.first_input {
+                    adjoints[layout.derivative(output)..][..blocks].fill(Lanes([1.0; WIDTH]));
                 }
                 let mut of_weights = Streams { sums: &mut streams[1..], samples: group.len() };
                 lanes::adjoints(layout, scalars, values, adjoints, Some(&mut of_weights));
                 for &input in &program.unweighted {
                     for block in 0..blocks {
-                        let adjoint = lanes::take(adjoints, (inputs + input) * blocks + block);
+                        let adjoint = lanes::take(adjoints, input * blocks + block);
                         let count = group.len().saturating_sub(block * WIDTH);
                         streams[1 + input] = lanes::add_samples(streams[1 + input], adjoint, count);
                     }

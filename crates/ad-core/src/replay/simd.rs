@@ -14,14 +14,15 @@ use fearless_simd::{Level, Simd};
 /// ```
 /// use ad_core::{SimdLevel, Tape, Samples, Workspace};
 /// let tape = Tape::builder().inputs(&[], &[0.5]).params(&[], &[1.0]).record(|x, k| (x[0] * k[0]).tanh())?;
-/// let samples = Samples::from_rows(&tape, &[1.0, 2.0, 3.0])?;
+/// let rows: Vec<f64> = (0..100).map(f64::from).collect();
+/// let (samples, idx) = (Samples::from_rows(&tape, &rows)?, Vec::from_iter(0..100));
 /// let sums = SimdLevel::available().into_iter().map(|level| {
 ///     let mut ws = Workspace::new();
 ///     ws.set_simd_level(level);
-///     tape.sum_value_into(&mut ws, &[0.5], &samples, &[0, 1, 2])
+///     tape.sum_value_into(&mut ws, &[0.5], &samples, &idx)
 /// });
 /// let sums: Vec<f64> = sums.collect::<Result<_, _>>()?;
-/// assert!(sums.iter().all(|&sum| sum == sums[0]));
+/// assert!(sums.iter().all(|&sum| sum.to_bits() == sums[0].to_bits()));
 /// # Ok::<(), ad_core::Error>(())
 /// ```
 #[derive(Clone, Copy)]
