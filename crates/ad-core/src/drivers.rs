@@ -113,13 +113,14 @@ impl Tape {
         params: Option<&[f64]>,
         seed: impl Fn(usize) -> [f64; K],
     ) -> Result<(&'w [f64], &'w [[f64; K]]), Error> {
+        let level = ws.lanes.level();
         let (tangents, values) = ws.slots(program.num_slots * (1 + K)).split_at_mut(program.num_slots * K);
         let tangents = tangents.as_chunks_mut().0;
         self.load(program, x, params, values);
         for (i, tangents) in tangents[program.first_input..][..x.len()].iter_mut().enumerate() {
             *tangents = seed(i);
         }
-        replay::forward(&program.rows, &program.wide, program.first_input, values, tangents);
+        replay::forward(level, program, values, tangents);
         self.check_guards_of(program, values)?;
         Ok((values, tangents))
     }

@@ -9,6 +9,7 @@
 use crate::lanes::Lanes;
 use crate::ops::{Fold, Operation, ProgramVisitor};
 use crate::replay::program::{Program, Row};
+use crate::replay::simd::SimdLevel;
 
 /// The values of an operation.
 ///
@@ -233,7 +234,27 @@ fn forward_chain<O: Fold, const INITIAL: bool, const K: usize>(
 
 /// Values, and K tangents for each: passive values and inputs with their seeds
 /// are in their slots. Tangents of passive values are neither read nor written.
+///
+/// Several tangents fill vector registers, so their sweep is compiled for each
+/// level.
 pub(crate) fn forward<const K: usize>(
+    level: SimdLevel,
+    program: &Program,
+    values: &mut [f64],
+    tangents: &mut [[f64; K]],
+) {
+    let (rows, wide, first_input) = (&program.rows, &program.wide, program.first_input);
+    if K < 4 {
+        return sweep(rows, wide, first_input, values, tangents);
+    }
+    level.run(
+        #[inline(always)]
+        || sweep(rows, wide, first_input, values, tangents),
+    );
+}
+
+#[inline(always)]
+fn sweep<const K: usize>(
     rows: &[Row],
     wide: &[u32],
     first_input: usize,
@@ -252,7 +273,7 @@ pub(crate) fn forward<const K: usize>(
 pub(crate) fn values(rows: &[Row], wide: &[u32], values: &mut [f64]) {
     // Tangents in no direction take no memory.
     let mut tangents = vec![[]; values.len()];
-    forward::<0>(rows, wide, 0, values, &mut tangents);
+    sweep::<0>(rows, wide, 0, values, &mut tangents);
 }
 
 /// A reverse sweep. Values and adjoints are apart: side by side, the compiler

@@ -110,8 +110,8 @@ impl Workspace {
     }
 
     /// Uses the given vector instructions from now on, instead of the best that
-    /// the machine has. It concerns what runs in lanes: the drivers of samples
-    /// and of many points. The results are the same bits. A new workspace goes
+    /// the machine has. It concerns what runs in vectors: the drivers of samples,
+    /// of many points, and of several directions. The results are the same bits. A new workspace goes
     /// back to the best.
     pub fn set_simd_level(&mut self, level: SimdLevel) {
         self.lanes.level = Some(level);
