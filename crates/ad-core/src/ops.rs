@@ -1125,6 +1125,7 @@ macro_rules! define_program_rows {
             fused {
                 Mul in Add at 0: MulAddA MulAddB MulAddAb MulAddAc MulAddBc MulAddAbc makes Affine;
                 Mul in Add at 1: AddMulA AddMulB AddMulAb AddMulAc AddMulBc AddMulAbc makes Affine;
+                Mul in Mul at 0: MulMulA MulMulB MulMulAb MulMulAc MulMulBc MulMulAbc;
                 Mul in Sub at 0: MulSubA MulSubB MulSubAb MulSubAc MulSubBc MulSubAbc;
                 Mul in Sub at 1: SubMulA SubMulB SubMulAb SubMulAc SubMulBc SubMulAbc;
             }
