@@ -424,7 +424,12 @@ pub(crate) fn reverse(program: &Program, values: &[f64], adjoints: &mut [f64]) {
     assert_eq!(values.len(), adjoints.len(), "each value has an adjoint");
     let first_input = program.first_input as u32;
     let mut sweep = Reverse { wide: &program.wide, values, adjoints, first_input };
-    for row in program.rows.iter().rev() {
+    // Two rows a turn: the processor foresees better where two jumps lead, each
+    // with half of the rows, than where one leads. (The forward sweep gained nothing.)
+    let mut rows = program.rows.iter().rev();
+    while let Some(row) = rows.next() {
+        row.code.visit(&mut sweep, row);
+        let Some(row) = rows.next() else { break };
         row.code.visit(&mut sweep, row);
     }
 }
