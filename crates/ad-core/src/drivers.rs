@@ -125,25 +125,25 @@ impl Tape {
         Ok((values, tangents))
     }
 
-    /// f(x; k) with the parameters k of one sample and, unless `gradient` is
-    /// empty, its gradient.
-    pub(crate) fn sample_into(
+    /// The value and, unless `gradient` is empty, the gradient of a one-output
+    /// tape with other parameters than its own, if there are some.
+    pub(crate) fn gradient_at(
         &self,
         ws: &mut Workspace,
         x: &[f64],
-        params: &[f64],
+        params: Option<&[f64]>,
         gradient: &mut [f64],
     ) -> Result<f64, Error> {
         if gradient.is_empty() {
             let program = self.programs.forward(&self.data);
             let values = ws.slots(program.num_slots);
-            self.values(program, x, Some(params), values)?;
+            self.values(program, x, params, values)?;
             return Ok(values[program.outputs[0] as usize]);
         }
-        let mut primal = self.primal(ws, x, Some(params))?;
+        let mut primal = self.primal(ws, x, params)?;
         let value = primal.values[primal.program.outputs[0] as usize];
         if !primal.reverse_into(std::iter::once(1.0), gradient) {
-            self.strict_adjoints_into(ws, x, params, &[1.0], gradient);
+            self.strict_adjoints_into(ws, x, params.unwrap_or(&self.params), &[1.0], gradient);
         }
         Ok(value)
     }
@@ -159,12 +159,7 @@ impl Tape {
     /// The values of all rows at x, guards checked, in the workspace.
     pub(crate) fn reference(&self, ws: &mut Workspace, x: &[f64]) -> Result<(), Error> {
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        self.primal_with(ws, x, &self.params)
-    }
-
-    /// The values of all rows at x with the parameters of one sample.
-    pub(crate) fn primal_with(&self, ws: &mut Workspace, x: &[f64], params: &[f64]) -> Result<(), Error> {
-        replay::load(&self.data, x, params, &mut ws.values);
+        replay::load(&self.data, x, &self.params, &mut ws.values);
         replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered);
         self.check_guards(&ws.values)
     }
@@ -235,7 +230,7 @@ impl Tape {
     }
 
     /// Adjoints of the inputs for the weights `w` into `xbar`, after a primal sweep.
-    pub(crate) fn adjoints_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, w: &[f64], xbar: &mut [f64]) {
+    fn adjoints_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, w: &[f64], xbar: &mut [f64]) {
         let data = &*self.data;
         let inputs = data.first_input()..data.first_param();
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
@@ -596,12 +591,7 @@ impl Tape {
         self.expect_scalar("gradient", "jacobian, or vjp with a weight for each output")?;
         expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        let mut primal = self.primal(ws, x, None)?;
-        let value = primal.values[primal.program.outputs[0] as usize];
-        if !primal.reverse_into(std::iter::once(1.0), gradient) {
-            self.strict_adjoints_into(ws, x, &self.params, &[1.0], gradient);
-        }
-        Ok(value)
+        self.gradient_at(ws, x, None, gradient)
     }
 
     /// The Jacobian J (m × n), entry (i, j) = ∂yᵢ/∂xⱼ.

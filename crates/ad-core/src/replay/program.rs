@@ -9,7 +9,7 @@
 //!   The rows among the passive values are a program of their own, the
 //!   prologue, which is run once for each set of parameters.
 //! - Rows that reach neither an output nor a guard are gone.
-//! - A product that the next row adds or subtracts is one row with it, and a
+//! - A product that the next row adds, subtracts or multiplies is one row with it, and a
 //!   loop of such additions is one row, a chain. Each keeps its roundings. Only
 //!   neighbours are joined, so that the adjoints of their operands receive
 //!   their contributions in the order of the recording.

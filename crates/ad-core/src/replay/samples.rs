@@ -244,7 +244,7 @@ impl Tape {
         let summed = scratch.leaf(width, idx.len(), |position, out| {
             let i = idx[position];
             let (value, gradient) = out.split_at_mut(1);
-            value[0] = self.sample_into(ws, x, samples.row(i), gradient).map_err(|error| error.at_sample(i))?;
+            value[0] = self.gradient_at(ws, x, Some(samples.row(i)), gradient).map_err(|error| error.at_sample(i))?;
             Ok(())
         });
         ws.samples = scratch;
@@ -311,7 +311,7 @@ impl Tape {
             if let Some(lane) = self.first_lane_off_branch(layout, scalars, values, group.len()) {
                 let i = group[lane];
                 // The scalar engine says which guard it was.
-                return match self.sample_into(ws, x, samples.row(i), &mut []) {
+                return match self.gradient_at(ws, x, Some(samples.row(i)), &mut []) {
                     Err(error) => Err(error.at_sample(i)),
                     Ok(_) => Err(Error::Malformed { row: 0, reason: "two engines answer a guard differently" }),
                 };
