@@ -99,7 +99,7 @@ impl Tape {
     /// The values of a program's slots, guards checked.
     fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
         self.load(program, x, params, values);
-        replay::values(&program.rows, &program.wide, values);
+        replay::values(&program.rows, &program.runs, &program.wide, values);
         self.check_guards_of(program, values)
     }
 

@@ -235,7 +235,7 @@ impl Recorder<'_> {
         if self.guarded && self.random.chance(35) {
             return self.comparison();
         }
-        match self.random.below(15) {
+        match self.random.below(17) {
             0 | 1 => self.arithmetic(),
             2..=4 => self.operation(),
             5..=7 => self.chain(),
@@ -244,6 +244,7 @@ impl Recorder<'_> {
             10 => self.layer(),
             11 | 12 => self.pair(),
             13 => self.both_results(),
+            14 | 15 => self.loop_over_slices(),
             _ => self.without_inputs(),
         }
         // Now and then nothing reads what was computed.
@@ -315,6 +316,46 @@ impl Recorder<'_> {
         self.values.push(sum);
         if self.random.chance(40) {
             self.values.push(sum.tanh());
+        }
+    }
+
+    /// A loop whose operands lie at equal distances, as in a factorisation: each
+    /// is one value for all rows, or a slice of earlier values, or of what the
+    /// loop itself computes; slices may overlap.
+    fn loop_over_slices(&mut self) {
+        let rows = 2 + self.random.below(10);
+        let start = self.values.len();
+        let operand = |recorder: &mut Self| {
+            let first = match recorder.random.below(4) {
+                0 => start.saturating_sub(1 + recorder.random.below(3)),
+                _ => recorder.random.below(start),
+            };
+            let distance = recorder.random.one_of(&[0, 1, 1, 1, 2]);
+            move |values: &[Var], row: usize| values[(first + distance * row).min(values.len() - 1)]
+        };
+        let [a, b, c] = [0, 1, 2].map(|_| operand(self));
+        let constant = self.random.chance(10).then(|| self.passive());
+        let style = self.random.below(11);
+        for row in 0..rows {
+            let (a, b) = (a(&self.values, row), b(&self.values, row));
+            let (a, c) = (constant.unwrap_or(a), c(&self.values, row));
+            let result = match style {
+                0..=2 => c - a * b,
+                3 => a * b + c,
+                4 => c + a * b,
+                5 => a * b - c,
+                6 => a * b,
+                7 => a * b * c,
+                8 => a + b,
+                9 => a - b,
+                _ => a / b,
+            };
+            self.values.push(result);
+        }
+        // What nothing reads is no part of a program.
+        if self.random.chance(70) {
+            let all = Var::sum_of(&self.values[start..]);
+            self.values.push(all);
         }
     }
 

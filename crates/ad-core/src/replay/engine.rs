@@ -6,9 +6,12 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
 
+use std::ops::Range;
+
 use crate::lanes::Lanes;
 use crate::ops::{Fold, Operation, ProgramVisitor};
 use crate::replay::program::{Program, Row};
+use crate::replay::runs::{self, Run};
 use crate::replay::simd::SimdLevel;
 
 /// The values of an operation.
@@ -269,11 +272,20 @@ fn sweep<const K: usize>(
     }
 }
 
-/// The values of rows whose passive values and inputs are in their slots.
-pub(crate) fn values(rows: &[Row], wide: &[u32], values: &mut [f64]) {
+/// The values of rows, some of them in runs, whose passive values and inputs are
+/// in their slots.
+pub(crate) fn values(rows: &[Row], runs: &[Run], wide: &[u32], values: &mut [f64]) {
     // Tangents in no direction take no memory.
     let mut tangents = vec![[]; values.len()];
-    sweep::<0>(rows, wide, 0, values, &mut tangents);
+    let mut done = 0;
+    for &run in runs {
+        let start = run.start as usize;
+        sweep::<0>(&rows[done..start], wide, 0, values, &mut tangents);
+        let first = &rows[start];
+        first.code.visit(&mut runs::Values { run, values }, first);
+        done = start + run.len as usize;
+    }
+    sweep::<0>(&rows[done..], wide, 0, values, &mut tangents);
 }
 
 /// A reverse sweep. Values and adjoints are apart: side by side, the compiler
@@ -422,11 +434,24 @@ fn reverse_chain<O: Fold, const INITIAL: bool>(
 /// slots and whose weights are in those of the outputs.
 pub(crate) fn reverse(program: &Program, values: &[f64], adjoints: &mut [f64]) {
     assert_eq!(values.len(), adjoints.len(), "each value has an adjoint");
+    let mut before = program.rows.len();
+    for &run in program.runs.iter().rev() {
+        let start = run.start as usize;
+        reverse_rows(program, start + run.len as usize..before, values, adjoints);
+        let first = &program.rows[start];
+        first.code.visit(&mut runs::Adjoints { run, values, adjoints }, first);
+        before = start;
+    }
+    reverse_rows(program, 0..before, values, adjoints);
+}
+
+/// The adjoints of rows one by one.
+fn reverse_rows(program: &Program, rows: Range<usize>, values: &[f64], adjoints: &mut [f64]) {
     let first_input = program.first_input as u32;
     let mut sweep = Reverse { wide: &program.wide, values, adjoints, first_input };
     // Two rows a turn: the processor foresees better where two jumps lead, each
     // with half of the rows, than where one leads. (The forward sweep gained nothing.)
-    let mut rows = program.rows.iter().rev();
+    let mut rows = program.rows[rows].iter().rev();
     while let Some(row) = rows.next() {
         row.code.visit(&mut sweep, row);
         let Some(row) = rows.next() else { break };

@@ -7,6 +7,7 @@ mod engine;
 mod lanes;
 mod many;
 mod program;
+mod runs;
 mod samples;
 mod scalar;
 mod simd;

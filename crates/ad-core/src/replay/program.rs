@@ -19,6 +19,7 @@
 use std::sync::OnceLock;
 
 use crate::ops::{Code, Fold, Op, Operation, ProgramVisitor};
+use crate::replay::runs::Run;
 use crate::replay::{engine, shape};
 use crate::tape::TapeData;
 
@@ -29,6 +30,8 @@ pub(crate) struct Program {
     pub prologue: Vec<Row>,
     /// The rows that depend on an input.
     pub rows: Vec<Row>,
+    /// Those of them that the scalar engine runs as loops, for reverse sweeps.
+    pub runs: Vec<Run>,
     /// The operands of the rows that have more than three.
     pub wide: Vec<u32>,
     /// The number of slots, [passive | inputs | rows].
@@ -418,9 +421,11 @@ impl Program {
         };
         rows.shrink_to_fit();
         wide.shrink_to_fit();
+        let runs = if direction == Direction::Reverse { Run::find(&rows) } else { Vec::new() };
         let mut program = Program {
             prologue,
             rows,
+            runs,
             wide,
             num_slots: num_slots as usize,
             first_input: first_input as usize,
@@ -484,7 +489,7 @@ impl Program {
         let (constants, rest) = passive.split_at_mut(data.constants.len());
         constants.copy_from_slice(&data.constants);
         rest[..params.len()].copy_from_slice(params);
-        engine::values(&self.prologue, &self.wide, passive);
+        engine::values(&self.prologue, &[], &self.wide, passive);
     }
 }
 
