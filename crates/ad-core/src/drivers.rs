@@ -25,11 +25,15 @@ impl Columns<'_> {
     }
 }
 
+/// A number of a seed, unless it is not finite.
+#[inline(always)]
+fn finite(what: &'static str, seed: &[f64], index: usize) -> Result<f64, Error> {
+    let value = seed[index];
+    if value.is_finite() { Ok(value) } else { Err(Error::NonFiniteSeed { what, index, value }) }
+}
+
 pub(crate) fn check_seed(what: &'static str, seed: &[f64]) -> Result<(), Error> {
-    match seed.iter().position(|s| !s.is_finite()) {
-        Some(index) => Err(Error::NonFiniteSeed { what, index, value: seed[index] }),
-        None => Ok(()),
-    }
+    (0..seed.len()).try_for_each(|index| finite(what, seed, index).map(|_| ()))
 }
 
 impl Error {
@@ -57,15 +61,24 @@ impl Primal<'_, '_> {
     }
 
     /// The adjoints of the inputs for the weights `w` into `xbar`; false if a
-    /// NaN shows, and the strict rule decides.
+    /// NaN shows, and the strict rule decides. If it shows in an adjoint, those
+    /// up to it are in `xbar`.
+    #[inline]
     fn reverse_into(&mut self, w: impl Iterator<Item = f64>, xbar: &mut [f64]) -> bool {
         self.adjoints.fill(0.0);
         for (&output, weight) in self.program.outputs.iter().zip(w) {
             self.adjoints[output as usize] += weight;
         }
         replay::reverse(self.program, self.values, self.adjoints);
-        xbar.copy_from_slice(&self.adjoints[self.program.first_input..][..xbar.len()]);
-        !xbar.iter().any(|adjoint| adjoint.is_nan()) && !self.outputs().any(f64::is_nan)
+        // Number by number, as the sweep wrote them: a copy of memory reads in
+        // wider pieces what was only just written, which stalls.
+        for (xbar, &adjoint) in xbar.iter_mut().zip(&self.adjoints[self.program.first_input..]) {
+            *xbar = adjoint;
+            if adjoint.is_nan() {
+                return false;
+            }
+        }
+        !self.outputs().any(f64::is_nan)
     }
 }
 
@@ -77,28 +90,29 @@ impl Tape {
         }
     }
 
-    /// Puts passive values and inputs into their slots; `params` are the tape's
-    /// own if there are none.
-    #[inline]
-    fn load(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) {
+    /// Puts passive values into their slots and gives the other slots, those of
+    /// the inputs first; `params` are the tape's own if there are none.
+    #[inline(always)]
+    fn load<'v>(&self, program: &Program, params: Option<&[f64]>, values: &'v mut [f64]) -> &'v mut [f64] {
+        let (passive, active) = values.split_at_mut(program.first_input);
         match params {
             // A loop, not a copy of memory, whose call costs more where there is little.
             None => {
-                for (slot, &value) in values.iter_mut().zip(self.passive(program).iter().chain(x)) {
+                for (slot, &value) in passive.iter_mut().zip(self.passive(program)) {
                     *slot = value;
                 }
             }
-            Some(params) => {
-                let (passive, active) = values.split_at_mut(program.first_input);
-                program.passive_into(&self.data, params, passive);
-                active[..x.len()].copy_from_slice(x);
-            }
+            Some(params) => program.passive_into(&self.data, params, passive),
         }
+        active
     }
 
     /// The values of a program's slots, guards checked.
+    #[inline(always)]
     fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
-        self.load(program, x, params, values);
+        for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
+            *slot = x;
+        }
         replay::values(&program.rows, &program.runs, &program.wide, values);
         self.check_guards_of(program, values)
     }
@@ -111,14 +125,15 @@ impl Tape {
         ws: &'w mut Workspace,
         x: &[f64],
         params: Option<&[f64]>,
-        seed: impl Fn(usize) -> [f64; K],
+        seed: impl Fn(usize) -> Result<[f64; K], Error>,
     ) -> Result<(&'w [f64], &'w [[f64; K]]), Error> {
         let level = ws.lanes.level();
         let (tangents, values) = ws.slots(program.num_slots * (1 + K)).split_at_mut(program.num_slots * K);
         let tangents = tangents.as_chunks_mut().0;
-        self.load(program, x, params, values);
-        for (i, tangents) in tangents[program.first_input..][..x.len()].iter_mut().enumerate() {
-            *tangents = seed(i);
+        let inputs = self.load(program, params, values).iter_mut().zip(&mut tangents[program.first_input..]);
+        for (i, ((value, tangents), &x)) in inputs.zip(x).enumerate() {
+            *value = x;
+            *tangents = seed(i)?;
         }
         replay::forward(level, program, values, tangents);
         self.check_guards_of(program, values)?;
@@ -148,7 +163,10 @@ impl Tape {
         Ok(value)
     }
 
-    /// The primal part of a reverse sweep, guards checked.
+    /// The primal part of a reverse sweep, guards checked. (Always inlined: what
+    /// a call returns in memory is read in wider pieces than it was just written,
+    /// which stalls.)
+    #[inline(always)]
     fn primal<'w>(&self, ws: &'w mut Workspace, x: &[f64], params: Option<&[f64]>) -> Result<Primal<'_, 'w>, Error> {
         let program = self.programs.reverse(&self.data);
         let (values, adjoints) = ws.slots(2 * program.num_slots).split_at_mut(program.num_slots);
@@ -171,11 +189,13 @@ impl Tape {
     }
 
     /// [`Tape::check_guards`] for the values of a program's slots.
-    #[inline]
+    #[inline(always)]
     fn check_guards_of(&self, program: &Program, values: &[f64]) -> Result<(), Error> {
-        if program.guards.is_empty() {
-            return Ok(());
-        }
+        if program.guards.is_empty() { Ok(()) } else { self.ask_guards_of(program, values) }
+    }
+
+    #[inline(never)]
+    fn ask_guards_of(&self, program: &Program, values: &[f64]) -> Result<(), Error> {
         self.ask_guards(program.guards.iter().map(|slots| slots.map(|slot| values[slot as usize])))
     }
 
@@ -261,7 +281,7 @@ impl Tape {
         ws: &mut Workspace,
         x: &[f64],
         params: Option<&[f64]>,
-        seed: impl Fn(usize, usize) -> f64,
+        seed: impl Fn(usize, usize) -> Result<f64, Error>,
         y: &mut [f64],
         dy: Columns<'_>,
     ) -> Result<(), Error> {
@@ -278,13 +298,19 @@ impl Tape {
         ws: &mut Workspace,
         x: &[f64],
         params: Option<&[f64]>,
-        seed: impl Fn(usize, usize) -> f64,
+        seed: impl Fn(usize, usize) -> Result<f64, Error>,
         y: &mut [f64],
         mut dy: Columns<'_>,
     ) -> Result<(), Error> {
         let program = self.programs.forward(&self.data);
         let k = dy.count;
-        let padded = |i| std::array::from_fn(|d| if d < k { seed(i, d) } else { 0.0 });
+        let padded = |i| {
+            let mut tangents = [0.0; K];
+            for (d, tangent) in tangents.iter_mut().enumerate().take(k) {
+                *tangent = seed(i, d)?;
+            }
+            Ok(tangents)
+        };
         let (values, tangents) = self.forward::<K>(program, ws, x, params, padded)?;
         let mut plain = true;
         for (i, (y, &output)) in y.iter_mut().zip(&program.outputs).enumerate() {
@@ -312,7 +338,7 @@ impl Tape {
         ws: &mut Workspace,
         x: &[f64],
         params: Option<&[f64]>,
-        seed: impl Fn(usize, usize) -> f64,
+        seed: impl Fn(usize, usize) -> Result<f64, Error>,
         y: &[f64],
         mut dy: Columns<'_>,
     ) {
@@ -321,7 +347,7 @@ impl Tape {
         let Workspace { values, sweep, seed: seeds, .. } = ws;
         let replay::SweepMemory { tangents, gathered, .. } = sweep;
         seeds.clear();
-        seeds.extend((0..x.len()).flat_map(|i| (0..k).map(move |d| (i, d))).map(|(i, d)| seed(i, d)));
+        seeds.extend((0..x.len()).flat_map(|i| (0..k).map(move |d| (i, d))).flat_map(|(i, d)| seed(i, d)));
         replay::load(data, x, params.unwrap_or(&self.params), values);
         replay::primal_all(data, values, gathered);
         replay::tangent_sweep::<f64, true>(data, values, seeds, k, tangents, gathered);
@@ -454,10 +480,9 @@ impl Tape {
     ) -> Result<(), Error> {
         expect_len("p (one number per input)", p.len(), self.num_inputs())?;
         expect_len("dy (one number per output)", dy.len(), self.num_outputs())?;
-        check_seed("p", p)?;
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        self.tangents(ws, x, None, |i, _| p[i], y, Columns { numbers: dy, stride: 1, first: 0, count: 1 })
+        self.tangents(ws, x, None, |i, _| finite("p", p, i), y, Columns { numbers: dy, stride: 1, first: 0, count: 1 })
     }
 
     /// f(x) and J·P for k seeds at once: `seeds` is n × k, one seed a column,
@@ -499,7 +524,6 @@ impl Tape {
         if seeds.cols() == 0 {
             return Err(Error::Empty { what: "seeds", hint: "give at least one column" });
         }
-        check_seed("seeds", seeds.as_slice())?;
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         let columns = seeds.cols();
@@ -507,7 +531,8 @@ impl Tape {
         for first in (0..columns).step_by(DIRECTIONS) {
             let count = DIRECTIONS.min(columns - first);
             let dy = Columns { numbers: jp.as_mut_slice(), stride: columns, first, count };
-            self.tangents(ws, x, None, |i, d| seeds.row(i)[first + d], y, dy)?;
+            let seed = |i, d| finite("seeds", seeds.as_slice(), i * columns + first + d);
+            self.tangents(ws, x, None, seed, y, dy)?;
         }
         Ok(())
     }
@@ -645,7 +670,7 @@ impl Tape {
             let done = chunks.try_for_each(|first| {
                 let count = DIRECTIONS.min(n - first);
                 let dy = Columns { numbers: jac.as_mut_slice(), stride: n, first, count };
-                let seed = |i, d| if i == first + d { 1.0 } else { 0.0 };
+                let seed = |i, d| Ok(if i == first + d { 1.0 } else { 0.0 });
                 self.tangents(ws, x, params, seed, &mut y, dy)
             });
             ws.y = y;

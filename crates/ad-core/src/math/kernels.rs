@@ -554,40 +554,37 @@ fn any_far<const L: usize>(x: &[f64; L]) -> bool {
 /// The sine.
 #[inline(always)]
 pub(crate) fn sin<const L: usize>(x: [f64; L]) -> [f64; L] {
-    let y = sin_of_near(x);
-    if any_far(&x) { patched(x, y, libm::sin) } else { y }
+    if any_far(&x) { each_by_size(x, sin_lane, libm::sin) } else { sin_of_near(x) }
 }
 
 /// The cosine.
 #[inline(always)]
 pub(crate) fn cos<const L: usize>(x: [f64; L]) -> [f64; L] {
-    let y = cos_of_near(x);
-    if any_far(&x) { patched(x, y, libm::cos) } else { y }
+    if any_far(&x) { each_by_size(x, cos_lane, libm::cos) } else { cos_of_near(x) }
 }
 
 /// The sine and the cosine, with the bits of [`sin`] and [`cos`].
 #[inline(always)]
 pub(crate) fn sin_cos<const L: usize>(x: [f64; L]) -> [[f64; L]; 2] {
+    if any_far(&x) {
+        return [each_by_size(x, sin_lane, libm::sin), each_by_size(x, cos_lane, libm::cos)];
+    }
     let mut y = [[0.0; L]; 2];
     for lane in 0..L {
         y[0][lane] = sin_lane(x[lane]);
         y[1][lane] = cos_lane(x[lane]);
     }
-    if any_far(&x) { [patched(x, y[0], libm::sin), patched(x, y[1], libm::cos)] } else { y }
+    y
 }
 
-/// `y` with the value of `f` in every lane that is too large for the short
-/// reduction.
+/// The value of `far` in every lane that is too large for the short reduction,
+/// that of `near` in the others.
 ///
 /// The arrays go in and out by value: a reference to them here would keep them
-/// in memory on the usual path, too.
+/// in memory on the usual path, too. Nor does that path save registers for this
+/// one, as it would if its results were passed on.
 #[cold]
 #[inline(never)]
-fn patched<const L: usize>(x: [f64; L], mut y: [f64; L], f: fn(f64) -> f64) -> [f64; L] {
-    for lane in 0..L {
-        if x[lane].abs() > FAR {
-            y[lane] = f(x[lane]);
-        }
-    }
-    y
+fn each_by_size<const L: usize>(x: [f64; L], near: fn(f64) -> f64, far: fn(f64) -> f64) -> [f64; L] {
+    x.map(|x| if x.abs() > FAR { far(x) } else { near(x) })
 }

@@ -36,6 +36,25 @@ fn linearize<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N]) ->
     (v.map(|Lanes([v])| v), partials.map(|of_result| of_result.map(|Lanes([partial])| partial)))
 }
 
+// The same for one operand and one result. Numbers alone are passed in registers
+// for floating point, arrays of them in others or in memory.
+
+#[inline(never)]
+fn value_of_one<O: Operation<N, M>, const N: usize, const M: usize>(x: f64) -> f64 {
+    O::value([x; N])[0]
+}
+
+#[inline(never)]
+fn partial_of_one<O: Operation<N, M>, const N: usize, const M: usize>(x: f64, v: f64) -> f64 {
+    O::partial(0, 0, [x; N], [v; M])
+}
+
+#[inline(never)]
+fn linearize_one<O: Operation<N, M>, const N: usize, const M: usize>(x: f64) -> (f64, f64) {
+    let (v, partials) = O::linearize::<1>([Lanes([x]); N]);
+    (v[0].0[0], partials[0][0].0[0])
+}
+
 /// The slots of the operands of a row of the table.
 #[inline(always)]
 pub(crate) fn operands<const N: usize>(row: &Row, wide: &[u32]) -> [u32; N] {
@@ -110,8 +129,20 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
         let operands = operands::<N>(row, self.wide);
         let result = row.result as usize;
         let x = values_of(self.values, operands);
+        if K == 0 && N == 1 && M == 1 {
+            self.values[result] = value_of_one::<O, N, M>(x[0]);
+            return;
+        }
         if K == 0 {
             self.values[result..result + M].copy_from_slice(&value::<O, N, M>(x));
+            return;
+        }
+        if N == 1 && M == 1 {
+            let (v, partial) = linearize_one::<O, N, M>(x[0]);
+            self.values[result] = v;
+            let mut tangents = [0.0; K];
+            contribute(&mut tangents, true, partial, &self.tangents[operands[0] as usize]);
+            self.tangents[result] = tangents;
             return;
         }
         let (v, partials) = linearize::<O, N, M>(x);
@@ -156,7 +187,7 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
     /// Only in programs for reverse sweeps, whose values alone are computed here.
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
-        let ([v], [[partial]]) = linearize::<O, 1, 1>([self.values[row.x[0] as usize]]);
+        let (v, partial) = linearize_one::<O, 1, 1>(self.values[row.x[0] as usize]);
         self.values[row.result as usize] = v;
         self.values[row.result as usize + 1] = partial;
     }
@@ -309,6 +340,11 @@ impl<'a> ProgramVisitor for Reverse<'a> {
         }
         let operands = operands::<N>(row, self.wide);
         let x = values_of(self.values, operands);
+        if N == 1 && M == 1 {
+            let partial = partial_of_one::<O, N, M>(x[0], self.values[result]);
+            self.adjoints[operands[0] as usize] += partial * adjoints[0];
+            return;
+        }
         let v = std::array::from_fn(|j| self.values[result + j]);
         let partials = partials::<O, N, M>(x, v);
         for i in 0..N {

@@ -144,11 +144,12 @@ impl Workspace {
     /// cache line on.
     #[inline]
     pub(crate) fn slots(&mut self, numbers: usize) -> &mut [f64] {
-        const LINE: usize = 64 / size_of::<f64>();
-        if self.slots.len() < numbers + LINE {
-            self.slots.resize(numbers + LINE, 0.0);
+        const LINE: usize = 64;
+        const PADDING: usize = LINE / size_of::<f64>();
+        if self.slots.len() < numbers + PADDING {
+            self.slots.resize(numbers + PADDING, 0.0);
         }
-        let start = self.slots.as_ptr().align_offset(64).min(LINE);
+        let start = self.slots.as_ptr().addr().wrapping_neg() % LINE / size_of::<f64>();
         &mut self.slots[start..start + numbers]
     }
 }
