@@ -133,7 +133,8 @@ impl Tape {
                     let (block, lane) = ((i - first) / WIDTH, (i - first) % WIDTH);
                     let value = |&output| layout.fetch(scalars, values, output, block).0[lane];
                     let nan = program.outputs.iter().any(|output| value(output).is_nan())
-                        || jacobians.row(i).iter().any(|entry| entry.is_nan());
+                        // Without a way out at the first one, this is a loop of vectors.
+                        || jacobians.row(i).iter().fold(false, |nan, entry| nan | entry.is_nan());
                     bits | u64::from(nan) << (i - first)
                 });
             }
