@@ -137,7 +137,7 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
             self.values[result..result + M].copy_from_slice(&value::<O, N, M>(x));
             return;
         }
-        if N == 1 && M == 1 {
+        if K < 4 && N == 1 && M == 1 {
             let (v, partial) = linearize_one::<O, N, M>(x[0]);
             self.values[result] = v;
             let mut tangents = [0.0; K];

@@ -16,6 +16,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
 
+use std::cell::Cell;
+
 use crate::lanes::Lanes;
 use crate::ops::{Fold, Operation, ProgramVisitor};
 use crate::replay::engine::operands;
@@ -106,13 +108,13 @@ impl Layout<'_> {
     #[inline(always)]
     fn places<const N: usize>(&self, scalars: &[f64], values: &mut [Block], slots: [u32; N]) -> [Place; N] {
         let mut places = [Place::default(); N];
-        for (i, (place, &slot)) in places.iter_mut().zip(&slots).enumerate() {
-            *place = if self.is_uniform(slot) {
+        for i in 0..N {
+            places[i] = if self.is_uniform(slots[i]) {
                 let first = self.value_slots() * self.blocks + i;
-                values[first] = Lanes([scalars[slot as usize]; WIDTH]);
+                values[first] = Lanes([scalars[slots[i] as usize]; WIDTH]);
                 Place { first, step: 0 }
             } else {
-                Place { first: self.value(slot), step: 1 }
+                Place { first: self.value(slots[i]), step: 1 }
             };
         }
         places
@@ -480,6 +482,84 @@ fn operation_tangents<O: Operation<N, M>, const N: usize, const M: usize>(
     });
 }
 
+/// The tangents of one block of an active slot, in every direction.
+///
+/// Cells, since the tangents of operands and of a result lie in one list: slices
+/// of them are checked once, and not in every direction.
+#[inline(always)]
+fn directions_of(tangents: &[Cell<Block>], directions: usize, place: usize) -> &[Cell<Block>] {
+    &tangents[place * directions..][..directions]
+}
+
+/// The tangents of a result of two operands, at least one of them active, in every
+/// direction; `then` makes of the sum of partial·tangent what is stored.
+#[inline(always)]
+fn each_direction(
+    sums: &[Cell<Block>],
+    partials: [Block; 2],
+    tangents: [Option<&[Cell<Block>]>; 2],
+    then: impl Fn(Block, usize) -> Block,
+) {
+    // Each case is a loop of its own, so that no loop has to ask.
+    let directions = sums.len();
+    match tangents {
+        [Some(a), Some(b)] => {
+            let (a, b) = (&a[..directions], &b[..directions]);
+            for d in 0..directions {
+                sums[d].set(then(partials[0] * a[d].get() + partials[1] * b[d].get(), d));
+            }
+        }
+        [Some(a), None] => {
+            let a = &a[..directions];
+            for d in 0..directions {
+                sums[d].set(then(partials[0] * a[d].get(), d));
+            }
+        }
+        [None, Some(b)] => {
+            let b = &b[..directions];
+            for d in 0..directions {
+                sums[d].set(then(partials[1] * b[d].get(), d));
+            }
+        }
+        [None, None] => {}
+    }
+}
+
+#[inline(never)]
+#[allow(clippy::too_many_arguments)]
+fn operator_tangents<O: Operation<2, 1>>(
+    layout: &Layout<'_>,
+    directions: usize,
+    values: &mut [Block],
+    tangents: &mut [Block],
+    x: &[Place; 2],
+    active: &[Option<usize>; 2],
+    result: usize,
+    target: usize,
+) {
+    at_level!(true, layout.level, {
+        let tangents = Cell::from_mut(tangents).as_slice_of_cells();
+        for block in 0..layout.blocks {
+            let x = load(values, x, block);
+            let v = O::values(x);
+            let partials = [O::partial(0, 0, x, v), O::partial(0, 1, x, v)];
+            let of = [
+                active[0].map(|slot| directions_of(tangents, directions, slot + block)),
+                active[1].map(|slot| directions_of(tangents, directions, slot + block)),
+            ];
+            let sums = directions_of(tangents, directions, target + block);
+            each_direction(
+                sums,
+                partials,
+                of,
+                #[inline(always)]
+                |sum, _| sum,
+            );
+            values[result + block] = v[0];
+        }
+    });
+}
+
 #[inline(never)]
 #[allow(clippy::too_many_arguments)]
 fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
@@ -493,6 +573,7 @@ fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
     target: usize,
 ) {
     at_level!(true, layout.level, {
+        let tangents = Cell::from_mut(tangents).as_slice_of_cells();
         for block in 0..layout.blocks {
             let [a, b, c] = load(values, x, block);
             let m = I::values([a, b]);
@@ -500,25 +581,32 @@ fn fused_tangents<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize>(
             let v = O::values(x);
             let inner = [I::partial(0, 0, [a, b], m), I::partial(0, 1, [a, b], m)];
             let (of_m, of_c) = (O::partial(0, AT, x, v), O::partial(0, 1 - AT, x, v));
-            let to = (target + block) * directions;
-            for d in 0..directions {
-                let mut of_inner = ZERO;
-                let mut first = true;
-                for i in 0..2 {
-                    if let Some(operand) = active[i] {
-                        let term = inner[i] * tangents[(operand + block) * directions + d];
-                        of_inner = if first { term } else { of_inner + term };
-                        first = false;
-                    }
+            let of = [
+                active[0].map(|slot| directions_of(tangents, directions, slot + block)),
+                active[1].map(|slot| directions_of(tangents, directions, slot + block)),
+            ];
+            let sums = directions_of(tangents, directions, target + block);
+            match active[2] {
+                None => each_direction(
+                    sums,
+                    inner,
+                    of,
+                    #[inline(always)]
+                    |inner, _| of_m * inner,
+                ),
+                Some(slot) => {
+                    let others = directions_of(tangents, directions, slot + block);
+                    each_direction(
+                        sums,
+                        inner,
+                        of,
+                        #[inline(always)]
+                        |inner, d| {
+                            let (inner, other) = (of_m * inner, of_c * others[d].get());
+                            if AT == 0 { inner + other } else { other + inner }
+                        },
+                    );
                 }
-                let of_inner = of_m * of_inner;
-                tangents[to + d] = match active[2] {
-                    None => of_inner,
-                    Some(c) => {
-                        let of_c = of_c * tangents[(c + block) * directions + d];
-                        if AT == 0 { of_inner + of_c } else { of_c + of_inner }
-                    }
-                };
             }
             values[result + block] = v[0];
         }
@@ -591,7 +679,12 @@ impl<'a> ProgramVisitor for Tangents<'a> {
 
     #[inline(always)]
     fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
-        self.operation::<O, 2, 1>(row);
+        let Tangents { layout, directions, scalars, values, tangents } = self;
+        let slots = [row.x[0], row.x[1]];
+        let x = layout.places(scalars, values, slots);
+        let active = layout.targets(slots);
+        let (result, target) = (layout.value(row.result), layout.derivative(row.result));
+        operator_tangents::<O>(layout, *directions, values, tangents, &x, &active, result, target);
     }
 
     #[inline(always)]
