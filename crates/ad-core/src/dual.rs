@@ -3,6 +3,9 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::iter::{Product, Sum};
+use std::num::FpCategory;
+
+use num_traits::Float;
 
 use crate::ops::{Fold, Operation};
 use crate::record::{Answer, Question};
@@ -109,6 +112,9 @@ impl<T: Real> Real for Dual<T> {
     fn is_finite(self) -> bool {
         self.v.is_finite()
     }
+    fn is_infinite(self) -> bool {
+        self.v.is_infinite()
+    }
 }
 
 impl<T: Real> Dual<T> {
@@ -128,6 +134,51 @@ impl<T: Real> Dual<T> {
     #[track_caller]
     pub fn is_finite(self) -> bool {
         Real::is_finite(self)
+    }
+
+    /// Whether the value is +inf or −inf.
+    #[track_caller]
+    pub fn is_infinite(self) -> bool {
+        Real::is_infinite(self)
+    }
+}
+
+impl<T: Real + Float> Dual<T> {
+    /// Whether the value's sign bit is set, and it is no NaN.
+    #[track_caller]
+    pub fn is_sign_negative(self) -> bool {
+        // The sign of a NaN differs between processors: it counts as positive.
+        !self.is_nan() && Float::is_sign_negative(self.v)
+    }
+
+    /// Whether the value's sign bit is not set, or it is a NaN.
+    #[track_caller]
+    pub fn is_sign_positive(self) -> bool {
+        !self.is_sign_negative()
+    }
+
+    /// The whole part of the value, or `None` for NaN and outside the range of `i64`.
+    #[track_caller]
+    pub fn to_i64(self) -> Option<i64> {
+        self.v.to_i64()
+    }
+
+    /// Whether the value is neither 0, subnormal, infinite nor NaN.
+    #[track_caller]
+    pub fn is_normal(self) -> bool {
+        Float::is_normal(self.v)
+    }
+
+    /// Whether the value is closer to 0 than any normal number, and not 0.
+    #[track_caller]
+    pub fn is_subnormal(self) -> bool {
+        Float::is_subnormal(self.v)
+    }
+
+    /// Whether the value is normal, zero, subnormal, NaN or infinite.
+    #[track_caller]
+    pub fn classify(self) -> FpCategory {
+        Float::classify(self.v)
     }
 }
 

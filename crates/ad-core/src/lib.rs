@@ -29,6 +29,7 @@
 //! | measure with other vector instructions | [`SimdLevel`], [`Workspace::set_simd_level`], [`Workspace::set_lanes`] |
 //! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
 //! | another number type | [`Tape::eval_with`], [`Rule`], [`Dual`], [`Lanes`], [`Formula`] |
+//! | functions generic over `num_traits::Float`, nalgebra, ndarray, faer | [`interop`] |
 //! | what each operation computes and differentiates to | [`Op`], `docs/ops.md` |
 //!
 //! # What a replay promises
@@ -57,12 +58,20 @@
 //! # Features
 //!
 //! - `serde`: `Serialize` for [`Trace`], [`Matrix`] and what they hold.
+//! - `nalgebra`, `ndarray`: [`Var`] and [`Dual`] as entries of their matrices and arrays;
+//!   [`Matrix`] from and to `DMatrix<f64>` and `Array2<f64>`. See [`interop`].
+//! - `faer`: [`Matrix`] from and to `Mat<f64>`.
+
+// A trait that nalgebra asks for has unsafe methods: an implementation must
+// declare them so, though it does nothing unsafe.
+#![cfg_attr(not(feature = "nalgebra"), forbid(unsafe_code))]
 
 mod drivers;
 mod dual;
 mod error;
 mod formula;
 mod graph;
+pub mod interop;
 mod lanes;
 mod math;
 mod matrix;

@@ -104,6 +104,17 @@ impl Matrix {
         Matrix { rows, cols, data: vec![0.0; size(rows, cols)] }
     }
 
+    /// The rows × cols matrix with the entries `entry(i, j)`.
+    #[cfg(any(feature = "nalgebra", feature = "ndarray", feature = "faer"))]
+    pub(crate) fn from_entries(rows: usize, cols: usize, entry: impl Fn(usize, usize) -> f64) -> Matrix {
+        let mut matrix = Matrix::zeros(rows, cols);
+        // Without columns there are no chunks, however many rows.
+        for (i, row) in matrix.data.chunks_exact_mut(cols.max(1)).enumerate() {
+            row.iter_mut().enumerate().for_each(|(j, x)| *x = entry(i, j));
+        }
+        matrix
+    }
+
     /// Makes it rows × cols with entries 0, keeping its memory.
     pub(crate) fn reset(&mut self, rows: usize, cols: usize) {
         self.rows = rows;

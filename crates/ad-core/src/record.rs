@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::iter::{Product, Sum};
 use std::mem::{self, ManuallyDrop};
+use std::num::FpCategory;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -159,6 +160,10 @@ pub enum Question {
     IsSignNegative,
     /// Which `i64` is left when the fraction is dropped? None outside the range and for NaN.
     ToI64,
+    /// Is it neither 0, subnormal, infinite nor NaN?
+    IsNormal,
+    /// Is it closer to 0 than any normal number, and not 0?
+    IsSubnormal,
 }
 
 impl Question {
@@ -185,6 +190,8 @@ impl Question {
                 let limit = 2f64.powi(63);
                 Answer::Integer((-limit..limit).contains(&a).then_some(a as i64))
             }
+            Question::IsNormal => Answer::Bool(a.is_normal()),
+            Question::IsSubnormal => Answer::Bool(a.is_subnormal()),
         }
     }
 }
@@ -252,6 +259,8 @@ impl fmt::Display for Guard {
             Question::IsInfinite => write!(f, "{a}.is_infinite()")?,
             Question::IsSignNegative => write!(f, "{a}.is_sign_negative()")?,
             Question::ToI64 => write!(f, "{a}.to_i64()")?,
+            Question::IsNormal => write!(f, "{a}.is_normal()")?,
+            Question::IsSubnormal => write!(f, "{a}.is_subnormal()")?,
         }
         write!(f, " was {}", self.answer)
     }
@@ -997,8 +1006,13 @@ fn ask_bool(question: Question, a: Var, b: Var, location: &'static Location<'sta
 
 impl Var {
     #[inline]
-    fn constant(value: f64) -> Var {
+    pub(crate) const fn constant(value: f64) -> Var {
         Var { value, recording: CONSTANT, node: 0 }
+    }
+
+    /// Whether it belongs to no recording.
+    pub(crate) fn is_constant(self) -> bool {
+        self.recording == CONSTANT
     }
 
     /// The results of one row, at `node` and below it.
@@ -1091,6 +1105,52 @@ impl Var {
             _ => None,
         }
     }
+
+    /// Whether the value is neither 0, subnormal, infinite nor NaN; a guard.
+    #[track_caller]
+    pub fn is_normal(self) -> bool {
+        ask_bool(Question::IsNormal, self, Var::constant(0.0), Location::caller())
+    }
+
+    /// Whether the value is closer to 0 than any normal number, and not 0; a guard.
+    #[track_caller]
+    pub fn is_subnormal(self) -> bool {
+        ask_bool(Question::IsSubnormal, self, Var::constant(0.0), Location::caller())
+    }
+
+    /// Whether the value is normal, zero, subnormal, NaN or infinite; as many
+    /// guards as it takes to tell, in this order.
+    #[track_caller]
+    pub fn classify(self) -> FpCategory {
+        if self.is_normal() {
+            FpCategory::Normal
+        } else if self == 0.0 {
+            FpCategory::Zero
+        } else if self.is_subnormal() {
+            FpCategory::Subnormal
+        } else if self.is_nan() {
+            FpCategory::Nan
+        } else {
+            FpCategory::Infinite
+        }
+    }
+
+    /// The value, with guards that it is still the same in a replay.
+    ///
+    /// For conversions to numbers that keep all of it: unlike [`Var::value`]
+    /// they are called by code that knows nothing of tapes, so nothing that is
+    /// computed from them may silently be a constant.
+    #[track_caller]
+    pub(crate) fn pinned(self) -> f64 {
+        if self.is_nan() {
+            return self.value;
+        }
+        // No guard could tell the zeros apart by comparing them.
+        if self == self.value && self.value == 0.0 {
+            self.is_sign_negative();
+        }
+        self.value
+    }
 }
 
 impl From<f64> for Var {
@@ -1157,6 +1217,9 @@ impl Real for Var {
     }
     fn is_finite(self) -> bool {
         self.is_finite()
+    }
+    fn is_infinite(self) -> bool {
+        self.is_infinite()
     }
 }
 

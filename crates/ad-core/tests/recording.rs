@@ -415,6 +415,8 @@ fn answer_of(question: Question, a: f64, b: f64) -> Answer {
         Question::IsInfinite => Answer::Bool(a.is_infinite()),
         Question::IsSignNegative => Answer::Bool(a.is_sign_negative()),
         Question::ToI64 => Answer::Integer(a.is_finite().then_some(a as i64)),
+        Question::IsNormal => Answer::Bool(a.is_normal()),
+        Question::IsSubnormal => Answer::Bool(a.is_subnormal()),
         other => panic!("{other:?}"),
     }
 }
@@ -532,6 +534,8 @@ fn three_way_comparisons_and_questions_of_one_operand() {
         of(Question::IsSignNegative, line!(), |_, b| Answer::Bool(b.is_sign_negative()), |_, b| [b, NAN]),
         of(Question::IsSignNegative, line!(), |_, b| Answer::Bool(!b.is_sign_positive()), |_, b| [b, NAN]),
         of(Question::ToI64, line!(), |a, _| Answer::Integer(a.to_i64()), one),
+        of(Question::IsNormal, line!(), |a, _| Answer::Bool(a.is_normal()), one),
+        of(Question::IsSubnormal, line!(), |a, _| Answer::Bool(a.is_subnormal()), one),
     ];
     table.iter().for_each(check_comparison);
 }

@@ -48,6 +48,8 @@
 //! Rules never see data, the loop never sees a rule's state, and observers never change the run. There is one source of
 //! randomness, the seed that you pass; no clock enters a result, unless you set a time limit.
 
+#![forbid(unsafe_code)]
+
 mod batches;
 mod differentiable;
 mod error;
