@@ -2,6 +2,7 @@
 
 use crate::error::{Error, expect_len};
 use crate::matrix::Matrix;
+use crate::record::Answer;
 use crate::replay::{self, Program, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
@@ -107,14 +108,38 @@ impl Tape {
         active
     }
 
-    /// The values of a program's slots, guards checked.
+    /// The values of a program's slots.
     #[inline(always)]
-    fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
+    fn unguarded_values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) {
         for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
             *slot = x;
         }
         replay::values(&program.rows, &program.runs, &program.wide, values);
+    }
+
+    /// The values of a program's slots, guards checked.
+    #[inline(always)]
+    fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
+        self.unguarded_values(program, x, params, values);
         self.check_guards_of(program, values)
+    }
+
+    /// The position of the first guard that is answered otherwise at x than in
+    /// the recording, and its answer there.
+    pub(crate) fn first_guard_off_branch(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        params: Option<&[f64]>,
+    ) -> Option<(usize, Answer)> {
+        let program = self.programs.forward(&self.data);
+        let values = ws.slots(program.num_slots);
+        self.unguarded_values(program, x, params, values);
+        let guards = self.guards().iter().zip(&program.guards);
+        guards.enumerate().find_map(|(position, (guard, slots))| {
+            let [a, b] = slots.map(|slot| values[slot as usize]);
+            f64::confirm(guard.question(), guard.answer(), a, b).err().map(|(now, ..)| (position, now))
+        })
     }
 
     /// A forward sweep in K directions, guards checked: values and tangents of

@@ -23,6 +23,7 @@
 //! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
 //! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
 //! | no allocation in a loop | the `_into` twins and [`Workspace`] |
+//! | functions whose branches change: record again, a tape a branch | [`Retape`] |
 //! | other parameters | [`Tape::with_params`] |
 //! | sums over data, in minibatches, over threads | [`Samples`], [`Tape::sum_value`], [`Tape::sum_gradient`], [`Tape::sum_gradient_threads`] |
 //! | many points at once | [`Tape::eval_many`], [`Tape::jacobian_many`] |
@@ -36,7 +37,8 @@
 //!
 //! - **It is never silently wrong.** A comparison made while recording is a
 //!   guard; a replay that would answer it otherwise is
-//!   [`Error::BranchChanged`] with the line of your code.
+//!   [`Error::BranchChanged`] with the line of your code; a [`Retape`] records the
+//!   other branch instead.
 //! - **The same bits everywhere**: elementary functions come with the crate, and
 //!   no result depends on the machine, on debug or release, on threads or on
 //!   what a workspace was used for before.
@@ -78,6 +80,7 @@ mod matrix;
 pub mod ops;
 mod record;
 mod replay;
+mod retape;
 mod rule;
 mod tape;
 mod trace;
@@ -92,6 +95,7 @@ pub use matrix::Matrix;
 pub use ops::{Op, OpInfo, Relation};
 pub use record::{Answer, Builder, Escape, Guard, Outputs, Question, SourceLocation, Var};
 pub use replay::{Samples, SimdLevel, Workspace};
+pub use retape::{RecordedFunction, Retape, RetapeStats};
 pub use rule::{Real, Rule};
 pub use tape::Tape;
 pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};

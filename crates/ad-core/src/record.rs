@@ -105,7 +105,7 @@ pub struct SourceLocation {
 }
 
 impl SourceLocation {
-    fn new(location: &'static Location<'static>) -> Self {
+    pub(crate) fn new(location: &'static Location<'static>) -> Self {
         SourceLocation { file: location.file(), line: location.line(), nearest: false }
     }
 
@@ -1479,7 +1479,25 @@ impl Builder {
     /// ```
     #[track_caller]
     pub fn record<O: Outputs>(self, f: impl FnOnce(&[Var], &[Var]) -> O) -> Result<Tape, Error> {
-        let caller = Location::caller();
+        self.record_for(Location::caller(), f)
+    }
+
+    /// The point to record at, if that is not the one given before.
+    pub(crate) fn at(self, x0: &[f64], k0: &[f64]) -> Self {
+        Builder { x0: x0.to_vec(), k0: k0.to_vec(), ..self }
+    }
+
+    /// The point to record at.
+    pub(crate) fn point(&self) -> [&[f64]; 2] {
+        [&self.x0, &self.k0]
+    }
+
+    /// [`Builder::record`] on behalf of another place in the user's code.
+    pub(crate) fn record_for<O: Outputs>(
+        self,
+        caller: &'static Location<'static>,
+        f: impl FnOnce(&[Var], &[Var]) -> O,
+    ) -> Result<Tape, Error> {
         if self.x0.is_empty() {
             return Err(Error::Empty {
                 what: "the list of inputs",
