@@ -405,8 +405,7 @@ impl Tape {
         if self.guards().is_empty() {
             return vec![true; idx.len()];
         }
-        let alone =
-            |ws: &mut Workspace, i: usize| self.first_guard_off_branch(ws, x, Some(samples.row(i))).is_none();
+        let alone = |ws: &mut Workspace, i: usize| self.first_guard_off_branch(ws, x, Some(samples.row(i))).is_none();
         let Some(layout) = self.lanes_of_samples(ws, false) else {
             return idx.iter().map(|&i| alone(ws, i)).collect();
         };
