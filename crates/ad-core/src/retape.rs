@@ -174,6 +174,9 @@ impl Fork {
     }
 }
 
+/// The tape of a branch, and the positions of the samples that take it.
+type OfBranch = (Arc<Tape>, Vec<usize>);
+
 /// What a [`Retape`] did since it was made; from [`Retape::stats`].
 ///
 /// ```
@@ -237,6 +240,7 @@ impl Builder {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     #[track_caller]
+    #[allow(clippy::type_complexity)] // A type with `impl` in it can have no name.
     pub fn retape<F, O>(self, f: F) -> Result<Retape<impl Fn(&[Var], &[Var]) -> Vec<Var> + use<F, O>>, Error>
     where
         F: Fn(&[Var], &[Var]) -> O,
@@ -270,6 +274,7 @@ impl Retape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     #[track_caller]
+    #[allow(clippy::type_complexity)] // A type with `impl` in it can have no name.
     pub fn new<F, O>(x0: &[f64], f: F) -> Result<Retape<impl Fn(&[Var], &[Var]) -> Vec<Var> + use<F, O>>, Error>
     where
         F: Fn(&[Var]) -> O,
@@ -432,7 +437,9 @@ impl<F: ?Sized> Retape<F> {
     /// [`Var::value`], tape by tape, the one used last first.
     ///
     /// They are constants of their tapes. No guard watches them: on a branch
-    /// that was recorded before, the value of that recording is used again.
+    /// that was recorded before, the value of that recording is used again, and
+    /// in a sum over samples that of whichever sample was recorded. A function
+    /// for which this list is empty has none of it to fear.
     ///
     /// ```
     /// # use ad_core::Retape;
@@ -963,7 +970,7 @@ impl<F: Fn(&[Var], &[Var]) -> Vec<Var> + ?Sized> Retape<F> {
         x: &[f64],
         samples: &Samples,
         idx: &[usize],
-    ) -> Result<Vec<(Arc<Tape>, Vec<usize>)>, Error> {
+    ) -> Result<Vec<OfBranch>, Error> {
         let mut left: Vec<usize> = (0..idx.len()).collect();
         let of_tape = |ws: &mut Workspace, tape: &Tape, left: &mut Vec<usize>| -> Vec<usize> {
             let of_left: Vec<usize> = left.iter().map(|&position| idx[position]).collect();

@@ -66,6 +66,13 @@ pub struct EmpiricalRisk<L = Tape> {
     all: OnceLock<Vec<usize>>,
 }
 
+impl EmpiricalRisk {
+    /// The tape of the per-sample loss.
+    pub fn tape(&self) -> &Tape {
+        &self.loss
+    }
+}
+
 impl<L: SampleLoss> EmpiricalRisk<L> {
     /// The mean of the recorded loss over `samples`, a [`Tape`] or a [`Retape`]; the parameters it was recorded with play
     /// no part.
@@ -83,7 +90,17 @@ impl<L: SampleLoss> EmpiricalRisk<L> {
     }
 
     /// The recorded per-sample loss.
-    pub fn tape(&self) -> &L {
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// # use ad_optim::EmpiricalRisk;
+    /// let loss = Tape::builder().inputs(&[], &[0.0]).params(&[], &[0.0]).retape(|x, k| x[0] * k[0])?;
+    /// let samples = loss.samples(&[1.0, 2.0])?;
+    /// let risk = EmpiricalRisk::new(loss, samples)?;
+    /// println!("{}", risk.loss().stats());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn loss(&self) -> &L {
         &self.loss
     }
 

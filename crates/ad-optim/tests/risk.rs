@@ -206,7 +206,7 @@ fn a_risk_whose_samples_take_several_branches_is_trained() {
         let risk = EmpiricalRisk::new(loss, samples).unwrap();
         let trainer = Trainer::new(&risk, Adam::new(0.05), vec![0.0, 0.0]);
         let out = trainer.batches(Batches::shuffled(150).seed(3)).max_epochs(200).threads(threads).run().unwrap();
-        assert!(risk.tape().stats().tapes >= 2, "{}", risk.tape().stats());
+        assert!(risk.loss().stats().tapes >= 2, "{}", risk.loss().stats());
         assert_eq!(risk.value(&out.x).unwrap().to_bits(), out.value.to_bits());
         out
     };
