@@ -24,7 +24,7 @@ where
     let (n, m) = (retape.num_inputs(), retape.num_outputs());
     let mut ws = Workspace::new();
     for &x in points.iter().chain(points.iter().rev()) {
-        let fresh = Tape::record(x, &f).unwrap();
+        let fresh = Tape::record(x, f).unwrap();
         let p: Vec<f64> = (0..n).map(|i| 1.0 + i as f64).collect();
         let w: Vec<f64> = (0..m).map(|i| 2.0 - i as f64).collect();
         let seeds = Matrix::from_vec(n, 2, (0..2 * n).map(|i| i as f64 - 0.5).collect()).unwrap();
@@ -351,7 +351,7 @@ fn a_function_that_is_not_deterministic_is_an_error() {
     // Another answer.
     let runs = AtomicUsize::new(0);
     let retape = Retape::new(&[1.0], |x| {
-        let sign = if runs.fetch_add(1, Ordering::Relaxed) % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { 1.0 } else { -1.0 };
         if x[0] * sign > 0.0 { x[0] } else { -x[0] }
     })
     .unwrap();
@@ -424,7 +424,7 @@ fn it_can_be_stored_borrowed_and_shared() {
     assert_eq!(model.loss.gradient(&[-3.0]).unwrap(), (3.0, vec![-1.0]));
     assert!(format!("{:?}", model.loss).contains("recordings: 2"));
     // A closure that borrows, and one that is not Sync.
-    let data = vec![1.0, 2.0];
+    let data = [1.0, 2.0];
     let borrowing = Retape::new(&[1.0, 1.0], |x| x[0] * data[0] + x[1] * data[1]).unwrap();
     is_send_and_sync(&borrowing);
     let calls = std::cell::Cell::new(0);
@@ -686,7 +686,7 @@ fn bad_sums_are_errors() {
     // The branch of a sample changes from one run to the next.
     let runs = AtomicUsize::new(0);
     let f = |x: &[Var], k: &[Var]| {
-        let sign = if runs.fetch_add(1, Ordering::Relaxed) % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { 1.0 } else { -1.0 };
         if k[0] * sign > 0.0 { x[0] } else { -x[0] }
     };
     let retape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).retape(f).unwrap();
