@@ -176,6 +176,7 @@ impl Question {
     }
 
     /// The answer at the operands a and b (b is ignored where there is only one).
+    #[inline]
     pub(crate) fn ask(self, a: f64, b: f64) -> Answer {
         match self {
             Question::Relation(relation) => Answer::Bool(relation.holds(a, b)),

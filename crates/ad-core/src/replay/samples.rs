@@ -371,15 +371,17 @@ impl Tape {
     fn lanes_off_branch(&self, layout: Layout<'_>, scalars: &[f64], values: &[Block], lanes: usize) -> u64 {
         let mut off = 0;
         for (guard, operands) in self.guards().iter().zip(&layout.program.guards) {
-            for first in (0..lanes).step_by(WIDTH) {
-                let [a, b] = operands.map(|slot| layout.fetch(scalars, values, slot, first / WIDTH).0);
-                for lane in first..lanes.min(first + WIDTH) {
-                    let (a, b) = (a[lane - first], b[lane - first]);
-                    off |= u64::from(f64::confirm(guard.question(), guard.answer(), a, b).is_err()) << lane;
+            let (question, answer) = (guard.question(), guard.answer());
+            for block in 0..lanes.div_ceil(WIDTH) {
+                let [a, b] = operands.map(|slot| layout.fetch(scalars, values, slot, block).0);
+                for lane in 0..WIDTH {
+                    let changed = f64::confirm(question, answer, a[lane], b[lane]).is_err();
+                    off |= u64::from(changed) << (block * WIDTH + lane);
                 }
             }
         }
-        off
+        // Lanes without a sample repeat others.
+        off & (u64::MAX >> (64 - lanes))
     }
 
     /// The first of so many lanes in which a guard is answered otherwise than recorded.
