@@ -71,6 +71,20 @@ fn a_condition() {
 }
 
 #[test]
+fn a_function_written_once_for_every_number_type() {
+    fn f<T: Real>(x: &[T]) -> T {
+        if x[0] * x[1] > 1.0 { x[0].ln() * x[1] } else { x[0] - x[1] }
+    }
+    let retape = Retape::new(&[2.0, 2.0], f).unwrap();
+    for x in [[2.0, 3.0], [0.1, 3.0], [5.0, 0.3], [-1.0, 2.0]] {
+        let (y, dy) = retape.jvp(&x, &[1.0, 0.0]).unwrap();
+        let dual = f(&[Dual::new(x[0], 1.0), Dual::new(x[1], 0.0)]);
+        assert_eq!((y[0], dy[0], y[0]), (dual.v, dual.dv, f(&x)));
+    }
+    assert_eq!(retape.stats().recordings, 2);
+}
+
+#[test]
 fn a_nan_is_a_branch_like_any_other() {
     let f = |x: &[Var]| {
         if x[0] > 0.0 {
