@@ -21,6 +21,7 @@
 //! | record a function; names, parameters | [`Tape::record`], [`Tape::builder`], [`Var`] |
 //! | write it once for `f64`, duals and recording | [`Real`] |
 //! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
+//! | second derivatives: Hessian times vector, Hessian | [`Tape::hvp`], [`Tape::hessian`] |
 //! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
 //! | no allocation in a loop | the `_into` twins and [`Workspace`] |
 //! | functions whose branches change: record again, a tape a branch | [`Retape`] |
