@@ -29,6 +29,8 @@
 //! | sums over data, in minibatches, over threads | [`Samples`], [`Tape::sum_value`], [`Tape::sum_gradient`], [`Tape::sum_gradient_threads`] |
 //! | many points at once | [`Tape::eval_many`], [`Tape::jacobian_many`] |
 //! | measure with other vector instructions | [`SimdLevel`], [`Workspace::set_simd_level`], [`Workspace::set_lanes`] |
+//! | derivatives as tapes: second and higher ones, printed formulas | [`Tape::gradient_tape`], [`Tape::jvp_tape`], [`Tape::vjp_tape`], [`Tape::jacobian_tape`] |
+//! | fewer rows | [`Tape::optimized`] |
 //! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
 //! | another number type | [`Tape::eval_with`], [`Rule`], [`Dual`], [`Lanes`], [`Formula`] |
 //! | functions generic over `num_traits::Float`, nalgebra, ndarray, faer | [`interop`] |
@@ -69,6 +71,7 @@
 // declare them so, though it does nothing unsafe.
 #![cfg_attr(not(feature = "nalgebra"), forbid(unsafe_code))]
 
+mod derive;
 mod drivers;
 mod dual;
 mod error;
@@ -79,6 +82,7 @@ mod lanes;
 mod math;
 mod matrix;
 pub mod ops;
+mod optimize;
 mod record;
 mod replay;
 mod retape;
@@ -94,6 +98,7 @@ pub use graph::Graph;
 pub use lanes::Lanes;
 pub use matrix::Matrix;
 pub use ops::{Op, OpInfo, Relation};
+pub use optimize::{OptimizationReport, Optimized};
 pub use record::{Answer, Builder, Escape, Guard, Outputs, Question, SourceLocation, Var};
 pub use replay::{Samples, SimdLevel, Workspace};
 pub use retape::{RecordedFunction, Retape, RetapeStats};

@@ -29,6 +29,8 @@
 
 use std::f64::consts::{FRAC_PI_2, LN_2, LOG2_E, LOG10_E, PI, TAU};
 
+use smallvec::SmallVec;
+
 use crate::lanes::Lanes;
 use crate::math;
 use crate::rule::Rule;
@@ -690,7 +692,7 @@ methods {
 }
 [Domain] domain(x, y, z) -> (v) {
     doc "x, but NaN where y is NaN though z is not: the partial x of a result y outside the domain of its operands z",
-    forms [Form::Closed("@0", "@0")], value [math::domain(x, y, z)], partials [[T::lit(1.0).domain(y, z), T::lit(0.0), T::lit(0.0)]],
+    forms [Form::Call("domain", r"\operatorname{domain}")], value [math::domain(x, y, z)], partials [[T::lit(1.0).domain(y, z), T::lit(0.0), T::lit(0.0)]],
     domain "all x, y, z", kink "", probes [FEW, FEW, FEW],
 }
 }
@@ -957,6 +959,46 @@ macro_rules! define_operations {
     };
 }
 operation_table!(define_operations);
+
+impl Op {
+    /// The results at the operands `x`, of which there are as many as the operation takes.
+    pub(crate) fn results<T: Rule>(self, x: &[T]) -> SmallVec<[T; 2]> {
+        struct Results<'x, T>(&'x [T]);
+        impl<T: Rule> Visitor for Results<'_, T> {
+            type Output = SmallVec<[T; 2]>;
+            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> SmallVec<[T; 2]> {
+                T::apply::<O, N, M>(std::array::from_fn(|i| self.0[i])).into_iter().collect()
+            }
+            fn fold<O: Fold>(self) -> SmallVec<[T; 2]> {
+                SmallVec::from_slice(&[T::fold::<O>(self.0)])
+            }
+            fn further_result(self) -> SmallVec<[T; 2]> {
+                SmallVec::new()
+            }
+        }
+        self.visit(Results(x))
+    }
+
+    /// ∂v\[result\]/∂x\[operand\] at the operands `x` with the results `v`, as the table states it.
+    pub(crate) fn partial<T: Rule>(self, result: usize, operand: usize, x: &[T], v: &[T]) -> T {
+        struct Partial<'x, T>(usize, usize, &'x [T], &'x [T]);
+        impl<T: Rule> Visitor for Partial<'_, T> {
+            type Output = T;
+            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> T {
+                let Partial(result, operand, x, v) = self;
+                O::partial(result, operand, std::array::from_fn(|i| x[i]), std::array::from_fn(|j| v[j]))
+            }
+            fn fold<O: Fold>(self) -> T {
+                let Partial(_, operand, x, _) = self;
+                O::partial(operand, x)
+            }
+            fn further_result(self) -> T {
+                T::lit(0.0)
+            }
+        }
+        self.visit(Partial(result, operand, x, v))
+    }
+}
 
 impl std::fmt::Display for Op {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
-use crate::formula::Name;
+use crate::formula::{Accent, Name};
 use crate::ops::{Fold, Op, Operation, Relation};
 use crate::rule::{Real, Rule};
 use crate::rule_operators;
@@ -536,7 +536,7 @@ struct Recording {
 const KEPT_ROWS: usize = 1 << 14;
 
 /// More rows or operands than this do not fit an index.
-const LIMIT: usize = (CONSTANT_BIT - 1) as usize;
+pub(crate) const LIMIT: usize = (CONSTANT_BIT - 1) as usize;
 
 /// Where a run of rows and of wide operands ends that reckon with `shift` constants.
 struct Placed {
@@ -1558,7 +1558,8 @@ impl Builder {
             rows: Vec::new(),
             wide: mem::take(&mut recording.wide),
             outputs: outputs.into_iter().map(place).collect(),
-            input_names: self.input_names,
+            output_letter: "y",
+            input_names: self.input_names.into_iter().map(|name| Name::Given(name, Accent::None)).collect(),
             param_names: self.param_names,
             active: Vec::new(),
             spans: Vec::new(),
