@@ -28,7 +28,7 @@
 //! The probe points asked are the finite ones, and folds are not asked: every
 //! sum is NaN for ∞ − ∞, and a row that looks out for that after each addition
 //! would be the most of a tape. Where arithmetic makes a NaN of infinite numbers
-//! (∞ − ∞, 0·∞, ∞/∞) the drivers therefore give NaN and a derivative tape may
+//! (∞ − ∞, 0·∞, ∞/∞, ∞ % c) the drivers therefore give NaN and a derivative tape may
 //! give the number of its formula. Everywhere else they are equal.
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -60,7 +60,7 @@ impl Tape {
     ///
     /// The outputs are equal to those of [`Tape::jvp`] by `==` (so ±0 may
     /// differ), except where arithmetic makes a NaN of infinite numbers
-    /// (∞ − ∞, 0·∞, ∞/∞): there J·p may be a number of the formula.
+    /// (∞ − ∞, 0·∞, ∞/∞, ∞ % c): there J·p may be a number of the formula.
     ///
     /// # Errors
     ///

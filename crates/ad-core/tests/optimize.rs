@@ -143,7 +143,7 @@ fn identities_are_exact_at_every_probe_point() {
         "sub -0 x", "sub x 0",
         "mul 1 x", "mul -1 x", "mul x 1", "mul x -1",
         "div x 1", "div x -1", "div x 2", "div x -2", "div x 0.5", "div x 1024",
-        "powi x 0", "powi x 1", "powf x 0", "powf x 1", "chain_mul 2 x", "chain_mul x 1", "div x -0.25",
+        "powi x 0", "powi x 1", "powf x 0", "powf x 1", "chain_mul -1 x", "chain_mul x 1", "div x -0.25",
         "-(-x)", "a + (-b)", "-a + b", "a - (-b)",
     ];
     let fired: Vec<&str> = fired.iter().map(String::as_str).collect();
@@ -163,8 +163,8 @@ fn what_is_not_exact_stays() {
     })
     .unwrap();
     let shorter = optimized(&tape);
-    // a + b and b + a are one row.
-    assert_eq!(shorter.len(), tape.len() - 2, "{shorter}");
+    // a + b and b + a are one row, and so are the sums of that and a.
+    assert_eq!(shorter.len(), tape.len() - 3, "{shorter}");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn constants_that_identities_leave_are_folded() {
     let report = tape.optimized().report;
     assert_eq!(report.to_string(), "10 rows, 3 left: 6 folded, 1 simplified, 0 shared, 0 dead");
     let shorter = optimized(&tape);
-    assert_eq!(shorter.to_string(), "v₀ = x₁\nv₁ = 7.38906·v₀\nv₂ = v₁ + -0.416147\ny = v₂\n");
+    assert_eq!(shorter.to_string(), "v₀ = x₁\nv₁ = 7.38906·v₀\nv₂ = v₁ + (-0.416147)\ny = v₂\n");
     check(&tape, &shorter, &[-2.5], &[1.0], &[1.0]);
     // A function that turns out to be constant.
     let tape = Tape::record(&[3.0], |x| x[0].powi(0) * 2.0).unwrap();
