@@ -164,6 +164,14 @@ struct Entry {
     count: u32,
 }
 
+/// The hash of a row, which spares a look at most of those that are not meant,
+/// and its number + 1; 0 and 0 where there is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    hash: u32,
+    row: u32,
+}
+
 /// What a row amounts to.
 enum Simpler {
     Operand(u32),
@@ -190,9 +198,8 @@ pub(crate) struct List {
     constants: Vec<f64>,
     /// The number of each constant, by its bits.
     numbers: HashMap<u64, u32>,
-    /// Row numbers + 1 at the places that their hashes say, or after them; 0
-    /// where there is none.
-    places: Vec<u32>,
+    /// The places of the rows, where their hashes say or after that.
+    places: Vec<Place>,
     used: usize,
     overflow: bool,
     report: OptimizationReport,
@@ -206,7 +213,7 @@ impl List {
             operands: Vec::new(),
             constants: Vec::new(),
             numbers: HashMap::new(),
-            places: vec![0; 64],
+            places: vec![Place::default(); 64],
             used: 0,
             overflow: false,
             report: OptimizationReport::default(),
@@ -244,6 +251,9 @@ impl List {
     /// inputs here; gives the operand for each of its values.
     pub fn copy(&mut self, data: &TapeData, num_inputs: usize, identities: Identities) -> Vec<u32> {
         let mut values = Vec::with_capacity(data.num_values());
+        if data.num_rows() > self.places.len() / 2 {
+            self.make_places(data.num_rows());
+        }
         for &c in &data.constants {
             values.push(self.constant(c));
         }
@@ -322,12 +332,13 @@ impl List {
     fn share(&mut self, op: Op, operands: &[u32], location: u32) -> Results {
         let results = shape(op, operands.len()).1;
         let mask = self.places.len() - 1;
-        let mut at = hash(op, operands) & mask;
-        while self.places[at] != 0 {
-            let row = self.places[at] - 1;
-            if self.is(row, op, operands) {
+        let hash = hash(op, operands);
+        let mut at = hash as usize & mask;
+        while self.places[at].row != 0 {
+            let place = self.places[at];
+            if place.hash == hash && self.is(place.row - 1, op, operands) {
                 self.report.shared += results;
-                return self.results(row, results);
+                return self.results(place.row - 1, results);
             }
             at = (at + 1) & mask;
         }
@@ -338,7 +349,7 @@ impl List {
             self.overflow = true;
             return (0..results).map(|_| 0).collect();
         }
-        self.places[at] = row + 1;
+        self.places[at] = Place { hash, row: row + 1 };
         let start = self.operands.len() as u32;
         self.operands.extend_from_slice(operands);
         self.rows.push(Entry { op, location, start, count: operands.len() as u32 });
@@ -346,7 +357,7 @@ impl List {
         self.rows.extend((1..results).map(|_| Entry { ..further }));
         self.used += 1;
         if self.used > self.places.len() / 2 {
-            self.make_places();
+            self.make_places(0);
         }
         self.results(row, results)
     }
@@ -370,17 +381,18 @@ impl List {
             }
     }
 
-    fn make_places(&mut self) {
-        let mut places = vec![0; self.places.len() * 2];
-        let mask = places.len() - 1;
-        for row in (0..self.rows.len()).filter(|&row| self.rows[row].op != Op::FurtherResult) {
-            let mut at = hash(self.rows[row].op, self.operands(row)) & mask;
-            while places[at] != 0 {
+    /// Makes places for twice as many rows as now, or for `rows`.
+    fn make_places(&mut self, rows: usize) {
+        let count = (2 * self.places.len()).max(2 * rows.next_power_of_two());
+        let full = std::mem::replace(&mut self.places, vec![Place::default(); count]);
+        let mask = count - 1;
+        for place in full.into_iter().filter(|place| place.row != 0) {
+            let mut at = place.hash as usize & mask;
+            while self.places[at].row != 0 {
                 at = (at + 1) & mask;
             }
-            places[at] = row as u32 + 1;
+            self.places[at] = place;
         }
-        self.places = places;
     }
 
     /// The rows that the outputs, and the guards and escapes of the tape `from`,
@@ -515,12 +527,12 @@ fn exact_reciprocal(c: f64) -> Option<f64> {
 }
 
 /// The same on every machine, and for both orders of two operands that commute.
-fn hash(op: Op, x: &[u32]) -> usize {
+fn hash(op: Op, x: &[u32]) -> u32 {
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
     let mix = |hash: u64, number: u32| (hash.rotate_left(23) ^ u64::from(number)).wrapping_mul(FACTOR);
     let hash = match *x {
         [a, b] if commutes(op) => mix(mix(op as u64, a.min(b)), a.max(b)),
         _ => x.iter().fold(op as u64, |hash, &number| mix(hash, number)),
     };
-    (hash >> 32) as usize
+    (hash >> 32) as u32
 }
