@@ -143,16 +143,10 @@ impl Derivatives {
 
     /// Fails unless each tape finds the same branch changed.
     fn check_changed_branch(&self, x: &[f64], p: &[f64], w: &[f64], expected: &Error) {
+        let bits = |x: f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
         let branch = |error: &Error| {
             let Error::BranchChanged { guard, location, now, lhs, rhs, .. } = error else { panic!("{error}") };
-            (
-                guard.question(),
-                guard.answer(),
-                location.clone(),
-                *now,
-                lhs.to_bits(),
-                rhs.is_nan() || lhs.is_nan() || *rhs == *rhs,
-            )
+            (guard.question(), guard.answer(), location.clone(), *now, [bits(*lhs), bits(*rhs)])
         };
         let points = [[x, p].concat(), [x, w].concat(), x.to_vec(), x.to_vec()];
         for (tape, x) in self.all().zip(points) {

@@ -9,7 +9,7 @@ use super::{operation_list, takes_constant};
 // Random numbers.
 
 /// SplitMix64: a few lines, and the same numbers everywhere.
-pub struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     pub fn new(test: u64, program: usize) -> Random {
