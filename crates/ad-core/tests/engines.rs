@@ -17,7 +17,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-use ad_core::{Dual, Error, Matrix, Op, Rule, Samples, SimdLevel, Tape, Var, Workspace};
+use ad_core::{Dual, Error, Matrix, Op, Samples, SimdLevel, Tape, Var, Workspace};
 use common::programs::{Program, Purpose, Random, call, operands_of};
 use common::{all_same, assert_same, equal, product, same, takes_constant, unit};
 
