@@ -32,6 +32,8 @@
 //! | derivatives as tapes: second and higher ones, printed formulas | [`Tape::gradient_tape`], [`Tape::jvp_tape`], [`Tape::vjp_tape`], [`Tape::jacobian_tape`] |
 //! | fewer rows | [`Tape::optimized`] |
 //! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
+//! | when a number looks wrong | [`Tape::diagnose`], [`Tape::diagnose_adjoint`], [`Tape::self_check`], [`Tape::constants`], [`Tape::escapes`] |
+//! | what changed between two tapes | [`Tape::diff`], [`Tape::content_hash`] |
 //! | another number type | [`Tape::eval_with`], [`Rule`], [`Dual`], [`Lanes`], [`Formula`] |
 //! | functions generic over `num_traits::Float`, nalgebra, ndarray, faer | [`interop`] |
 //! | what each operation computes and differentiates to | [`Op`], `docs/ops.md` |
@@ -72,6 +74,7 @@
 #![cfg_attr(not(feature = "nalgebra"), forbid(unsafe_code))]
 
 mod derive;
+mod check;
 mod drivers;
 mod dual;
 mod error;
@@ -90,6 +93,10 @@ mod rule;
 mod tape;
 mod trace;
 
+pub use check::{
+    Comparison, Constant, Diagnosis, Difference, NonFinite, NotChecked, Part, RowComparison, SelfCheck, TapeDiff,
+    ValueAt, Verdict,
+};
 pub use drivers::Linearization;
 pub use dual::Dual;
 pub use error::Error;

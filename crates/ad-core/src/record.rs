@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
-use crate::formula::{Accent, Name};
+use crate::formula::{Accent, DIGITS, Name, Script};
 use crate::ops::{Fold, Op, Operation, Relation};
 use crate::rule::{Real, Rule};
 use crate::rule_operators;
@@ -175,6 +175,21 @@ impl Question {
         }
     }
 
+    /// The relation's symbol or the method's name, as Rust writes it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Question::Relation(relation) => relation.symbol(),
+            Question::Compare => "partial_cmp",
+            Question::IsNan => "is_nan",
+            Question::IsFinite => "is_finite",
+            Question::IsInfinite => "is_infinite",
+            Question::IsSignNegative => "is_sign_negative",
+            Question::ToI64 => "to_i64",
+            Question::IsNormal => "is_normal",
+            Question::IsSubnormal => "is_subnormal",
+        }
+    }
+
     /// The answer at the operands a and b (b is ignored where there is only one).
     #[inline]
     pub(crate) fn ask(self, a: f64, b: f64) -> Answer {
@@ -249,21 +264,23 @@ impl Guard {
     }
 }
 
+impl Guard {
+    /// The question and its answer, numbers with so many significant digits.
+    pub(crate) fn text(&self, digits: usize) -> String {
+        let [a, b] = self.names.each_ref().map(|name| name.render(Script::Unicode, digits));
+        let word = self.question.word();
+        let question = match self.question {
+            Question::Relation(_) => format!("{a} {word} {b}"),
+            Question::Compare => format!("{a}.{word}({b})"),
+            _ => format!("{a}.{word}()"),
+        };
+        format!("{question} was {}", self.answer)
+    }
+}
+
 impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b] = &self.names;
-        match self.question {
-            Question::Relation(relation) => write!(f, "{a} {} {b}", relation.symbol())?,
-            Question::Compare => write!(f, "{a}.partial_cmp({b})")?,
-            Question::IsNan => write!(f, "{a}.is_nan()")?,
-            Question::IsFinite => write!(f, "{a}.is_finite()")?,
-            Question::IsInfinite => write!(f, "{a}.is_infinite()")?,
-            Question::IsSignNegative => write!(f, "{a}.is_sign_negative()")?,
-            Question::ToI64 => write!(f, "{a}.to_i64()")?,
-            Question::IsNormal => write!(f, "{a}.is_normal()")?,
-            Question::IsSubnormal => write!(f, "{a}.is_subnormal()")?,
-        }
-        write!(f, " was {}", self.answer)
+        f.write_str(&self.text(DIGITS))
     }
 }
 
