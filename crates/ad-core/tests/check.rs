@@ -190,7 +190,7 @@ fn an_adjoint_alone() {
     // Only what leads to an input with a non-finite adjoint counts.
     let tape = Tape::record(&[1.0, 1.0], |x| [x[0].sqrt(), x[1].cbrt()]).unwrap();
     let found = tape.diagnose_adjoint(&[0.0, 0.0], &[1.0, 0.0]).unwrap().unwrap();
-    assert_eq!((found.origin.operation.as_str(), found.reaches), ("sqrt(v₋₁)", vec!["x₁".to_owned()]));
+    assert_eq!((found.origin.operation.as_str(), &found.reaches[..]), ("sqrt(v₋₁)", &["x₁".to_owned()][..]));
     assert!(found.to_string().contains("passes on a non-finite adjoint at "), "{found}");
 }
 
@@ -202,7 +202,9 @@ impl AtProbes {
     fn visit(&self, op: Op, f: impl Fn(&[Var], f64) -> Vec<Var>, failures: &mut Vec<String>) {
         let probes = op.info().probes;
         let lists: Vec<&[f64]> = probes.iter().map(|list| &list[..]).collect();
-        for point in product(&lists) {
+        // Many operands have many points: some of them will do.
+        let points = product(&lists);
+        for point in points.iter().step_by(1 + points.len() / 100) {
             let constant = takes_constant(op);
             let (x, c) = if constant { point.split_at(point.len() - 1) } else { (&point[..], &[][..]) };
             let c = c.first().copied().unwrap_or(0.0);
@@ -304,6 +306,8 @@ fn kinks_jumps_and_edges_are_not_checked_and_no_alarm() {
     assert_eq!(verdict(|x| x[0].max(1.0), 1.0), not(NotChecked::Kink));
     assert_eq!(verdict(|x| x[0].floor(), 3.0), not(NotChecked::Kink));
     assert_eq!(verdict(|x| x[0].select_ge(2.0, x[0] * 3.0, x[0]), 2.0), not(NotChecked::Kink));
+    assert_eq!(verdict(|x| x[0].relu() - (-x[0]).relu(), 0.0), not(NotChecked::Kink));
+    assert_eq!(verdict(|x| x[0].clamp(2.0, 2.0), 2.0), not(NotChecked::Kink));
     assert_eq!(verdict(|x| x[0].powf(1.5), 0.0), not(NotChecked::Edge));
     assert_eq!(verdict(|x| x[0].sqrt(), 0.0), not(NotChecked::NotFinite));
     assert!(matches!(
@@ -427,20 +431,14 @@ fn named_inputs_are_matched_by_name() {
 
 #[test]
 fn long_tapes_are_compared_in_little_time() {
-    let chain = |every: usize| {
-        Tape::record(&[1.0], |x| {
-            let mut y = x[0];
-            for i in 0..100_000 {
-                y = if i % 1000 == every { y.sin() + 0.5 } else { y * 1.0001 + 0.5 };
-            }
-            y
-        })
-        .unwrap()
+    let chain = |f: fn(Var) -> Var| {
+        let step = |y: Var, i: usize| if i % 1000 == 500 { f(y) } else { y * 1.0001 + 0.5 };
+        Tape::record(&[1.0], |x| (0..100_000).fold(x[0], step)).unwrap()
     };
-    let (a, b) = (chain(1), chain(2));
+    let (a, b) = (chain(|y| y.sin()), chain(|y| y.cos()));
     let diff = a.diff(&b);
-    let rows = diff.differences().iter().filter(|difference| difference.part == Part::Row).count();
-    assert!((200..=400).contains(&rows), "{rows}");
+    assert_eq!(diff.differences().len(), 100);
+    assert!(diff.differences().iter().all(|difference| difference.part == Part::Row && difference.new.is_some()));
     // Too many changes for the shortest script.
     let diff = a.diff(&Tape::record(&[1.0], |x| (0..100_000).fold(x[0], |y, _| y.cos())).unwrap());
     assert!(!diff.is_empty());
@@ -459,7 +457,7 @@ fn the_hash_is_the_same_everywhere() {
             if product > 1.0 { [product.powi(3), x[1] + f64::NAN] } else { [x[0], x[1]] }
         })
         .unwrap();
-    assert_eq!(format!("{:032x}", tape.content_hash()), "?");
+    assert_eq!(format!("{:032x}", tape.content_hash()), "aa119b2e9ca91d01935284ab9bbe10e1");
 }
 
 #[test]
