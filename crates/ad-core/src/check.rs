@@ -774,23 +774,26 @@ impl DiffWriter {
 /// ∂result/∂operand of an operation at the operands `x` with the results `v`, as
 /// the table states it; of a fold, by the operands of one term or of all.
 fn partial(op: Op, result: usize, operand: usize, x: &[f64], v: &[f64]) -> f64 {
-    struct Partial<'a>(usize, usize, &'a [f64], &'a [f64]);
-    impl Visitor for Partial<'_> {
+    struct At<'a>(usize, usize, &'a [f64], &'a [f64]);
+    impl Visitor for At<'_> {
         type Output = f64;
         fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> f64 {
-            let Partial(result, operand, x, v) = self;
+            let At(result, operand, x, v) = self;
             O::partial(result, operand, std::array::from_fn(|i| x[i]), std::array::from_fn(|j| v[j]))
         }
         fn fold<O: Fold>(self) -> f64 {
-            let Partial(_, operand, x, _) = self;
+            let At(_, operand, x, _) = self;
             O::partial(operand, x)
         }
         fn further_result(self) -> f64 {
             0.0
         }
     }
-    op.visit(Partial(result, operand, x, v))
+    op.visit(At(result, operand, x, v))
 }
+
+/// A function like [`partial`].
+type Partial<'a> = dyn Fn(Op, usize, usize, &[f64], &[f64]) -> f64 + 'a;
 
 /// One result of an operation at the operands `x`.
 fn value(op: Op, result: usize, x: &[f64]) -> f64 {
@@ -1394,6 +1397,12 @@ pub struct SelfCheck {
     /// The directions d: each input by itself, scaled to its size; with more than
     /// sixteen inputs sixteen mixtures of all.
     pub directions: Vec<Vec<f64>>,
+    /// f(x).
+    pub value: Vec<f64>,
+    /// For each output about how far rounding may put its value off, each row being
+    /// rounded once, to first order. Far more than an ulp of the value if digits
+    /// cancel on the way.
+    pub rounding: Vec<f64>,
     /// For each direction and output the derivative in three ways.
     pub comparisons: Vec<Comparison>,
     /// How many partials of rows agree with the quotients of their operations.
@@ -1409,6 +1418,8 @@ pub struct SelfCheck {
 
 impl SelfCheck {
     const NOT_CHECKED: usize = 8;
+    /// An output that rounding may put off by more, in proportion, is worth a line.
+    const LOST: f64 = 1e-8;
     /// With more inputs than this, directions are mixtures.
     const DIRECTIONS: usize = 16;
 
@@ -1459,8 +1470,18 @@ impl fmt::Display for SelfCheck {
         for (reason, count) in reasons {
             writeln!(f, "  {} not checked: {reason}", plural(count, "derivative"))?;
         }
-        if let Some(row) = &self.first_disagreement {
-            writeln!(f, "  the first row that disagrees: {row}")?;
+        for (output, (&value, &rounding)) in self.value.iter().zip(&self.rounding).enumerate() {
+            if value.is_finite() && rounding > Self::LOST * value.abs() {
+                let value = exact(value);
+                writeln!(f, "  y[{output}] = {value} may be off by about {rounding:.0e}: digits cancel on the way")?;
+            }
+        }
+        match &self.first_disagreement {
+            Some(row) => writeln!(f, "  the first row that disagrees: {row}")?,
+            None if !self.passed() => {
+                writeln!(f, "  each row is right by itself: a sweep is wrong, or digits cancel on the way")?
+            }
+            None => {}
         }
         for row in &self.not_checked {
             writeln!(f, "  {row}")?;
@@ -1554,7 +1575,7 @@ fn extrapolate(f: &mut Along<'_>, mut h: f64) -> Option<Quotient> {
 /// their difference would be left at half the step where the function is smooth.
 fn has_kink(f: &mut Along<'_>, scale: f64) -> bool {
     let Ok(here) = f.at(0.0) else { return false };
-    let mut before: Option<f64> = None;
+    let mut before: Option<[f64; 2]> = None;
     for power in [8, 11, 14, 17] {
         let h = scale * 2f64.powi(-power);
         let Some([left, right]) = f.around(h) else { return false };
@@ -1565,11 +1586,15 @@ fn has_kink(f: &mut Along<'_>, scale: f64) -> bool {
             return false;
         }
         // Steps shrink to an eighth: so does the gap of a smooth function, while
-        // that of |x| stays and that of a jump grows.
-        if before.is_some_and(|before| gap < 0.6 * before) {
+        // that of |x| stays and that of a jump grows. The size of a jump stays then;
+        // a function that varies within the steps has no such size.
+        let jump = (right - left).abs();
+        if let Some([gap_before, jump_before]) = before
+            && (gap < 0.6 * gap_before || (gap > 2.0 * gap_before && (jump - jump_before).abs() > 0.3 * jump))
+        {
             return false;
         }
-        before = Some(gap);
+        before = Some([gap, jump]);
     }
     true
 }
@@ -1631,7 +1656,8 @@ fn compare(f: &mut Along<'_>, derivative: f64, tolerance: f64, scale: f64) -> (O
     };
     // A derivative that is next to nothing beside the function itself need not
     // be met in its own digits: that of the sine at π/2.
-    let small = f.at(0.0).map_or(0.0, |here| 1e-9 * here.abs() / scale.max(1.0));
+    // What underflows is 0.
+    let small = 1e-150 + f.at(0.0).map_or(0.0, |here| 1e-9 * here.abs() / scale.max(1.0));
     if agrees(best) && best.error <= small {
         return (Some(best.value), Verdict::Agrees);
     }
@@ -1643,14 +1669,14 @@ fn compare(f: &mut Along<'_>, derivative: f64, tolerance: f64, scale: f64) -> (O
     }
 }
 
+/// A sweep: of a seed, J·p or Jᵀ·w.
+type Sweep<'a> = dyn Fn(&[f64]) -> Result<Vec<f64>, Error> + 'a;
+
 /// What is checked: the tape's own derivatives, or in a test wrong ones.
 struct Derivatives<'a> {
-    /// J·p.
-    tangents: &'a dyn Fn(&[f64]) -> Result<Vec<f64>, Error>,
-    /// Jᵀ·w.
-    adjoints: &'a dyn Fn(&[f64]) -> Result<Vec<f64>, Error>,
-    /// ∂result/∂operand of an operation, as [`partial`] gives it.
-    partial: &'a dyn Fn(Op, usize, usize, &[f64], &[f64]) -> f64,
+    tangents: &'a Sweep<'a>,
+    adjoints: &'a Sweep<'a>,
+    partial: &'a Partial<'a>,
 }
 
 impl Tape {
@@ -1667,9 +1693,10 @@ impl Tape {
     /// derivative that is not finite, a quotient that rounding spoils. A pass means
     /// agreement to about six digits.
     ///
-    /// It does not see what the recording left out: numbers baked in
-    /// ([`Tape::constants`]), values that escaped ([`Tape::escapes`]), and results
-    /// that are themselves inaccurate by cancellation.
+    /// It tells as well how far rounding may put the outputs off, and so where
+    /// digits cancel ([`SelfCheck::rounding`]). What the recording left out it does
+    /// not see: numbers baked in ([`Tape::constants`]) and values that escaped
+    /// ([`Tape::escapes`]).
     ///
     /// # Errors
     ///
@@ -1697,6 +1724,8 @@ impl Tape {
         self.reference(&mut ws, x)?;
         let mut check = SelfCheck {
             directions: directions(x),
+            value: self.data.outputs.iter().map(|&output| ws.values[output as usize]).collect(),
+            rounding: Vec::new(),
             comparisons: Vec::new(),
             partials_agreed: 0,
             partials_not_checked: 0,
@@ -1797,6 +1826,7 @@ impl Tape {
         let rows: Vec<Vec<f64>> = (0..m).map(|i| (derivatives.adjoints)(&unit(i))).collect::<Result<_, _>>()?;
         let still = vec![0.0; self.num_inputs()];
         let rounding = self.sums_over_paths(values, &still, |value| f64::EPSILON * value.abs());
+        check.rounding = self.data.outputs.iter().map(|&output| rounding[output as usize]).collect();
         let mut ws = Workspace::new();
         for (direction, d) in check.directions.iter().enumerate() {
             let forward = (derivatives.tangents)(d)?;
@@ -1833,7 +1863,7 @@ impl Tape {
                 let finite = sweeps != Verdict::NotChecked(NotChecked::NotFinite) && d.iter().any(|&d| d != 0.0);
                 let (quotient, mut difference) = match finite {
                     true => {
-                        let rounding = rounding[self.data.outputs[output] as usize];
+                        let rounding = check.rounding[output];
                         compare(&mut Along { value: &mut |t| at(t, output), rounding }, forward, tolerance, 1.0)
                     }
                     false => (None, Verdict::NotChecked(NotChecked::NotFinite)),
