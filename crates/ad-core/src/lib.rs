@@ -115,3 +115,8 @@ pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};
 
 #[cfg(all(target_arch = "x86", not(target_feature = "sse2")))]
 compile_error!("without SSE2, x86 rounds intermediate results twice: the same bits everywhere cannot be kept");
+
+/// The examples of the page on checking, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/checking.md")]
+struct CheckingPage;

@@ -398,7 +398,17 @@ impl Tape {
         &self.data.guards
     }
 
-    /// The values that left the recording through [`Var::value`], in their order.
+    /// The values that left the recording through [`Var::value`], in their order:
+    /// what is computed from them does not follow x any more.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let tape = Tape::record(&[3.0], |x| x[0] * x[0].value())?;
+    /// assert_eq!(tape.gradient(&[5.0])?, (15.0, vec![3.0])); // 5·3, not 5·5
+    /// assert_eq!(tape.escapes()[0].value(), 3.0);
+    /// println!("{}", tape.escapes()[0]); // v₀ = 3 was read at src/main.rs:2
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn escapes(&self) -> &[Escape] {
         &self.data.escapes
     }

@@ -591,8 +591,9 @@ proptest! {
     #[test]
     fn self_checks_raise_no_alarm(program in programs(ALL), at in any_points()) {
         let (x, k) = program.split(&at);
-        let check = program.record(x, k).self_check(x).unwrap();
-        prop_assert!(check.passed(), "{check}");
+        let tape = program.record(x, k);
+        let check = tape.self_check(x).unwrap();
+        prop_assert!(check.passed(), "{tape}at {x:?}, {k:?}:\n{check}");
     }
 
     /// Tapes differ exactly if their hashes do; a difference is one in both directions.
