@@ -12,7 +12,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::error::Error;
-use crate::formula::{Accent, DIGITS, Formulas, Script};
+use crate::formula::{Accent, DIGITS, Formulas, Name, Script};
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::record::{Guard, SourceLocation};
 use crate::replay::{self, Workspace};
@@ -154,9 +154,9 @@ impl Fnv {
         self.bytes(text.as_bytes());
     }
 
-    fn texts(&mut self, texts: &[String]) {
+    fn texts(&mut self, texts: impl ExactSizeIterator<Item = String>) {
         self.count(texts.len());
-        texts.iter().for_each(|text| self.text(text));
+        texts.for_each(|text| self.text(&text));
     }
 
     fn operands(&mut self, data: &TapeData, operands: &[u32]) {
@@ -203,7 +203,7 @@ impl Tape {
     ///    its operands;
     /// 3. the count of guards, and for each the question as a text (`<`, `<=`,
     ///    `>`, `>=`, `==`, `!=`, `partial_cmp`, `is_nan`, `is_finite`,
-    ///    `is_infinite`, `is_sign_negative`, `to_i64`), its operands, and the
+    ///    `is_infinite`, `is_sign_negative`, `to_i64`, `is_normal`, `is_subnormal`), its operands, and the
     ///    answer as a text (as [`Answer`](crate::Answer) prints it);
     /// 4. the outputs as operands.
     ///
@@ -226,8 +226,8 @@ impl Tape {
         hash.text("ad-core tape 1");
         hash.count(data.num_inputs);
         hash.count(data.num_params);
-        hash.texts(&data.input_names);
-        hash.texts(&data.param_names);
+        hash.texts(data.input_names.iter().map(Name::to_string));
+        hash.texts(data.param_names.iter().cloned());
         hash.count(data.num_rows());
         for row in 0..data.num_rows() {
             hash.text(data.op(row).info().name);

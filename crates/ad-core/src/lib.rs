@@ -73,8 +73,8 @@
 // declare them so, though it does nothing unsafe.
 #![cfg_attr(not(feature = "nalgebra"), forbid(unsafe_code))]
 
-mod derive;
 mod check;
+mod derive;
 mod drivers;
 mod dual;
 mod error;
