@@ -405,8 +405,7 @@ impl Tape {
     ) -> Result<f64, Error> {
         match hv.count {
             1 => self.second_order_in::<1>(ws, x, seed, gradient, hv),
-            2..=4 => self.second_order_in::<4>(ws, x, seed, gradient, hv),
-            _ => self.second_order_in::<8>(ws, x, seed, gradient, hv),
+            _ => self.second_order_in::<SECOND_DIRECTIONS>(ws, x, seed, gradient, hv),
         }
     }
 
