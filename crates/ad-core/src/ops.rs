@@ -645,7 +645,7 @@ methods {
 
 [PowerSlope] power_slope(x, y, z) -> (v) {
     doc "the derivative of x^y by x, y·x^(y − 1), without a rounding of y − 1 or an overflow inside; z = y − 1 is there to be printed",
-    forms [Form::Open("#1·#0^#2", r"#1 \cdot #0^{@2}")], value [math::power_slope(x, y)],
+    forms [Form::Open("#1·#0^#2", r"#1 \cdot #0^{@2}")], value [{ let _ = z; math::power_slope(x, y) }],
     partials [[x.power_derivative(y, 2.0, 0.0), x.power_derivative(y, 1.0, 1.0), T::lit(0.0)]],
     domain "x > 0; x = 0 if y ≥ 1 or y = 0; x < 0 if y is whole", kink "", probes [POSITIVE, ANY_POWER, PAIR],
 }
