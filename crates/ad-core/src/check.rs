@@ -862,6 +862,8 @@ pub enum NonFinite {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ValueAt {
+    /// An input, a parameter, a constant or a row.
+    pub part: Part,
     /// Its name, such as `v₁`; of a constant, the number.
     pub name: String,
     /// What it is: an elementary operation such as `ln(v₀)`, the name of an
@@ -886,8 +888,10 @@ pub struct Diagnosis {
     /// The first row, input, parameter or constant that did; of an adjoint, the
     /// first in the order of the reverse sweep.
     pub origin: ValueAt,
-    /// Its operands, all of them finite as far as they matter.
+    /// Its operands, all of them finite as far as they matter; the first eight.
     pub operands: Vec<ValueAt>,
+    /// How many operands are left out.
+    pub operands_omitted: usize,
     /// Why, in words.
     pub why: String,
     /// One chain of rows that led there: from an input to the origin; of an
@@ -906,13 +910,14 @@ impl Diagnosis {
     /// Rows of a path that are shown before and after those left out.
     const PATH: [usize; 2] = [4, 8];
     const REACHES: usize = 8;
+    const OPERANDS: usize = 8;
 
     fn value_text(&self, value: &ValueAt) -> String {
         let ValueAt { name, operation, .. } = value;
-        let mut text = match (operation.as_str(), name) {
-            ("constant", _) => return format!("the constant {}", exact(value.value)),
-            ("parameter", name) => format!("{name} = {}", exact(value.value)),
-            (operation, name) => format!("{name} = {operation} = {}", exact(value.value)),
+        let mut text = match value.part {
+            Part::Constant => return format!("the constant {}", exact(value.value)),
+            Part::Parameter => format!("{name} = {}", exact(value.value)),
+            _ => format!("{name} = {operation} = {}", exact(value.value)),
         };
         if let (Some(derivative), true) = (value.derivative, self.what != NonFinite::Value) {
             let _ = write!(text, ", {} {}", self.word(), exact(derivative));
@@ -934,20 +939,22 @@ impl fmt::Display for Diagnosis {
         let (value, derivative) = (exact(self.origin.value), exact(self.origin.derivative.unwrap_or(0.0)));
         let at = location.as_ref().map(|location| format!(" at {location}")).unwrap_or_default();
         match self.what {
-            NonFinite::Value if operation == "constant" => writeln!(f, "the constant {value}{at} is not finite")?,
+            NonFinite::Value if self.origin.part == Part::Constant => {
+                writeln!(f, "the constant {value}{at} is not finite")?
+            }
             NonFinite::Value => writeln!(f, "{name} = {operation} is {value}{at}")?,
             NonFinite::Tangent => writeln!(f, "the tangent of {name} = {operation} is {derivative}{at}")?,
-            NonFinite::Adjoint if derivative.parse().is_ok_and(f64::is_finite) => {
+            NonFinite::Adjoint if self.origin.derivative.is_some_and(f64::is_finite) => {
                 writeln!(f, "{name} = {operation} passes on a non-finite adjoint{at}")?
             }
             NonFinite::Adjoint => writeln!(f, "the adjoint of {name} = {operation} is {derivative}{at}")?,
         }
         writeln!(f, "  {}", self.why)?;
-        for operand in self.operands.iter().take(8) {
+        for operand in &self.operands {
             writeln!(f, "  with {}", self.value_text(operand))?;
         }
-        if self.operands.len() > 8 {
-            writeln!(f, "  with {} operands more", self.operands.len() - 8)?;
+        if self.operands_omitted > 0 {
+            writeln!(f, "  … {} more", plural(self.operands_omitted, "operand"))?;
         }
         if self.path.len() > 1 {
             writeln!(f, "the way {}:", if self.what == NonFinite::Adjoint { "from there" } else { "there" })?;
@@ -1036,13 +1043,14 @@ impl Patient<'_> {
     fn value_at(&self, index: usize) -> ValueAt {
         let data = self.data();
         let row = index.checked_sub(data.first_row());
-        let operation = match row {
-            Some(row) => data.row_formula(row, &Formulas::new()).to_string(),
-            None if index < data.first_input() => "constant".to_owned(),
-            None if index < data.first_param() => data.variable_name(index).to_string(),
-            None => "parameter".to_owned(),
+        let (part, operation) = match row {
+            Some(row) => (Part::Row, data.row_formula(row, &Formulas::new()).to_string()),
+            None if index < data.first_input() => (Part::Constant, "constant".to_owned()),
+            None if index < data.first_param() => (Part::Input, data.variable_name(index).to_string()),
+            None => (Part::Parameter, "parameter".to_owned()),
         };
         ValueAt {
+            part,
             name: data.value_name(index, Accent::None).to_string(),
             operation,
             value: self.values[index],
@@ -1084,10 +1092,9 @@ impl Patient<'_> {
         if omitted > 0 {
             path.drain(first..first + omitted);
         }
-        let operands: Vec<usize> = self
-            .row(origin)
-            .map(|row| row.operands.iter().map(|&operand| operand as usize).collect())
-            .unwrap_or_default();
+        let row = self.row(origin);
+        let operands = row.as_ref().map_or(&[][..], |row| row.operands);
+        let shown = &operands[..operands.len().min(Diagnosis::OPERANDS)];
         let mut at = self.value_at(origin);
         if let (None, Some(&constant)) = (&at.location, self.data().constants.get(origin)) {
             let constants = self.tape.constants();
@@ -1102,7 +1109,8 @@ impl Patient<'_> {
             what,
             why: self.why(origin, what),
             origin: at,
-            operands: operands.iter().map(|&operand| self.value_at(operand)).collect(),
+            operands: shown.iter().map(|&operand| self.value_at(operand as usize)).collect(),
+            operands_omitted: operands.len() - shown.len(),
             path: path.into_iter().map(|index| self.value_at(index)).collect(),
             path_omitted: omitted,
             reaches,

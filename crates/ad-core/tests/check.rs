@@ -126,11 +126,22 @@ fn a_parameter_or_a_literal_can_be_the_origin() {
     let found = tape.diagnose(&[1.0], &[1.0]).unwrap().unwrap();
     assert_eq!(found.origin.location.as_ref().unwrap().line(), line_of("// endless"));
     assert!(found.to_string().starts_with("the constant inf at "), "{found}");
+    assert_eq!(found.origin.part, Part::Constant);
+    // An input of that name is no constant.
+    let tape = Tape::builder().inputs(&["constant"], &[1.0]).record(|x, _| x[0] * 2.0).unwrap();
+    let found = tape.diagnose(&[NAN], &[1.0]).unwrap().unwrap();
+    assert!(found.to_string().starts_with("v₀ = constant is NaN\n"), "{found}");
+    // Of many operands the first are shown.
+    let tape = Tape::record(&[1e308; 20], |x| Rule::sum_of(x)).unwrap();
+    let found = tape.diagnose(&[1e308; 20], &[0.0; 20]).unwrap().unwrap();
+    assert_eq!((found.operands.len(), found.operands_omitted), (8, 12));
+    assert!(found.why.contains("overflows") && found.to_string().contains("… 12 operands more"), "{found}");
 }
 
 #[test]
 fn what_the_strict_rule_removes_is_no_finding() {
-    let silent: [(fn(&[Var]) -> Var, f64); 6] = [
+    type Case = (fn(&[Var]) -> Var, f64);
+    let silent: [Case; 6] = [
         (|x| x[0].select_gt(0.0, x[0].sqrt(), 0.0), 0.0),
         (|x| x[0].select_gt(0.0, x[0].ln(), x[0]), -1.0),
         (|x| x[0].exp().recip(), 1000.0),
@@ -157,7 +168,7 @@ fn long_ways_are_cut_and_errors_are_those_of_jvp() {
     let tape = Tape::record(&[1.0], |x| {
         let mut y = x[0];
         for _ in 0..1000 {
-            y = y + 1.0;
+            y += 1.0;
         }
         if x[0] > 0.5 { (y - 2000.0).sqrt() } else { y }
     })
