@@ -1589,7 +1589,7 @@ fn extrapolate(f: &mut Along<'_>, mut h: f64) -> Option<Quotient> {
 fn has_kink(f: &mut Along<'_>, scale: f64) -> bool {
     let Ok(here) = f.at(0.0) else { return false };
     let (mut kink, mut jump) = (true, true);
-    let (mut gap_before, mut leap_before) = (None, None);
+    let mut before: Option<(f64, [f64; 2])> = None;
     for power in [8, 11, 14, 17] {
         let h = scale * 2f64.powi(-power);
         let Some([left, right]) = f.around(h) else { return false };
@@ -1597,10 +1597,15 @@ fn has_kink(f: &mut Along<'_>, scale: f64) -> bool {
         let noise = 16.0 * f.noise([left, right], h);
         let (gap, leap) = ((right_slope - left_slope).abs(), (right - left).abs());
         let slope = right_slope.abs().max(left_slope.abs());
-        let stays = |now: f64, before: Option<f64>| before.is_none_or(|before| (0.6..1.7).contains(&(now / before)));
-        kink &= gap.is_finite() && gap > noise.max(1e-4 * slope) && stays(gap, gap_before);
-        jump &= leap.is_finite() && leap > noise * h && stays(leap, leap_before);
-        (gap_before, leap_before) = (Some(gap), Some(leap));
+        kink &= gap.is_finite() && gap > noise.max(1e-4 * slope);
+        jump &= leap.is_finite() && leap > noise * h;
+        if let Some((gap_before, [left_before, right_before])) = before {
+            kink &= (0.6..1.7).contains(&(gap / gap_before));
+            // Each side stays where it is; the values of a function that varies
+            // within the steps do not.
+            jump &= (left - left_before).abs().max((right - right_before).abs()) < 0.4 * leap;
+        }
+        before = Some((gap, [left, right]));
     }
     kink || jump
 }
