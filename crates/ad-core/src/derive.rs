@@ -74,8 +74,8 @@ impl Tape {
     /// assert_eq!(jvp.to_string(), "\
     /// v₋₃ = x₁
     /// v₋₂ = x₂
-    /// v₋₁ = ẋ₁
-    /// v₀ = ẋ₂
+    /// v₋₁ = ẋ₁
+    /// v₀ = ẋ₂
     /// v₁ = exp(v₋₂)
     /// v₂ = sin(v₋₃)
     /// v₃ = v₂·v₋₁
