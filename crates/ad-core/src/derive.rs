@@ -46,7 +46,7 @@ use crate::optimize::{Ends, Identities, List, Operands};
 use crate::record::{Answer, LIMIT, Question, SourceLocation};
 use crate::rule::Rule;
 use crate::rule_operators;
-use crate::tape::{Tape, TapeData};
+use crate::tape::{Row, Tape, TapeData};
 
 impl Tape {
     /// J·p as a tape: its inputs are x and then ẋ (2n), its outputs the m
@@ -224,7 +224,12 @@ impl Tape {
         if entries > LIMIT {
             return Err(too_large("derivatives"));
         }
-        let recorder = Recorder { list: RefCell::new(List::new(num_inputs + data.num_params)), location: Cell::new(0) };
+        // The place of what belongs to no row: the caller's, after those of the rows.
+        let no_row = data.locations.len().min(Row::LOCATIONS - 1);
+        let recorder = Recorder {
+            list: RefCell::new(List::new(num_inputs + data.num_params)),
+            location: Cell::new(no_row as u32),
+        };
         let values = recorder.list.borrow_mut().copy(data, num_inputs, Identities::Leave);
         let seeds: Vec<Node<'_>> = (data.num_inputs..num_inputs).map(|seed| recorder.node(seed as u32)).collect();
         let outputs = sweep(&mut Sweep::new(data, &recorder, &values), &seeds);
@@ -239,7 +244,11 @@ impl Tape {
             input_names = variables.map(|index| data.variable_name(index)).chain(seed_names).collect();
         }
         let ends = Ends { outputs, output_letter, num_inputs, input_names };
-        Ok(Tape::new(list.finish(data, &values, ends), self.params.to_vec()))
+        let mut derivative = list.finish(data, &values, ends);
+        if derivative.rows.iter().any(|row| row.location() as usize == derivative.locations.len()) {
+            derivative.locations.push(SourceLocation::new(caller));
+        }
+        Ok(Tape::new(derivative, self.params.to_vec()))
     }
 
     /// ẋ for each input x, or p₁, p₂, …
@@ -411,6 +420,8 @@ type Directions<'a> = Vec<(u32, Node<'a>)>;
 struct Sweep<'a> {
     data: &'a TapeData,
     recorder: &'a Recorder,
+    /// The location of what belongs to no row.
+    no_row: u32,
     values: Vec<Node<'a>>,
     domains: Domains,
 }
@@ -418,7 +429,7 @@ struct Sweep<'a> {
 impl<'a> Sweep<'a> {
     fn new(data: &'a TapeData, recorder: &'a Recorder, values: &[u32]) -> Sweep<'a> {
         let values = values.iter().map(|&operand| recorder.node(operand)).collect();
-        Sweep { data, recorder, values, domains: Domains::default() }
+        Sweep { data, recorder, no_row: recorder.location.get(), values, domains: Domains::default() }
     }
 
     /// What the rules of a row are evaluated at; what they add is at its place.
@@ -482,6 +493,8 @@ impl<'a> Sweep<'a> {
         let data = self.data;
         let mut adjoints: Vec<Option<Node<'a>>> = vec![None; data.num_values()];
         for (&output, &weight) in data.outputs.iter().zip(weights).filter(|(_, weight)| !weight.is_zero()) {
+            let row = (output as usize).checked_sub(data.first_row());
+            self.recorder.location.set(row.map_or(self.no_row, |row| data.rows[row].location()));
             Node::add_to(&mut adjoints[output as usize], weight);
         }
         for row in data.spans.iter().rev().flat_map(|span| span.clone().rev()) {

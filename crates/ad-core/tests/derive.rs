@@ -438,6 +438,19 @@ fn outputs_of_every_kind() {
 }
 
 #[test]
+fn a_tape_without_rows_has_derivatives() {
+    let tape = Tape::record(&[1.0, 2.0], |x| [x[0], x[1], x[0]]).unwrap();
+    Derivatives::new(&tape).check(&[0.5, 0.25], &[1.0, -2.0], &[1.0, 2.0, 3.0], &mut Seen::default());
+    let line = line!() + 1;
+    let vjp = tape.vjp_tape().unwrap();
+    // The sum of two weights belongs to no row: it stands where the derivative is asked for.
+    let trace = vjp.primal_trace(&[1.0; 5]).unwrap();
+    let rows: Vec<_> = trace.rows().iter().filter_map(|row| row.location.as_ref()).collect();
+    assert_eq!(rows.iter().map(|location| location.line()).collect::<Vec<_>>(), [line]);
+    assert_eq!(vjp.vjp_tape().unwrap().eval(&[1.0, 2.0, 0.0, 0.0, 0.0, 5.0, 7.0]).unwrap(), [0.0, 0.0, 5.0, 7.0, 5.0]);
+}
+
+#[test]
 fn several_outputs_have_no_gradient() {
     let tape = Tape::record(&[1.0], |x| [x[0], x[0]]).unwrap();
     let error = tape.gradient_tape().unwrap_err();
