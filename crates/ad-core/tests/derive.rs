@@ -188,6 +188,27 @@ fn derivative_tapes_agree_with_the_drivers_on_random_programs() {
 }
 
 #[test]
+fn derivative_tapes_of_derivative_tapes_agree_with_their_drivers() {
+    let mut seen = Seen::default();
+    for index in 0..PROGRAMS / 2 {
+        let random = &mut Random::new(13, index);
+        let purpose = Purpose { single: true, params: false, guarded: 20 };
+        let Program { tape, x0, k0 } = Program::new(random, purpose);
+        let first = if index % 2 == 0 { tape.gradient_tape() } else { tape.jvp_tape() }.unwrap();
+        let second = Derivatives::new(&first);
+        let (n, m) = (first.num_inputs(), first.num_outputs());
+        let at = |x: Vec<f64>, random: &mut Random| [&x[..], &random.seed(n - x.len())].concat();
+        let x = at(x0.clone(), random);
+        second.check(&x, &random.seed(n), &random.seed(m), &mut seen);
+        let (x, k) = (random.point(x0.len()), random.point(k0.len()));
+        let x = at(x, random);
+        second.with_params(&k).check(&x, &random.seed(n), &random.seed(m), &mut seen);
+    }
+    let Seen { finite, not_finite, nan_of_infinities, .. } = seen;
+    assert!(finite > PROGRAMS / 4 && not_finite > PROGRAMS / 50 && nan_of_infinities < finite, "{seen:?}");
+}
+
+#[test]
 fn derivative_tapes_agree_with_the_drivers_at_every_probe_point() {
     let mut seen = Seen::default();
     for &op in Op::ALL {
