@@ -430,7 +430,7 @@ impl Tape {
         adjoint_tangents.fill([0.0; K]);
         let output = program.outputs[0] as usize;
         adjoints[output] = 1.0;
-        replay::reverse_with_tangents(level, program, values, tangents, adjoints, adjoint_tangents);
+        replay::reverse_with_tangents(program, values, tangents, adjoints, adjoint_tangents);
 
         let value = values[output];
         let inputs = program.first_input..program.first_input + x.len();

@@ -18,7 +18,6 @@ use crate::record::{Answer, Question};
 use crate::replay::engine::{Slots, contribute, linearize, partial_of_one, sweep_back};
 use crate::replay::program::Program;
 use crate::replay::scalar::Differentiated;
-use crate::replay::simd::SimdLevel;
 use crate::rule::Rule;
 use crate::rule_operators;
 
@@ -127,7 +126,6 @@ impl<const K: usize> Slots for Second<'_, K> {
 /// tangents are in their slots, those of passive values 0, and weights are in the
 /// slots of the outputs.
 pub(crate) fn reverse_with_tangents<const K: usize>(
-    level: SimdLevel,
     program: &Program,
     values: &[f64],
     tangents: &[[f64; K]],
@@ -137,12 +135,7 @@ pub(crate) fn reverse_with_tangents<const K: usize>(
     // Known to the compiler, this makes one check of a slot do for all.
     let slots = values.len();
     assert!(tangents.len() == slots && adjoints.len() == slots && adjoint_tangents.len() == slots);
-    let second = Second { values, tangents, adjoints, adjoint_tangents };
-    if K == 1 {
-        return sweep_back(program, 0..program.rows.len(), second);
-    }
-    level.run(
-        #[inline(always)]
-        || sweep_back(program, 0..program.rows.len(), second),
-    );
+    // Not compiled for each level of vector instructions: that would make the sweep, which holds
+    // the second derivative of every operation, several times over.
+    sweep_back(program, 0..program.rows.len(), Second { values, tangents, adjoints, adjoint_tangents });
 }
