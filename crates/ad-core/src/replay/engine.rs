@@ -306,6 +306,16 @@ fn sweep<const K: usize>(
     // Known to the compiler, this makes one check of an operand do for both.
     assert_eq!(values.len(), tangents.len(), "each value has its tangents");
     let mut sweep = Forward { wide, values, tangents, first_input: first_input as u32 };
+    if K == 1 {
+        // Two rows a turn, as in the reverse sweep; with more tangents a row takes longer than the jump.
+        let mut rows = rows.iter();
+        while let Some(row) = rows.next() {
+            row.code.visit(&mut sweep, row);
+            let Some(row) = rows.next() else { break };
+            row.code.visit(&mut sweep, row);
+        }
+        return;
+    }
     for row in rows {
         row.code.visit(&mut sweep, row);
     }
