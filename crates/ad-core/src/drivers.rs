@@ -1,13 +1,16 @@
-//! The drivers: value, J·p, Jᵀ·w, gradient and Jacobian at a point.
+//! The drivers: value, J·p, Jᵀ·w, gradient, Jacobian and Hessian at a point.
 
+use crate::dual::Dual;
 use crate::error::{Error, expect_len};
 use crate::matrix::Matrix;
-use crate::replay::{self, Program, Workspace};
+use crate::replay::{self, Program, SimdLevel, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
 /// The most directions that one forward sweep carries.
 pub(crate) const DIRECTIONS: usize = 16;
+/// The most directions that one sweep of second order carries.
+const SECOND_DIRECTIONS: usize = 8;
 
 /// Columns of a row-major matrix: `count` of them from `first` on.
 struct Columns<'a> {
@@ -118,26 +121,31 @@ impl Tape {
     }
 
     /// A forward sweep in K directions, guards checked: values and tangents of
-    /// the program's slots. `seed(i)` are the tangents of input i.
-    fn forward<'w, const K: usize>(
+    /// the program's slots. `seed(i, d)` is the tangent of input i in direction d;
+    /// the directions from `count` on are 0.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "two of them are what it fills")]
+    fn forward<const K: usize>(
         &self,
         program: &Program,
-        ws: &'w mut Workspace,
+        level: SimdLevel,
         x: &[f64],
         params: Option<&[f64]>,
-        seed: impl Fn(usize) -> Result<[f64; K], Error>,
-    ) -> Result<(&'w [f64], &'w [[f64; K]]), Error> {
-        let level = ws.lanes.level();
-        let (tangents, values) = ws.slots(program.num_slots * (1 + K)).split_at_mut(program.num_slots * K);
-        let tangents = tangents.as_chunks_mut().0;
+        seed: impl Fn(usize, usize) -> Result<f64, Error>,
+        count: usize,
+        values: &mut [f64],
+        tangents: &mut [[f64; K]],
+    ) -> Result<(), Error> {
         let inputs = self.load(program, params, values).iter_mut().zip(&mut tangents[program.first_input..]);
         for (i, ((value, tangents), &x)) in inputs.zip(x).enumerate() {
             *value = x;
-            *tangents = seed(i)?;
+            *tangents = [0.0; K];
+            for (d, tangent) in tangents.iter_mut().enumerate().take(count) {
+                *tangent = seed(i, d)?;
+            }
         }
         replay::forward(level, program, values, tangents);
-        self.check_guards_of(program, values)?;
-        Ok((values, tangents))
+        self.check_guards_of(program, values)
     }
 
     /// The value and, unless `gradient` is empty, the gradient of a one-output
@@ -303,15 +311,10 @@ impl Tape {
         mut dy: Columns<'_>,
     ) -> Result<(), Error> {
         let program = self.programs.forward(&self.data);
-        let k = dy.count;
-        let padded = |i| {
-            let mut tangents = [0.0; K];
-            for (d, tangent) in tangents.iter_mut().enumerate().take(k) {
-                *tangent = seed(i, d)?;
-            }
-            Ok(tangents)
-        };
-        let (values, tangents) = self.forward::<K>(program, ws, x, params, padded)?;
+        let level = ws.lanes.level();
+        let (tangents, values) = ws.slots(program.num_slots * (1 + K)).split_at_mut(program.num_slots * K);
+        let tangents = tangents.as_chunks_mut().0;
+        self.forward::<K>(program, level, x, params, &seed, dy.count, values, tangents)?;
         let mut plain = true;
         for (i, (y, &output)) in y.iter_mut().zip(&program.outputs).enumerate() {
             let output = output as usize;
@@ -362,6 +365,101 @@ impl Tape {
                 }
             }
         }
+    }
+
+    /// The value and, unless `gradient` is empty, the gradient of a one-output
+    /// tape, and H·V in `hv` for as many directions as it has columns, at most
+    /// [`SECOND_DIRECTIONS`]; `seed(i, d)` is entry (i, d) of V.
+    fn second_order(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        seed: impl Fn(usize, usize) -> Result<f64, Error>,
+        gradient: &mut [f64],
+        hv: Columns<'_>,
+    ) -> Result<f64, Error> {
+        match hv.count {
+            1 => self.second_order_in::<1>(ws, x, seed, gradient, hv),
+            2..=4 => self.second_order_in::<4>(ws, x, seed, gradient, hv),
+            _ => self.second_order_in::<8>(ws, x, seed, gradient, hv),
+        }
+    }
+
+    fn second_order_in<const K: usize>(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        seed: impl Fn(usize, usize) -> Result<f64, Error>,
+        gradient: &mut [f64],
+        mut hv: Columns<'_>,
+    ) -> Result<f64, Error> {
+        let program = self.programs.reverse(&self.data);
+        let level = ws.lanes.level();
+        let slots = program.num_slots;
+        let (all_tangents, numbers) = ws.slots(slots * (2 * K + 2)).split_at_mut(slots * 2 * K);
+        let (tangents, adjoint_tangents) = all_tangents.as_chunks_mut().0.split_at_mut(slots);
+        let (values, adjoints) = numbers.split_at_mut(slots);
+
+        tangents[..program.first_input].fill([0.0; K]);
+        self.forward::<K>(program, level, x, None, &seed, hv.count, values, tangents)?;
+        adjoints.fill(0.0);
+        adjoint_tangents.fill([0.0; K]);
+        let output = program.outputs[0] as usize;
+        adjoints[output] = 1.0;
+        replay::reverse_with_tangents(level, program, values, tangents, adjoints, adjoint_tangents);
+
+        let value = values[output];
+        let inputs = program.first_input..program.first_input + x.len();
+        let adjoints = &adjoints[inputs.clone()];
+        let strict = value.is_nan() || adjoints.iter().any(|adjoint| adjoint.is_nan());
+        let mut concerned = [strict; K];
+        for (i, tangents) in adjoint_tangents[inputs].iter().enumerate() {
+            for (d, (hv, &tangent)) in hv.row(i).iter_mut().zip(tangents).enumerate() {
+                *hv = tangent;
+                concerned[d] |= tangent.is_nan();
+            }
+        }
+        for (gradient, &adjoint) in gradient.iter_mut().zip(adjoints) {
+            *gradient = adjoint;
+        }
+        for d in (0..hv.count).filter(|&d| concerned[d]) {
+            // The gradient is the same in every direction, and only if a NaN
+            // concerns it does it come from here.
+            let gradient = if strict { &mut *gradient } else { &mut [] };
+            self.strict_second_order(ws, x, |i| seed(i, d), gradient, d, &mut hv)?;
+        }
+        Ok(value)
+    }
+
+    /// Replaces the gradient, unless it is empty, and column `d` of `hv` by what
+    /// the reference sweep gives by the strict rule.
+    #[cold]
+    fn strict_second_order(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        seed: impl Fn(usize) -> Result<f64, Error>,
+        gradient: &mut [f64],
+        d: usize,
+        hv: &mut Columns<'_>,
+    ) -> Result<(), Error> {
+        let data = &*self.data;
+        let replay::SecondMemory { inputs, values, adjoints, gathered } = &mut ws.second;
+        inputs.clear();
+        for (i, &x) in x.iter().enumerate() {
+            inputs.push(Dual::new(x, seed(i)?));
+        }
+        replay::load(data, inputs, &self.params, values);
+        replay::primal_all(data, values, gathered);
+        replay::reverse_sweep::<Dual, true>(data, values, &[Dual::from(1.0)], adjoints, gathered);
+        let adjoints = &adjoints[data.first_input()..data.first_param()];
+        for (gradient, adjoint) in gradient.iter_mut().zip(adjoints) {
+            *gradient = adjoint.v;
+        }
+        for (i, adjoint) in adjoints.iter().enumerate() {
+            hv.row(i)[d] = adjoint.dv;
+        }
+        Ok(())
     }
 
     /// The values f(x), m numbers.
@@ -698,6 +796,182 @@ impl Tape {
             ws.y = w;
         }
         Ok(())
+    }
+
+    /// H·v, the product of the Hessian of a one-output tape with the vector v
+    /// (n numbers): Σⱼ ∂²f/∂xᵢ∂xⱼ·vⱼ, which is the derivative of the gradient
+    /// along v.
+    ///
+    /// One forward and one reverse sweep in numbers that carry a tangent, so it
+    /// costs a small multiple of a gradient, whatever n is, and the Hessian is
+    /// not formed. Second derivatives at kinks and edges are those of the first
+    /// derivative that the table chooses there: 0 for `abs` at 0, −inf for `sqrt`
+    /// at 0.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`], [`Error::NotScalar`] for several outputs,
+    /// [`Error::Length`] and [`Error::NonFiniteSeed`] for v.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::record(&[1.0, 1.0], |x| x[0] * x[0] * x[1])?;
+    /// // The Hessian at (3, 5) is [[10, 6], [6, 0]].
+    /// assert_eq!(tape.hvp(&[3.0, 5.0], &[1.0, 2.0])?, [22.0, 6.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    ///
+    /// Source: B. A. Pearlmutter, Fast exact multiplication by the Hessian, Neural
+    /// Computation 6 (1994); Griewank & Walther, Evaluating Derivatives (2008), ch. 5.
+    pub fn hvp(&self, x: &[f64], v: &[f64]) -> Result<Vec<f64>, Error> {
+        let mut hv = vec![0.0; self.num_inputs()];
+        self.hvp_into(&mut Workspace::new(), x, v, &mut hv)?;
+        Ok(hv)
+    }
+
+    /// [`Tape::hvp`] that allocates nothing on a warm workspace: writes H·v and
+    /// returns the value f(x).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::hvp`], and [`Error::Length`] for hv.
+    pub fn hvp_into(&self, ws: &mut Workspace, x: &[f64], v: &[f64], hv: &mut [f64]) -> Result<f64, Error> {
+        self.hvp_at(ws, x, v, &mut [], hv)
+    }
+
+    /// The value f(x), the gradient and H·v by the sweeps of [`Tape::hvp`], which
+    /// compute the gradient anyway: it has the bits of [`Tape::gradient`]. It
+    /// allocates nothing on a warm workspace.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::hvp`], and [`Error::Length`] for the gradient and hv.
+    ///
+    /// ```
+    /// # use ad_core::{Tape, Workspace};
+    /// let tape = Tape::record(&[1.0, 1.0], |x| x[0] * x[0] * x[1])?;
+    /// let (mut gradient, mut hv) = ([0.0; 2], [0.0; 2]);
+    /// let y = tape.gradient_hvp_into(&mut Workspace::new(), &[3.0, 5.0], &[1.0, 2.0], &mut gradient, &mut hv)?;
+    /// assert_eq!((y, gradient, hv), (45.0, [30.0, 9.0], [22.0, 6.0]));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn gradient_hvp_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        v: &[f64],
+        gradient: &mut [f64],
+        hv: &mut [f64],
+    ) -> Result<f64, Error> {
+        expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
+        self.hvp_at(ws, x, v, gradient, hv)
+    }
+
+    fn hvp_at(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        v: &[f64],
+        gradient: &mut [f64],
+        hv: &mut [f64],
+    ) -> Result<f64, Error> {
+        self.expect_scalar("hvp", "hvp of a tape of one output, or of their weighted sum")?;
+        expect_len("v (one number per input)", v.len(), self.num_inputs())?;
+        expect_len("hv (one number per input)", hv.len(), self.num_inputs())?;
+        expect_len("x (one number per input)", x.len(), self.num_inputs())?;
+        let hv = Columns { numbers: hv, stride: 1, first: 0, count: 1 };
+        self.second_order(ws, x, |i, _| finite("v", v, i), gradient, hv)
+    }
+
+    /// The Hessian H of a one-output tape (n × n), entry (i, j) = ∂²f/∂xᵢ∂xⱼ,
+    /// exactly symmetric.
+    ///
+    /// By sweeps of [`Tape::hvp`] that carry up to eight directions. Entry (i, j)
+    /// with i ≤ j comes from the direction eⱼ and has the bits of entry i of
+    /// `hvp(x, eⱼ)`; the entries below the diagonal are copies of those above. So
+    /// below the diagonal `hvp(x, eⱼ)` may differ in the last bits.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::eval`], and [`Error::NotScalar`] for several outputs.
+    ///
+    /// ```
+    /// # use ad_core::{Matrix, Tape};
+    /// let tape = Tape::record(&[1.0, 1.0], |x| x[0] * x[0] * x[1])?;
+    /// assert_eq!(tape.hessian(&[3.0, 5.0])?, Matrix::from_rows(&[[10.0, 6.0], [6.0, 0.0]])?);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    ///
+    /// Source: Griewank & Walther, Evaluating Derivatives (2008), ch. 5.
+    pub fn hessian(&self, x: &[f64]) -> Result<Matrix, Error> {
+        let mut hessian = Matrix::default();
+        self.hessian_into(&mut Workspace::new(), x, &mut hessian)?;
+        Ok(hessian)
+    }
+
+    /// [`Tape::hessian`] that allocates nothing on a warm workspace and a matrix
+    /// that was n × n before: writes the Hessian and returns the value f(x).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::hessian`].
+    pub fn hessian_into(&self, ws: &mut Workspace, x: &[f64], hessian: &mut Matrix) -> Result<f64, Error> {
+        self.hessian_at(ws, x, &mut [], hessian)
+    }
+
+    /// The value f(x), the gradient, with the bits of [`Tape::gradient`], and the
+    /// Hessian of [`Tape::hessian`]: what a step of Newton's method takes. It
+    /// allocates nothing on a warm workspace and a matrix that was n × n before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::hessian`], and [`Error::Length`] for the gradient.
+    ///
+    /// ```
+    /// # use ad_core::{Matrix, Tape, Workspace};
+    /// let tape = Tape::record(&[1.0], |x| x[0].powi(3))?;
+    /// let (mut gradient, mut hessian) = ([0.0], Matrix::default());
+    /// let y = tape.gradient_hessian_into(&mut Workspace::new(), &[2.0], &mut gradient, &mut hessian)?;
+    /// assert_eq!((y, gradient, hessian[(0, 0)]), (8.0, [12.0], 12.0));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn gradient_hessian_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        gradient: &mut [f64],
+        hessian: &mut Matrix,
+    ) -> Result<f64, Error> {
+        expect_len("gradient (one number per input)", gradient.len(), self.num_inputs())?;
+        self.hessian_at(ws, x, gradient, hessian)
+    }
+
+    fn hessian_at(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        gradient: &mut [f64],
+        hessian: &mut Matrix,
+    ) -> Result<f64, Error> {
+        self.expect_scalar("hessian", "hessian of a tape of one output, or of their weighted sum")?;
+        let n = self.num_inputs();
+        expect_len("x (one number per input)", x.len(), n)?;
+        hessian.reset(n, n);
+        let mut value = 0.0;
+        for first in (0..n).step_by(SECOND_DIRECTIONS) {
+            let count = SECOND_DIRECTIONS.min(n - first);
+            let columns = Columns { numbers: hessian.as_mut_slice(), stride: n, first, count };
+            let seed = |i, d| Ok(if i == first + d { 1.0 } else { 0.0 });
+            // The gradient is the same in every sweep.
+            let gradient = if first == 0 { &mut *gradient } else { &mut [] };
+            value = self.second_order(ws, x, seed, gradient, columns)?;
+        }
+        for j in 0..n {
+            for i in 0..j {
+                hessian[(j, i)] = hessian[(i, j)];
+            }
+        }
+        Ok(value)
     }
 
     /// Whether the Jacobian is computed forward: by what the sweeps cost. One

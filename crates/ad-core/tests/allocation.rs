@@ -39,12 +39,19 @@ fn check(what: &str, tape: &Tape, x: &[f64]) {
         return;
     }
     let gradient = &mut xbar;
+    let (mut hv, mut hessian) = (vec![0.0; n], Matrix::default());
     let mut counts = |driver: &str, call: &mut dyn FnMut(&mut Workspace, &mut [f64]) -> f64| {
         call(ws, gradient);
         let counted = measure(|| assert!(call(ws, gradient) != f64::INFINITY));
         assert_eq!(counted.count_total, 0, "{driver} of {what}");
     };
     counts("gradient_into", &mut |ws, gradient| tape.gradient_into(ws, x, gradient).unwrap());
+    counts("hvp_into", &mut |ws, hv| tape.hvp_into(ws, x, &p, hv).unwrap());
+    counts("gradient_hvp_into", &mut |ws, gradient| tape.gradient_hvp_into(ws, x, &p, gradient, &mut hv).unwrap());
+    counts("hessian_into", &mut |ws, _| tape.hessian_into(ws, x, &mut hessian).unwrap());
+    counts("gradient_hessian_into", &mut |ws, gradient| {
+        tape.gradient_hessian_into(ws, x, gradient, &mut hessian).unwrap()
+    });
     if tape.num_params() == 0 {
         return;
     }

@@ -137,6 +137,17 @@ fn drivers() {
         case!(tape.jacobian_into(ws, &[1.0], &mut matrix(2, 2)), Length { got: 1, .. }, &["x"]),
         case!(scalar.gradient_into(ws, &x, &mut [0.0; 3]), Length { expected: 2, got: 3, .. }, &["gradient (one number per input)"]),
         case!(scalar.gradient_into(ws, &[1.0], &mut [0.0; 2]), Length { expected: 2, got: 1, .. }, &["x"]),
+        // Second derivatives.
+        case!(tape.hvp(&x, &one), NotScalar { driver: "hvp", outputs: 2, .. }, &["hvp", "has 2", "weighted sum"]),
+        case!(tape.hessian(&x), NotScalar { driver: "hessian", outputs: 2, .. }, &["hessian", "has 2", "weighted sum"]),
+        case!(scalar.hvp(&[1.0], &one), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
+        case!(scalar.hvp(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["v (one number per input)"]),
+        case!(scalar.hvp(&x, &[1.0, INF]), NonFiniteSeed { what: "v", index: 1, .. }, &["v[1] is inf"]),
+        case!(scalar.hvp_into(ws, &x, &one, &mut [0.0; 3]), Length { expected: 2, got: 3, .. }, &["hv (one number per input)"]),
+        case!(scalar.gradient_hvp_into(ws, &x, &one, &mut [0.0; 1], &mut [0.0; 2]), Length { got: 1, .. }, &["gradient"]),
+        case!(scalar.hessian(&[1.0; 3]), Length { expected: 2, got: 3, .. }, &["x (one number per input)"]),
+        case!(scalar.hessian_into(ws, &[], &mut matrix(2, 2)), Length { got: 0, .. }, &["x"]),
+        case!(scalar.gradient_hessian_into(ws, &x, &mut [], &mut matrix(2, 2)), Length { expected: 2, got: 0, .. }, &["gradient"]),
         // Traces.
         case!(tape.primal_trace(&[1.0]), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
         case!(tape.tangent_trace(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["p (one number per input)"]),

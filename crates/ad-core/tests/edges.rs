@@ -164,6 +164,7 @@ fn the_table_of_edges() {
     for Edge { text, tape, x, value, first, second } in table() {
         let n = x.len();
         let (y, reverse) = tape.gradient(&x).unwrap();
+        let hessian = tape.hessian(&x).unwrap();
         let mut expect = |what: &str, got: f64, expected: f64, near: bool| {
             let close = near && (got - expected).abs() <= 1e-15 * expected.abs();
             if !equal(got, expected) && !close {
@@ -181,6 +182,7 @@ fn the_table_of_edges() {
             expect("the Dual value", dual.v.v, value, false);
             if let Some(second) = &second {
                 expect(&format!("∂²/∂x[{i}]²"), dual.dv.dv, second[i], true);
+                expect(&format!("∂²/∂x[{i}]² of the Hessian"), hessian[(i, i)], second[i], true);
             }
         }
     }

@@ -17,8 +17,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
-use ad_core::{Error, Matrix, Op, Rule, Samples, SimdLevel, Tape, Var, Workspace};
-use common::{all_same, assert_same, operation_list, product, same, takes_constant, unit};
+use ad_core::{Dual, Error, Matrix, Op, Rule, Samples, SimdLevel, Tape, Var, Workspace};
+use common::{all_same, assert_same, equal, operation_list, product, same, takes_constant, unit};
 
 /// The programs of each test.
 const PROGRAMS: usize = 10_000;
@@ -1077,4 +1077,108 @@ fn the_order_of_the_fold_shows() {
         differs += usize::from(!all_same(&sum, &fold_of(&terms)));
     }
     assert!(differs > 20, "{differs} orders show");
+}
+
+// Second order.
+
+/// The second derivatives by duals of duals: entry (i, j) is the derivative of
+/// ∂f/∂xᵢ along eⱼ.
+fn by_duals(tape: &Tape, x: &[f64]) -> Vec<f64> {
+    let n = x.len();
+    let seed = |k: usize, of: usize| if k == of { 1.0 } else { 0.0 };
+    let entry = |i: usize, j: usize| {
+        let along = |k: usize| Dual::new(Dual::new(x[k], seed(k, j)), Dual::new(seed(k, i), 0.0));
+        let x: Vec<Dual<Dual>> = (0..n).map(along).collect();
+        tape.eval_with(&x).unwrap()[0].dv.dv
+    };
+    (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| entry(i, j)).collect()
+}
+
+/// Compares what the drivers of second order give at x with each other, and with
+/// the reference sweeps; returns the second derivatives by `hvp`, row by row.
+fn check_second_order(
+    tape: &Tape,
+    x: &[f64],
+    random: &mut Random,
+    ws: &mut Workspace,
+    seen: &mut Seen,
+) -> Option<Vec<f64>> {
+    let n = x.len();
+    let what = |driver: &'static str| described(move |f| write!(f, "{driver} at {x:?} of\n{tape}"));
+    let (mut gradient, mut hv, mut hessian) = (vec![7.0; n], vec![7.0; n], Matrix::default());
+    let v = random.seed(n);
+    let (value, expected) = match tape.gradient(x) {
+        Ok(both) => both,
+        Err(expected) => {
+            seen.changed += 1;
+            let check = |error: Error, driver| assert_same_branch(&error, &expected, None, what(driver));
+            check(tape.hvp_into(ws, x, &v, &mut hv).unwrap_err(), "hvp");
+            check(tape.hessian_into(ws, x, &mut hessian).unwrap_err(), "hessian");
+            return None;
+        }
+    };
+    let value_of_hvp = tape.gradient_hvp_into(ws, x, &v, &mut gradient, &mut hv).unwrap();
+    assert_same(&[value_of_hvp], &[value], what("the value of hvp"));
+    assert_same(&gradient, &expected, what("the gradient of hvp"));
+    gradient.fill(7.0);
+    let value_of_hessian = tape.gradient_hessian_into(ws, x, &mut gradient, &mut hessian).unwrap();
+    assert_same(&[value_of_hessian], &[value], what("the value of hessian"));
+    assert_same(&gradient, &expected, what("the gradient of hessian"));
+
+    // One more input at the edge of its domain makes a NaN show in every
+    // direction, and then the reference sweeps decide.
+    let with_edge = |x: &[f64], more: f64| [x, &[more]].concat();
+    let edge = Tape::record(&with_edge(x, 0.0), |x| tape.eval_with(&x[..n]).unwrap()[0] + x[n].sqrt()).unwrap();
+    let reference = edge.hvp(&with_edge(x, 0.0), &with_edge(&v, 0.0)).unwrap();
+    assert_same(&hv, &reference[..n], what("hvp, and by the reference"));
+
+    let mut columns = vec![0.0; n * n];
+    for j in 0..n {
+        tape.hvp_into(ws, x, &unit(n, j), &mut hv).unwrap();
+        seen.result(&hv);
+        for i in 0..n {
+            columns[i * n + j] = hv[i];
+            // A direction alone, in company, and its copy below the diagonal.
+            let entries = [hessian[(i.min(j), i.max(j))], hessian[(i.max(j), i.min(j))]];
+            assert_same(&entries[..1], &entries[1..], what("the symmetry of hessian"));
+            if i <= j {
+                assert_same(&[hv[i]], &entries[..1], what("hvp and hessian"));
+            }
+        }
+    }
+    Some(columns)
+}
+
+#[test]
+fn second_order_has_the_same_bits_in_every_sweep() {
+    let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
+    let mut compared = 0;
+    for index in 0..PROGRAMS / 10 {
+        let random = &mut Random::new(6, index);
+        let program = Program::new(random, Purpose { single: true, params: false, guarded: 20 });
+        let Program { tape, x0, k0 } = &program;
+        ws.set_simd_level(levels[index % levels.len()]);
+        let columns = check_second_order(tape, x0, random, &mut ws, &mut seen).unwrap();
+        // Duals of duals add the same terms in another order. With infinite terms
+        // among them the sum may be NaN in one order and not in another.
+        let (value, gradient) = tape.gradient(x0).unwrap();
+        if value.is_finite() && gradient.iter().all(|g| g.is_finite()) {
+            let duals = by_duals(tape, x0);
+            let finite = columns.iter().chain(&duals).filter(|h| h.is_finite());
+            let largest = finite.fold(1.0_f64, |largest, h| largest.max(h.abs()));
+            for (&a, &b) in columns.iter().zip(&duals) {
+                assert!(
+                    equal(a, b) || (a - b).abs() <= 1e-11 * largest,
+                    "{a} by hvp, {b} by duals at {x0:?} of\n{tape}"
+                );
+            }
+            compared += 1;
+        }
+        for _ in 0..3 {
+            let (x, k) = (random.point(x0.len()), random.point(k0.len()));
+            check_second_order(&tape.with_params(&k).unwrap(), &x, random, &mut ws, &mut seen);
+        }
+    }
+    seen.expect_each(PROGRAMS / 100);
+    assert!(compared > PROGRAMS / 20, "{compared} programs are compared with duals");
 }

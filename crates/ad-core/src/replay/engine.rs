@@ -12,7 +12,9 @@ use crate::lanes::Lanes;
 use crate::ops::{Fold, Operation, ProgramVisitor};
 use crate::replay::program::{Program, Row};
 use crate::replay::runs::{self, Run};
+use crate::replay::scalar::Differentiated;
 use crate::replay::simd::SimdLevel;
+use crate::rule::Rule;
 
 /// The values of an operation.
 ///
@@ -24,7 +26,7 @@ fn value<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N]) -> [f6
 
 /// The partials of an operation, a list for each result.
 #[inline(never)]
-fn partials<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N], v: [f64; M]) -> [[f64; N]; M] {
+fn partials<T: Rule, O: Operation<N, M>, const N: usize, const M: usize>(x: [T; N], v: [T; M]) -> [[T; N]; M] {
     std::array::from_fn(|j| std::array::from_fn(|i| O::partial(j, i, x, v)))
 }
 
@@ -45,7 +47,7 @@ fn value_of_one<O: Operation<N, M>, const N: usize, const M: usize>(x: f64) -> f
 }
 
 #[inline(never)]
-fn partial_of_one<O: Operation<N, M>, const N: usize, const M: usize>(x: f64, v: f64) -> f64 {
+pub(crate) fn partial_of_one<T: Rule, O: Operation<N, M>, const N: usize, const M: usize>(x: T, v: T) -> T {
     O::partial(0, 0, [x; N], [v; M])
 }
 
@@ -96,7 +98,7 @@ struct Forward<'a, const K: usize> {
 
 /// Adds partial·tangent in every direction; the first product stands alone.
 #[inline(always)]
-fn contribute<const K: usize>(sum: &mut [f64; K], first: bool, partial: f64, tangents: &[f64; K]) {
+pub(crate) fn contribute<const K: usize>(sum: &mut [f64; K], first: bool, partial: f64, tangents: &[f64; K]) {
     for k in 0..K {
         let term = partial * tangents[k];
         sum[k] = if first { term } else { sum[k] + term };
@@ -184,12 +186,18 @@ impl<'a, const K: usize> ProgramVisitor for Forward<'a, K> {
         self.tangents[row.result as usize] = tangents;
     }
 
-    /// Only in programs for reverse sweeps, whose values alone are computed here.
+    /// Only in programs for reverse sweeps.
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
-        let (v, partial) = linearize_one::<O, 1, 1>(self.values[row.x[0] as usize]);
-        self.values[row.result as usize] = v;
-        self.values[row.result as usize + 1] = partial;
+        let (operand, result) = (row.x[0] as usize, row.result as usize);
+        let (v, partial) = linearize_one::<O, 1, 1>(self.values[operand]);
+        self.values[result] = v;
+        self.values[result + 1] = partial;
+        if K > 0 {
+            let mut tangents = [0.0; K];
+            contribute(&mut tangents, true, partial, &self.tangents[operand]);
+            self.tangents[result] = tangents;
+        }
     }
 
     #[inline(always)]
@@ -319,122 +327,173 @@ pub(crate) fn values(rows: &[Row], runs: &[Run], wide: &[u32], values: &mut [f64
     sweep::<0>(&rows[done..], wide, 0, values, &mut tangents);
 }
 
-/// A reverse sweep. Values and adjoints are apart: side by side, the compiler
-/// would load both at once just after one was stored, which stalls.
-struct Reverse<'a> {
-    wide: &'a [u32],
+/// The slots that a reverse sweep reads and adds to, in the number type of its
+/// partials.
+pub(crate) trait Slots {
+    type Number: Differentiated;
+    fn value(&self, slot: usize) -> Self::Number;
+    fn adjoint(&self, slot: usize) -> Self::Number;
+    fn add_to_adjoint(&mut self, slot: usize, contribution: Self::Number);
+    /// The partial of the row `result` that keeps it, by its operand.
+    fn kept_partial<O: Operation<1, 1>>(&self, operand: usize, result: usize) -> Self::Number;
+}
+
+/// Values and adjoints. They are apart: side by side, the compiler would load
+/// both at once just after one was stored, which stalls.
+struct First<'a> {
     values: &'a [f64],
     adjoints: &'a mut [f64],
+}
+
+impl Slots for First<'_> {
+    type Number = f64;
+
+    #[inline(always)]
+    fn value(&self, slot: usize) -> f64 {
+        self.values[slot]
+    }
+
+    #[inline(always)]
+    fn adjoint(&self, slot: usize) -> f64 {
+        self.adjoints[slot]
+    }
+
+    #[inline(always)]
+    fn add_to_adjoint(&mut self, slot: usize, contribution: f64) {
+        self.adjoints[slot] += contribution;
+    }
+
+    #[inline(always)]
+    fn kept_partial<O: Operation<1, 1>>(&self, _: usize, result: usize) -> f64 {
+        self.values[result + 1]
+    }
+}
+
+/// A reverse sweep.
+struct Reverse<'a, S> {
+    wide: &'a [u32],
+    slots: S,
     first_input: u32,
 }
 
-impl<'a> ProgramVisitor for Reverse<'a> {
+impl<'a, S: Slots> ProgramVisitor for Reverse<'a, S> {
     type Row = &'a Row;
 
     #[inline(always)]
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(&mut self, row: &'a Row) {
         let result = row.result as usize;
-        let adjoints: [f64; M] = std::array::from_fn(|j| self.adjoints[result + j]);
-        if adjoints.iter().all(|&adjoint| adjoint == 0.0) {
+        let adjoints: [S::Number; M] = std::array::from_fn(|j| self.slots.adjoint(result + j));
+        if adjoints.iter().all(|adjoint| adjoint.is_zero()) {
             return;
         }
         let operands = operands::<N>(row, self.wide);
-        let x = values_of(self.values, operands);
         if N == 1 && M == 1 {
-            let partial = partial_of_one::<O, N, M>(x[0], self.values[result]);
-            self.adjoints[operands[0] as usize] += partial * adjoints[0];
+            let operand = operands[0] as usize;
+            let partial = partial_of_one::<_, O, N, M>(self.slots.value(operand), self.slots.value(result));
+            self.slots.add_to_adjoint(operand, partial * adjoints[0]);
             return;
         }
-        let v = std::array::from_fn(|j| self.values[result + j]);
-        let partials = partials::<O, N, M>(x, v);
+        let mut x = [adjoints[0]; N];
+        for i in 0..N {
+            x[i] = self.slots.value(operands[i] as usize);
+        }
+        let v = std::array::from_fn(|j| self.slots.value(result + j));
+        let partials = partials::<_, O, N, M>(x, v);
         for i in 0..N {
             if N == 1 || operands[i] >= self.first_input {
                 let term = |j: usize| partials[j][i] * adjoints[j];
-                self.adjoints[operands[i] as usize] += (1..M).fold(term(0), |sum, j| sum + term(j));
+                self.slots.add_to_adjoint(operands[i] as usize, (1..M).fold(term(0), |sum, j| sum + term(j)));
             }
         }
     }
 
     #[inline(always)]
     fn operator<O: Operation<2, 1>, const ACTIVE: u8>(&mut self, row: &'a Row) {
-        let adjoint = self.adjoints[row.result as usize];
-        if adjoint == 0.0 {
+        let result = row.result as usize;
+        let adjoint = self.slots.adjoint(result);
+        if adjoint.is_zero() {
             return;
         }
         let (a, b) = (row.x[0] as usize, row.x[1] as usize);
-        let x = [self.values[a], self.values[b]];
-        let v = [self.values[row.result as usize]];
+        let x = [self.slots.value(a), self.slots.value(b)];
+        let v = [self.slots.value(result)];
         if ACTIVE & 1 != 0 {
-            self.adjoints[a] += O::partial(0, 0, x, v) * adjoint;
+            self.slots.add_to_adjoint(a, O::partial(0, 0, x, v) * adjoint);
         }
         if ACTIVE & 2 != 0 {
-            self.adjoints[b] += O::partial(0, 1, x, v) * adjoint;
+            self.slots.add_to_adjoint(b, O::partial(0, 1, x, v) * adjoint);
         }
     }
 
     #[inline(always)]
     fn fused<I: Operation<2, 1>, O: Operation<2, 1>, const AT: usize, const ACTIVE: u8>(&mut self, row: &'a Row) {
-        let adjoint = self.adjoints[row.result as usize];
-        if adjoint == 0.0 {
+        let result = row.result as usize;
+        let adjoint = self.slots.adjoint(result);
+        if adjoint.is_zero() {
             return;
         }
         let (a, b, c) = (row.x[0] as usize, row.x[1] as usize, row.x[2] as usize);
-        let x = [self.values[a], self.values[b]];
-        let m = I::value(x);
-        let outer = if AT == 0 { [m[0], self.values[c]] } else { [self.values[c], m[0]] };
-        let v = [self.values[row.result as usize]];
+        let x = [self.slots.value(a), self.slots.value(b)];
+        let m = S::Number::apply::<I, 2, 1>(x);
+        let other = self.slots.value(c);
+        let outer = if AT == 0 { [m[0], other] } else { [other, m[0]] };
+        let v = [self.slots.value(result)];
         let inner_adjoint = O::partial(0, AT, outer, v) * adjoint;
         if ACTIVE & 4 != 0 {
-            self.adjoints[c] += O::partial(0, 1 - AT, outer, v) * adjoint;
+            self.slots.add_to_adjoint(c, O::partial(0, 1 - AT, outer, v) * adjoint);
         }
-        if inner_adjoint == 0.0 {
+        if inner_adjoint.is_zero() {
             return;
         }
         if ACTIVE & 1 != 0 {
-            self.adjoints[a] += I::partial(0, 0, x, m) * inner_adjoint;
+            self.slots.add_to_adjoint(a, I::partial(0, 0, x, m) * inner_adjoint);
         }
         if ACTIVE & 2 != 0 {
-            self.adjoints[b] += I::partial(0, 1, x, m) * inner_adjoint;
+            self.slots.add_to_adjoint(b, I::partial(0, 1, x, m) * inner_adjoint);
         }
     }
 
     #[inline(always)]
     fn kept<O: Operation<1, 1>>(&mut self, row: &'a Row) {
-        let adjoint = self.adjoints[row.result as usize];
-        if adjoint != 0.0 {
-            self.adjoints[row.x[0] as usize] += self.values[row.result as usize + 1] * adjoint;
+        let (operand, result) = (row.x[0] as usize, row.result as usize);
+        let adjoint = self.slots.adjoint(result);
+        if !adjoint.is_zero() {
+            self.slots.add_to_adjoint(operand, self.slots.kept_partial::<O>(operand, result) * adjoint);
         }
     }
 
     #[inline(always)]
     fn fold<O: Fold>(&mut self, row: &'a Row) {
-        reverse_fold::<O>(row, self.wide, self.values, self.adjoints, self.first_input);
+        reverse_fold::<O, S>(row, self.wide, &mut self.slots, self.first_input);
     }
 
     #[inline(always)]
     fn chain<O: Fold, const INITIAL: bool>(&mut self, row: &'a Row) {
-        reverse_chain::<O, INITIAL>(row, self.wide, self.values, self.adjoints, self.first_input);
+        reverse_chain::<O, INITIAL, S>(row, self.wide, &mut self.slots, self.first_input);
     }
 }
 
-/// Adds what a term passes on to its operands.
+/// Adds what a term passes on to its operands; a term has two at most.
 #[inline(always)]
-fn reverse_term<O: Fold>(values: &[f64], adjoints: &mut [f64], first_input: u32, term: &[u32], adjoint: f64) {
-    let x = term_of::<O>(values, term);
+fn reverse_term<O: Fold, S: Slots>(slots: &mut S, first_input: u32, term: &[u32], adjoint: S::Number) {
+    let mut x = [adjoint; 2];
+    for (x, &operand) in x[..O::STRIDE].iter_mut().zip(term) {
+        *x = slots.value(operand as usize);
+    }
     for (i, &operand) in term.iter().enumerate() {
         if operand >= first_input {
-            adjoints[operand as usize] += O::term_partial(i, &x[..O::STRIDE]) * adjoint;
+            slots.add_to_adjoint(operand as usize, O::term_partial(i, &x[..O::STRIDE]) * adjoint);
         }
     }
 }
 
 /// A recorded fold contributes to its operands in their order.
 #[inline(never)]
-fn reverse_fold<O: Fold>(row: &Row, wide: &[u32], values: &[f64], adjoints: &mut [f64], first_input: u32) {
-    let adjoint = adjoints[row.result as usize];
-    if adjoint != 0.0 {
+fn reverse_fold<O: Fold, S: Slots>(row: &Row, wide: &[u32], slots: &mut S, first_input: u32) {
+    let adjoint = slots.adjoint(row.result as usize);
+    if !adjoint.is_zero() {
         for term in row.wide(wide).chunks_exact(O::STRIDE) {
-            reverse_term::<O>(values, adjoints, first_input, term, adjoint);
+            reverse_term::<O, S>(slots, first_input, term, adjoint);
         }
     }
 }
@@ -442,28 +501,22 @@ fn reverse_fold<O: Fold>(row: &Row, wide: &[u32], values: &[f64], adjoints: &mut
 /// A chain contributes to its operands as the rows that it replaces do: the
 /// last term first, the initial operand before the first term.
 #[inline(never)]
-fn reverse_chain<O: Fold, const INITIAL: bool>(
-    row: &Row,
-    wide: &[u32],
-    values: &[f64],
-    adjoints: &mut [f64],
-    first_input: u32,
-) {
-    let adjoint = adjoints[row.result as usize];
-    if adjoint == 0.0 {
+fn reverse_chain<O: Fold, const INITIAL: bool, S: Slots>(row: &Row, wide: &[u32], slots: &mut S, first_input: u32) {
+    let adjoint = slots.adjoint(row.result as usize);
+    if adjoint.is_zero() {
         return;
     }
     let (initial, terms) = row.wide(wide).split_at(usize::from(INITIAL));
     let (first, others) = terms.split_at(O::STRIDE);
     for term in others.rchunks_exact(O::STRIDE) {
-        reverse_term::<O>(values, adjoints, first_input, term, adjoint);
+        reverse_term::<O, S>(slots, first_input, term, adjoint);
     }
     for &initial in initial {
         if initial >= first_input {
-            adjoints[initial as usize] += adjoint;
+            slots.add_to_adjoint(initial as usize, adjoint);
         }
     }
-    reverse_term::<O>(values, adjoints, first_input, first, adjoint);
+    reverse_term::<O, S>(slots, first_input, first, adjoint);
 }
 
 /// The adjoints of a program for reverse sweeps, whose values are in their
@@ -483,8 +536,14 @@ pub(crate) fn reverse(program: &Program, values: &[f64], adjoints: &mut [f64]) {
 
 /// The adjoints of rows one by one.
 fn reverse_rows(program: &Program, rows: Range<usize>, values: &[f64], adjoints: &mut [f64]) {
+    sweep_back(program, rows, First { values, adjoints });
+}
+
+/// What rows add to the adjoints of their operands, from the last one to the first.
+#[inline(always)]
+pub(crate) fn sweep_back(program: &Program, rows: Range<usize>, slots: impl Slots) {
     let first_input = program.first_input as u32;
-    let mut sweep = Reverse { wide: &program.wide, values, adjoints, first_input };
+    let mut sweep = Reverse { wide: &program.wide, slots, first_input };
     // Two rows a turn: the processor foresees better where two jumps lead, each
     // with half of the rows, than where one leads. (The forward sweep gained nothing.)
     let mut rows = program.rows[rows].iter().rev();

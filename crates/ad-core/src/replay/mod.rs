@@ -1,5 +1,6 @@
 //! Replaying a tape: sweeps over its rows, and the memory they use.
 
+use crate::dual::Dual;
 use crate::error::Error;
 use crate::matrix::Matrix;
 
@@ -10,6 +11,7 @@ mod program;
 mod runs;
 mod samples;
 mod scalar;
+mod second;
 mod simd;
 
 pub(crate) use engine::{forward, reverse, values};
@@ -17,6 +19,7 @@ pub(crate) use program::{Program, Programs};
 pub(crate) use samples::SampleScratch;
 pub use samples::Samples;
 pub(crate) use scalar::{load, primal_all, reverse_sweep, shape, tangent_sweep};
+pub(crate) use second::reverse_with_tangents;
 pub use simd::SimdLevel;
 
 /// The scratch memory of the sweeps.
@@ -42,6 +45,8 @@ pub struct Workspace {
     /// The values of the last reference sweep.
     pub(crate) values: Vec<f64>,
     pub(crate) sweep: SweepMemory,
+    /// The reference sweep of second order.
+    pub(crate) second: SecondMemory,
     /// The seeds of a reference sweep.
     pub(crate) seed: Vec<f64>,
     /// Values of the outputs that are not asked for, or their weights.
@@ -102,6 +107,16 @@ pub(crate) struct SweepMemory {
     pub adjoints: Vec<f64>,
     /// The operands of one fold.
     pub gathered: Vec<f64>,
+}
+
+/// What the reference sweep of second order works in.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SecondMemory {
+    pub inputs: Vec<Dual>,
+    pub values: Vec<Dual>,
+    pub adjoints: Vec<Dual>,
+    /// The operands of one fold.
+    pub gathered: Vec<Dual>,
 }
 
 impl Workspace {

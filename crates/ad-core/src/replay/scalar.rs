@@ -13,6 +13,7 @@
 //!   its factors is exactly 0, and the partials of a value that is NaN though
 //!   no operand is (outside its domain) are NaN. This changes no finite result.
 
+use crate::dual::Dual;
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::rule::Rule;
 use crate::tape::TapeData;
@@ -27,6 +28,12 @@ impl Differentiated for f64 {
     #[inline(always)]
     fn is_zero(self) -> bool {
         self == 0.0
+    }
+}
+
+impl Differentiated for Dual {
+    fn is_zero(self) -> bool {
+        self.v == 0.0 && self.dv == 0.0
     }
 }
 
