@@ -21,6 +21,7 @@
 //! | record a function; names, parameters | [`Tape::record`], [`Tape::builder`], [`Var`] |
 //! | write it once for `f64`, duals and recording | [`Real`] |
 //! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
+//! | which derivatives can differ from 0; large sparse Jacobians and Hessians | [`Tape::sparsity`], [`Tape::hessian_sparsity`], [`Tape::sparse_jacobian`], [`Tape::sparse_hessian`] |
 //! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
 //! | no allocation in a loop | the `_into` twins and [`Workspace`] |
 //! | other parameters | [`Tape::with_params`] |
@@ -66,6 +67,7 @@
 // declare them so, though it does nothing unsafe.
 #![cfg_attr(not(feature = "nalgebra"), forbid(unsafe_code))]
 
+mod colouring;
 mod drivers;
 mod dual;
 mod error;
@@ -76,9 +78,11 @@ mod lanes;
 mod math;
 mod matrix;
 pub mod ops;
+mod pattern;
 mod record;
 mod replay;
 mod rule;
+mod sparse;
 mod tape;
 mod trace;
 
@@ -93,6 +97,7 @@ pub use ops::{Op, OpInfo, Relation};
 pub use record::{Answer, Builder, Escape, Guard, Outputs, Question, SourceLocation, Var};
 pub use replay::{Samples, SimdLevel, Workspace};
 pub use rule::{Real, Rule};
+pub use sparse::{SparseHessian, SparseJacobian, SparseMatrix, Sparsity};
 pub use tape::Tape;
 pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};
 
