@@ -12,6 +12,8 @@
 //! list; and it never takes longer than the list, a word a value of memory, so
 //! that nothing grows where everything depends on everything.
 
+use std::collections::HashMap;
+
 use crate::error::Error;
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::record::{Answer, Question};
@@ -75,10 +77,6 @@ impl Dependence {
     fn operand(i: usize, active: bool) -> Dependence {
         Dependence { constant: Constant::UNKNOWN, on: if active { 1 << i } else { 0 } }
     }
-
-    fn operands(self) -> impl Iterator<Item = usize> {
-        (0..u32::BITS as usize).filter(move |i| self.on >> i & 1 == 1)
-    }
 }
 
 impl From<f64> for Dependence {
@@ -109,9 +107,26 @@ impl Rule for Dependence {
 
 rule_operators!([] Dependence);
 
+/// Whether the table's probes show an operation that is NaN though no operand
+/// is. By the strict rule its partials are NaN then, also those that are 0 elsewhere.
+fn leaves_domain<O: Operation<N, M>, const N: usize, const M: usize>() -> bool {
+    let probes = O::OP.info().probes;
+    let points: usize = probes.iter().map(|list| list.len()).product();
+    (0..points).any(|mut point| {
+        let mut x = [0.0; N];
+        for (x, list) in x.iter_mut().zip(probes) {
+            *x = list[point % list.len()];
+            point /= list.len();
+        }
+        !x.iter().any(|x| x.is_nan()) && O::value(x).iter().any(|v| v.is_nan())
+    })
+}
+
 /// What the table says of the partials of one row.
 #[derive(Debug, Default)]
 struct Structure {
+    /// What [`leaves_domain`] says of the operations with partials that are 0, as far as it was asked.
+    leaves_domain: HashMap<Op, bool>,
     /// A result and a value that it depends on.
     depends: Vec<(usize, u32)>,
     /// A result and two operands by which it has a second derivative.
@@ -137,11 +152,14 @@ impl Visitor for StructureOf<'_> {
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) {
         let x: [Dependence; N] = std::array::from_fn(|i| self.operand(i, i));
         let v = Dependence::apply::<O, N, M>(x);
+        let active = x.iter().fold(0, |all, x| all | x.on);
         for (j, result) in v.iter().enumerate() {
-            for i in result.operands() {
-                self.structure.depends.push((j, self.operands[i]));
+            let mut leaves = || *self.structure.leaves_domain.entry(O::OP).or_insert_with(leaves_domain::<O, N, M>);
+            let counted = if result.on != active && leaves() { active } else { result.on };
+            self.structure.depends.extend(positions(counted.into()).map(|i| (j, self.operands[i])));
+            for i in positions(result.on.into()) {
                 let other = |k: usize| (j, [self.operands[i], self.operands[k]]);
-                self.structure.interacts.extend(O::partial(j, i, x, v).operands().map(other));
+                self.structure.interacts.extend(positions(O::partial(j, i, x, v).on.into()).map(other));
             }
         }
     }
@@ -154,7 +172,7 @@ impl Visitor for StructureOf<'_> {
                 if !O::term_partial(i, &constants).is_zero() {
                     self.structure.depends.push((0, self.operands[first + i]));
                     let other = |k: usize| (0, [self.operands[first + i], self.operands[first + k]]);
-                    self.structure.interacts.extend(O::term_partial(i, &x).operands().map(other));
+                    self.structure.interacts.extend(positions(O::term_partial(i, &x).on.into()).map(other));
                 }
             }
         }
@@ -236,9 +254,8 @@ impl<'a> Graph<'a> {
         }
 
         let mut node = vec![Graph::NONE; data.num_values()];
-        for input in data.first_input()..data.first_param() {
-            node[input] = input as u32;
-        }
+        let inputs = data.first_input()..data.first_param();
+        node[inputs.clone()].iter_mut().zip(inputs).for_each(|(node, input)| *node = input as u32);
         let mut depends = Lists { ends: vec![0; first_row], items: Vec::new() };
         let mut interacts = Vec::new();
         let mut list = Vec::new();
@@ -283,7 +300,8 @@ impl<'a> Graph<'a> {
 
     /// The number of the input that a value is.
     fn input(&self, value: usize) -> Option<usize> {
-        (value < self.data.first_param()).then(|| value - self.data.first_input())
+        let inputs = self.data.first_input()..self.data.first_param();
+        inputs.contains(&value).then(|| value - inputs.start)
     }
 
     /// For each value those that depend on it, of the ones that are `wanted`.
@@ -463,7 +481,7 @@ pub(crate) fn of_hessian(data: &TapeData, most: usize) -> Result<Sparsity, Error
     for &value in graph.interacts.as_flattened() {
         wanted[value as usize] = true;
     }
-    for value in (0..graph.num_values()).rev().filter(|&value| graph.input(value).is_none()) {
+    for value in (data.first_row()..graph.num_values()).rev() {
         if wanted[value] {
             graph.depends.of(value).iter().for_each(|&on| wanted[on as usize] = true);
         }
