@@ -8,6 +8,8 @@
 //! allowed, in several orders, and keep what takes the fewest colours; so they
 //! are deterministic, and found in about the time that the pattern takes.
 
+use std::collections::HashSet;
+
 use crate::sparse::Sparsity;
 
 /// No colour yet.
@@ -77,21 +79,29 @@ pub(crate) fn longest_row(pattern: &Sparsity) -> usize {
 
 /// Colours the columns of a pattern so that no two columns of one colour have a
 /// nonzero in one row: a partial distance-2 colouring of the bipartite graph of
-/// rows and columns. `transposed` is the transposed pattern.
+/// rows and columns.
 ///
 /// The sum of the columns of a colour then has in each row one of its entries.
 /// Where the longest row has nonzeros in more than half of the columns, and they
 /// are not few, less than half of the sweeps can be saved, and the search would
 /// take long: each column then has a colour of its own.
-pub(crate) fn distance_2(pattern: &Sparsity, transposed: &Sparsity) -> Colouring {
+pub(crate) fn distance_2(pattern: &Sparsity) -> Colouring {
     let columns = pattern.cols();
     if columns > FEW && longest_row(pattern) * 2 > columns {
         return Colouring::of_singles(columns);
     }
-    let neighbours = |j: usize| transposed.row(j).iter().map(|&i| pattern.row(i).len()).sum();
+    // Rows with the same nonzeros, as in dense blocks, forbid the same colours.
+    let (mut seen, mut rows) = (HashSet::new(), Sparsity::empty(columns));
+    for row in (0..pattern.rows()).map(|i| pattern.row(i)) {
+        if seen.insert(row) {
+            rows.push_row(row);
+        }
+    }
+    let transposed = rows.transposed();
+    let neighbours = |j: usize| transposed.row(j).iter().map(|&i| rows.row(i).len()).sum();
     let degrees: Vec<usize> = (0..columns).map(neighbours).collect();
-    let in_order = distance_2_in(pattern, transposed, 0..columns);
-    in_order.better(distance_2_in(pattern, transposed, largest_first(&degrees).into_iter()))
+    let in_order = distance_2_in(&rows, &transposed, 0..columns);
+    in_order.better(distance_2_in(&rows, &transposed, largest_first(&degrees).into_iter()))
 }
 
 fn distance_2_in(pattern: &Sparsity, transposed: &Sparsity, order: impl Iterator<Item = usize>) -> Colouring {
@@ -168,18 +178,30 @@ struct SameColour {
     middle: bool,
 }
 
-/// What a star colouring knows of the colours around each vertex.
-struct Around(Vec<Vec<SameColour>>);
+/// What a star colouring knows of the colours around a vertex.
+#[derive(Debug, Clone, Default)]
+struct Around {
+    /// By ascending colour.
+    colours: Vec<SameColour>,
+    /// The colours of middles.
+    middles: Vec<usize>,
+}
 
 impl Around {
-    /// The neighbours of `v` with the given colour; there is one at least.
-    fn with_colour(&mut self, v: usize, colour: usize, neighbour: usize) -> &mut SameColour {
-        let around = &mut self.0[v];
-        let at = around.binary_search_by_key(&colour, |same| same.colour).unwrap_or_else(|at| {
-            around.insert(at, SameColour { colour, first: neighbour, several: false, middle: false });
+    /// The neighbours of a colour; `neighbour` is one of them.
+    fn with_colour(&mut self, colour: usize, neighbour: usize) -> &mut SameColour {
+        let at = self.colours.binary_search_by_key(&colour, |same| same.colour).unwrap_or_else(|at| {
+            self.colours.insert(at, SameColour { colour, first: neighbour, several: false, middle: false });
             at
         });
-        &mut around[at]
+        &mut self.colours[at]
+    }
+
+    /// Notes that a neighbour of a colour is the middle of a star that this vertex is a tip of.
+    fn note_middle(&mut self, colour: usize, neighbour: usize) {
+        if !std::mem::replace(&mut self.with_colour(colour, neighbour).middle, true) {
+            self.middles.push(colour);
+        }
     }
 }
 
@@ -190,21 +212,22 @@ fn star_in(pattern: &Sparsity, order: impl Iterator<Item = usize>) -> Colouring 
     let n = pattern.cols();
     let mut colours = vec![NONE; n];
     let mut forbidden = Forbidden::new(n);
-    let mut around = Around(vec![Vec::new(); n]);
+    let mut around = vec![Around::default(); n];
     for v in order {
         let neighbours = pattern.row(v).iter().copied().filter(|&w| w != v);
         for w in neighbours.clone().filter(|&w| colours[w] != NONE) {
             forbidden.forbid(colours[w], v);
-            let several = around.with_colour(v, colours[w], w).several;
-            for same in around.0[w].iter().filter(|same| several || same.middle) {
-                forbidden.forbid(same.colour, v);
+            if around[v].with_colour(colours[w], w).several {
+                around[w].colours.iter().for_each(|same| forbidden.forbid(same.colour, v));
+            } else {
+                around[w].middles.iter().for_each(|&middle| forbidden.forbid(middle, v));
             }
         }
         let colour = forbidden.first_allowed(v);
         colours[v] = colour;
 
         for w in neighbours {
-            let same = around.with_colour(w, colour, v);
+            let same = around[w].with_colour(colour, v);
             same.several |= same.first != v;
             let SameColour { several, first, .. } = *same;
             if colours[w] == NONE {
@@ -212,12 +235,12 @@ fn star_in(pattern: &Sparsity, order: impl Iterator<Item = usize>) -> Colouring 
             }
             if several {
                 // w is the middle of a star, with v and `first` among its tips.
-                around.with_colour(v, colours[w], w).middle = true;
-                around.with_colour(first, colours[w], w).middle = true;
+                around[v].note_middle(colours[w], w);
+                around[first].note_middle(colours[w], w);
             }
-            if around.with_colour(v, colours[w], w).several {
+            if around[v].with_colour(colours[w], w).several {
                 // v is the middle of a star, with w among its tips.
-                around.with_colour(w, colour, v).middle = true;
+                around[w].note_middle(colour, v);
             }
         }
     }

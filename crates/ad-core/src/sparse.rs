@@ -450,8 +450,8 @@ impl JacobianPlan {
         // By what the sweeps cost, as the dense Jacobian; at equal cost forward.
         let pays = |columns: usize, rows: usize| pattern.rows() > 1 && columns.div_ceil(4) <= rows;
         let [columns, rows] = [&pattern, &transposed].map(colouring::longest_row);
-        let by_columns = || colouring::distance_2(&pattern, &transposed);
-        let by_rows = || colouring::distance_2(&transposed, &pattern);
+        let by_columns = || colouring::distance_2(&pattern);
+        let by_rows = || colouring::distance_2(&transposed);
         // What looks cheaper is coloured first, and often that settles it.
         let (forward, colouring) = if pays(columns, rows) {
             let columns = by_columns();

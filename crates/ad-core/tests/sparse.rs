@@ -274,7 +274,7 @@ fn check_star(pattern: &Sparsity, colours: &[usize]) -> Result<(), String> {
                 return Err(format!("the neighbours {b} and {c} have one colour"));
             }
             for a in neighbours(b).filter(|&a| a != c && colours[a] == colours[c]) {
-                for d in neighbours(c).filter(|&d| d != a && d != b && colours[d] == colours[b]) {
+                if let Some(d) = neighbours(c).find(|&d| d != a && d != b && colours[d] == colours[b]) {
                     return Err(format!("the path {a} {b} {c} {d} has two colours"));
                 }
             }
@@ -357,8 +357,8 @@ fn jacobians_take_the_least_colours_known() {
         star_of_grid(x, side).iter().map(|star| Var::sum_of(star).exp()).collect::<Vec<Var>>()
     })
     .unwrap();
-    // Five is the least there can be; colouring one vertex after the other finds a few more.
-    check("five points of a grid", &tape, true, 5, 8);
+    // Five is the least there can be; colouring one vertex after the other takes a few more.
+    check("five points of a grid", &tape, true, 5, 7);
 }
 
 #[test]
@@ -392,7 +392,7 @@ fn hessians_take_the_least_colours_known() {
     })
     .unwrap();
     // Five is the least for a grid of this size.
-    check("neighbours of a grid", &grid, 5, 9);
+    check("neighbours of a grid", &grid, 5, 5);
 }
 
 // Large problems, by what they cost in sweeps. (They end at all only if time and
@@ -422,6 +422,24 @@ fn large_bands_take_a_handful_of_sweeps() {
 }
 
 #[test]
+fn a_dense_block_is_no_trouble_for_the_rest() {
+    let (n, block) = if cfg!(debug_assertions) { (4_000, 400) } else { (100_000, 2_000) };
+    let tape = Tape::record(&vec![1.0; n], |x| {
+        let dense = Var::sum_of(&x[..block]);
+        x.iter().enumerate().map(|(i, &x)| if i < block { x * dense } else { x.exp() }).collect::<Vec<Var>>()
+    })
+    .unwrap();
+    let plan = SparseJacobian::new(&tape).unwrap();
+    assert_eq!((plan.num_colours(), plan.sparsity().nonzeros()), (block, block * block + n - block));
+    let tape = Tape::record(&vec![1.0; n], |x| {
+        Var::sum_of(&x[..block]).exp() + x[block..].iter().map(|x| x.exp()).sum::<Var>()
+    })
+    .unwrap();
+    let plan = SparseHessian::new(&tape).unwrap();
+    assert_eq!((plan.num_colours(), plan.sparsity().nonzeros()), (block, block * block + n - block));
+}
+
+#[test]
 fn everything_may_depend_on_everything() {
     // Many rows, each of which reads all inputs, so that sets kept for each row would not fit.
     let (n, steps) = (300, if cfg!(debug_assertions) { 100 } else { 1000 });
@@ -435,7 +453,7 @@ fn everything_may_depend_on_everything() {
     })
     .unwrap();
     assert_eq!(tape.sparsity().unwrap().nonzeros(), n * n);
-    let tape = Tape::record(&vec![0.01; 3], |x| {
+    let tape = Tape::record(&[0.01; 3], |x| {
         // A norm of many residuals that depend on few inputs.
         (0..20_000).map(|i| (x[0] * f64::from(i) + x[1]).sin().powi(2)).sum::<Var>().sqrt()
     })
