@@ -556,6 +556,28 @@ fn outputs_may_be_inputs_parameters_constants_and_repeated() {
 }
 
 #[test]
+fn rows_that_reach_no_output_count_for_nothing() {
+    let tape = Tape::record(&[1.0; 5], |x| {
+        let unread = x[0] * x[1];
+        // A product read by steps alone: its slope goes nowhere.
+        let steps = (x[1] * x[2]).floor() + (x[2] / x[3]).sin().select_gt(x[0].exp(), x[3], 2.0);
+        let (_, cosine) = (x[4] * x[4]).sin_cos();
+        let _ = unread.exp();
+        steps + cosine
+    })
+    .unwrap();
+    assert_eq!(tape.sparsity().unwrap().to_string(), "[. . . * *]\n");
+    assert_eq!(entries(&tape.hessian_sparsity().unwrap()), BTreeSet::from([(4, 4)]));
+    check_hessian(&tape, &[1.0, 2.0, 3.0, 4.0, 5.0], "rows that reach no output");
+    let tape = Tape::record(&[1.0; 2], |x| {
+        let (sine, _) = (x[0] * x[1]).sin_cos();
+        sine.round() + x[1]
+    })
+    .unwrap();
+    assert_eq!((tape.sparsity().unwrap().nonzeros(), tape.hessian_sparsity().unwrap().nonzeros()), (1, 0));
+}
+
+#[test]
 fn bad_arguments_are_errors() {
     let tape = banded(4, 1);
     assert!(matches!(tape.sparse_jacobian(&[1.0; 3]), Err(Error::Length { expected: 4, got: 3, .. })));
