@@ -3,6 +3,7 @@
 use crate::dual::Dual;
 use crate::error::{Error, expect_len};
 use crate::matrix::Matrix;
+use crate::record::Answer;
 use crate::replay::{self, Program, SimdLevel, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
@@ -110,14 +111,38 @@ impl Tape {
         active
     }
 
-    /// The values of a program's slots, guards checked.
+    /// The values of a program's slots.
     #[inline(always)]
-    fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
+    fn unguarded_values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) {
         for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
             *slot = x;
         }
         replay::values(&program.rows, &program.runs, &program.wide, values);
+    }
+
+    /// The values of a program's slots, guards checked.
+    #[inline(always)]
+    fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
+        self.unguarded_values(program, x, params, values);
         self.check_guards_of(program, values)
+    }
+
+    /// The position of the first guard that is answered otherwise at x than in
+    /// the recording, and its answer there.
+    pub(crate) fn first_guard_off_branch(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        params: Option<&[f64]>,
+    ) -> Option<(usize, Answer)> {
+        let program = self.programs.forward(&self.data);
+        let values = ws.slots(program.num_slots);
+        self.unguarded_values(program, x, params, values);
+        let guards = self.guards().iter().zip(&program.guards);
+        guards.enumerate().find_map(|(position, (guard, slots))| {
+            let [a, b] = slots.map(|slot| values[slot as usize]);
+            f64::confirm(guard.question(), guard.answer(), a, b).err().map(|(now, ..)| (position, now))
+        })
     }
 
     /// A forward sweep in K directions, guards checked: values and tangents of
@@ -392,8 +417,7 @@ impl Tape {
     ) -> Result<f64, Error> {
         match hv.count {
             1 => self.second_order_in::<1>(ws, x, seed, gradient, hv),
-            2..=4 => self.second_order_in::<4>(ws, x, seed, gradient, hv),
-            _ => self.second_order_in::<8>(ws, x, seed, gradient, hv),
+            _ => self.second_order_in::<SECOND_DIRECTIONS>(ws, x, seed, gradient, hv),
         }
     }
 
@@ -418,7 +442,7 @@ impl Tape {
         adjoint_tangents.fill([0.0; K]);
         let output = program.outputs[0] as usize;
         adjoints[output] = 1.0;
-        replay::reverse_with_tangents(level, program, values, tangents, adjoints, adjoint_tangents);
+        replay::reverse_with_tangents(program, values, tangents, adjoints, adjoint_tangents);
 
         let value = values[output];
         let inputs = program.first_input..program.first_input + x.len();

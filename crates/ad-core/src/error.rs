@@ -75,7 +75,7 @@ pub enum Error {
     /// A comparison made while recording would be answered otherwise now.
     #[error(
         "{}the branch taken at {location} would change: {guard} when recorded, now {} {}; \
-         record again at this point, or keep both branches on the tape, as in a.select_gt(b, if_true, if_false), min, max, abs or clamp",
+         record again at this point (Retape does that by itself), or keep both branches on the tape, as in a.select_gt(b, if_true, if_false), min, max, abs or clamp",
         sample.map(|i| format!("sample {i}: ")).unwrap_or_default(), operands_text(guard, *lhs, *rhs), now_text(now)
     )]
     BranchChanged {
@@ -93,6 +93,39 @@ pub enum Error {
         /// samples, of the matrix of points in a driver of many points.
         sample: Option<usize>,
     },
+
+    /// A function returned another number of outputs on another branch.
+    #[error(
+        "the function at {location} returned {expected} outputs when first recorded and {got} on the branch taken now: \
+         return the same number on every branch, filling up with constants such as Var::from(0.0)"
+    )]
+    OutputCount {
+        /// Where its first recording was asked for.
+        location: SourceLocation,
+        /// How many outputs it had then.
+        expected: usize,
+        /// How many it has on the branch taken now.
+        got: usize,
+    },
+
+    /// A function took another branch than its own values say.
+    #[error(
+        "the function at {location} took another branch than its values say: the comparison {guard} at {} gives {now} at this point, \
+         but a new recording there went another way; it must depend on nothing but its arguments, not on a clock, a random number or a counter",
+        guard.location()
+    )]
+    NotDeterministic {
+        /// Where the function's first recording was asked for.
+        location: SourceLocation,
+        /// The comparison at which the recordings part.
+        guard: Box<Guard>,
+        /// What it answers at the point, by the earlier recording.
+        now: Answer,
+    },
+
+    /// Room for zero tapes was asked for.
+    #[error("room for 0 tapes was asked for: give 1 or more")]
+    NoTapes,
 
     /// The driver needs a tape with one output.
     #[error("{driver} needs a tape with one output, this one has {outputs}: use {instead}")]

@@ -332,22 +332,7 @@ impl<'a> Formula<'a> {
     /// ∂result/∂operand of `op` at the operands `x`, as the table states it.
     /// `v` are the results, as [`Formula::results`] gives them.
     pub(crate) fn partial(op: Op, result: usize, operand: usize, x: &[Formula<'a>], v: &[Formula<'a>]) -> Formula<'a> {
-        struct Partial<'a, 'x>(usize, usize, &'x [Formula<'a>], &'x [Formula<'a>]);
-        impl<'a> ops::Visitor for Partial<'a, '_> {
-            type Output = Formula<'a>;
-            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Formula<'a> {
-                let Partial(result, operand, x, v) = self;
-                O::partial(result, operand, std::array::from_fn(|i| x[i]), std::array::from_fn(|j| v[j]))
-            }
-            fn fold<O: Fold>(self) -> Formula<'a> {
-                let Partial(_, operand, x, _) = self;
-                O::partial(operand, x)
-            }
-            fn further_result(self) -> Formula<'a> {
-                Formula::from(0.0)
-            }
-        }
-        op.visit(Partial(result, operand, x, v))
+        op.partial(result, operand, x, v)
     }
 
     /// The results of `op` at the operands `x`, each printed as its elementary expression.

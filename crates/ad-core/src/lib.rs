@@ -22,13 +22,19 @@
 //! | write it once for `f64`, duals and recording | [`Real`] |
 //! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
 //! | which derivatives can differ from 0; large sparse Jacobians and Hessians | [`Tape::sparsity`], [`Tape::hessian_sparsity`], [`Tape::sparse_jacobian`], [`Tape::sparse_hessian`] |
+//! | second derivatives: Hessian times vector, Hessian | [`Tape::hvp`], [`Tape::hessian`] |
 //! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
 //! | no allocation in a loop | the `_into` twins and [`Workspace`] |
+//! | functions whose branches change: record again, a tape a branch | [`Retape`] |
 //! | other parameters | [`Tape::with_params`] |
 //! | sums over data, in minibatches, over threads | [`Samples`], [`Tape::sum_value`], [`Tape::sum_gradient`], [`Tape::sum_gradient_threads`] |
 //! | many points at once | [`Tape::eval_many`], [`Tape::jacobian_many`] |
 //! | measure with other vector instructions | [`SimdLevel`], [`Workspace::set_simd_level`], [`Workspace::set_lanes`] |
+//! | derivatives as tapes: second and higher ones, printed formulas | [`Tape::gradient_tape`], [`Tape::jvp_tape`], [`Tape::vjp_tape`], [`Tape::jacobian_tape`] |
+//! | fewer rows | [`Tape::optimized`] |
 //! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
+//! | when a number looks wrong | [`Tape::diagnose`], [`Tape::diagnose_adjoint`], [`Tape::self_check`], [`Tape::constants`], [`Tape::escapes`] |
+//! | what changed between two tapes | [`Tape::diff`], [`Tape::content_hash`] |
 //! | another number type | [`Tape::eval_with`], [`Rule`], [`Dual`], [`Lanes`], [`Formula`] |
 //! | functions generic over `num_traits::Float`, nalgebra, ndarray, faer | [`interop`] |
 //! | what each operation computes and differentiates to | [`Op`], `docs/ops.md` |
@@ -37,7 +43,8 @@
 //!
 //! - **It is never silently wrong.** A comparison made while recording is a
 //!   guard; a replay that would answer it otherwise is
-//!   [`Error::BranchChanged`] with the line of your code.
+//!   [`Error::BranchChanged`] with the line of your code; a [`Retape`] records the
+//!   other branch instead.
 //! - **The same bits everywhere**: elementary functions come with the crate, and
 //!   no result depends on the machine, on debug or release, on threads or on
 //!   what a workspace was used for before.
@@ -67,7 +74,9 @@
 // declare them so, though it does nothing unsafe.
 #![cfg_attr(not(feature = "nalgebra"), forbid(unsafe_code))]
 
+mod check;
 mod colouring;
+mod derive;
 mod drivers;
 mod dual;
 mod error;
@@ -78,14 +87,20 @@ mod lanes;
 mod math;
 mod matrix;
 pub mod ops;
+mod optimize;
 mod pattern;
 mod record;
 mod replay;
+mod retape;
 mod rule;
 mod sparse;
 mod tape;
 mod trace;
 
+pub use check::{
+    Comparison, Constant, Diagnosis, Difference, NonFinite, NotChecked, Part, RowComparison, SelfCheck, TapeDiff,
+    ValueAt, Verdict,
+};
 pub use drivers::Linearization;
 pub use dual::Dual;
 pub use error::Error;
@@ -94,8 +109,10 @@ pub use graph::Graph;
 pub use lanes::Lanes;
 pub use matrix::Matrix;
 pub use ops::{Op, OpInfo, Relation};
+pub use optimize::{OptimizationReport, Optimized};
 pub use record::{Answer, Builder, Escape, Guard, Outputs, Question, SourceLocation, Var};
 pub use replay::{Samples, SimdLevel, Workspace};
+pub use retape::{RecordedFunction, Retape, RetapeStats};
 pub use rule::{Real, Rule};
 pub use sparse::{SparseHessian, SparseJacobian, SparseMatrix, Sparsity};
 pub use tape::Tape;
@@ -103,3 +120,8 @@ pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};
 
 #[cfg(all(target_arch = "x86", not(target_feature = "sse2")))]
 compile_error!("without SSE2, x86 rounds intermediate results twice: the same bits everywhere cannot be kept");
+
+/// The examples of the page on checking, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/checking.md")]
+struct CheckingPage;

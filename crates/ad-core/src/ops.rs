@@ -29,6 +29,8 @@
 
 use std::f64::consts::{FRAC_PI_2, LN_2, LOG2_E, LOG10_E, PI, TAU};
 
+use smallvec::SmallVec;
+
 use crate::lanes::Lanes;
 use crate::math;
 use crate::rule::Rule;
@@ -287,6 +289,9 @@ const ANY_POWER: &[f64] = &[0.0, -0.0, 1.0, 2.0, 3.0, 0.5, -0.5, -1.0, 1.5, -2.0
 /// Exponents that `powf` takes.
 const POWERS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 0.5, -0.5, -1.0, 1.5, -2.0];
 
+/// Orders of derivatives and whole powers, and what is none.
+const ORDERS: &[f64] = &[0.0, 1.0, 2.0, -1.0, INF, NAN];
+
 /// Hands the whole table to the macro named by `$with`.
 #[rustfmt::skip]
 macro_rules! operation_table { ($with:ident) => { $with! {
@@ -341,16 +346,13 @@ methods {
 [Powf] powf(x; c: f64) -> (v) {
     doc "the power x^c with a constant exponent",
     forms [Form::Power], value [math::pow(x, c)],
-    partials [[c.chain_mul(T::powf_rule(x, c - 1.0)), T::lit(0.0)]],
+    partials [[x.power_slope(c, c - 1.0), T::lit(0.0)]],
     domain "x > 0; x = 0 if c ≥ 0; x < 0 if c is whole", kink "", probes [POSITIVE, POWERS],
 }
 [Pow] pow(x, y) -> (v) {
     doc "the power x^y with base and exponent both variable",
     forms [Form::Power], value [math::pow(x, y)],
-    partials [[
-        y.chain_mul(x.pow(y - 1.0)),
-        x.select_eq(0.0, y.select_ge(0.0, 0.0, v.chain_mul(x.ln())), v.chain_mul(x.ln())),
-    ]],
+    partials [[x.power_slope(y, y - 1.0), x.power_times_ln(y)]],
     domain "x > 0; x = 0 if y ≥ 0; x < 0 if y is whole (∂/∂y is NaN there)", kink "∂/∂y = 0 at x = 0, y ≥ 0", probes [POSITIVE, ANY_POWER],
 }
 [Sqrt] sqrt(x) -> (v) {
@@ -361,13 +363,13 @@ methods {
 }
 [Cbrt] cbrt(x) -> (v) {
     doc "the cube root ∛x",
-    forms [Form::Call("cbrt", r"\operatorname{cbrt}")], value [math::cbrt(x)], partials [[(T::lit(3.0) * v * v).recip()]],
+    forms [Form::Call("cbrt", r"\operatorname{cbrt}")], value [math::cbrt(x)], partials [[x.cbrt_slope()]],
     domain "all x", kink "inf at 0", probes [ANY],
 }
 [Hypot] hypot(x, y) -> (v) {
     doc "the length √(x² + y²), without overflow inside",
-    forms [Form::Call("hypot", r"\operatorname{hypot}")], value [math::hypot(x, y)], partials [[x.chain_div(v), y.chain_div(v)]],
-    domain "all x, y", kink "0, 0 at (0, 0)", probes [ANY, ANY],
+    forms [Form::Call("hypot", r"\operatorname{hypot}")], value [math::hypot(x, y)], partials [[x.direction(y), y.direction(x)]],
+    domain "all x, y", kink "0, 0 at (0, 0); NaN, NaN where both are infinite", probes [ANY, ANY],
 }
 [Exp] exp(x) -> (v) {
     doc "the exponential eˣ",
@@ -376,7 +378,9 @@ methods {
 }
 [Exp2] exp2(x) -> (v) {
     doc "the power 2ˣ",
-    forms [Form::Call("exp2", r"\operatorname{exp2}")], value [math::exp2(x)], partials [[T::lit(LN_2) * v]],
+    forms [Form::Call("exp2", r"\operatorname{exp2}")], value [math::exp2(x)],
+    // Not ln 2·v, since 2ˣ overflows before its derivative does.
+    partials [[x.exp2_scaled(LN_2)]],
     domain "all x", kink "", probes [EXPONENTS],
 }
 [ExpM1] exp_m1(x) -> (v) {
@@ -404,7 +408,7 @@ methods {
 [Log] log(x, base) -> (v) {
     doc "the logarithm of x to the given base, ln x / ln base, both variable",
     forms [Form::Call("log", r"\operatorname{log}")], value [math::log(x, base)],
-    partials [[base.ln().recip() / x, -(v / base / base.ln())]],
+    partials [[base.ln().recip() / x, x.log_slope(base)]],
     domain "x > 0, base > 0, base ≠ 1", kink "", probes [POSITIVE, POSITIVE],
 }
 [Ln1p] ln_1p(x) -> (v) {
@@ -444,9 +448,8 @@ methods {
 }
 [Atan2] atan2(y, x) -> (v) {
     doc "the angle of the point (x, y) from the positive x axis, in [−π, π]",
-    // The length twice, not its square, which overflows and underflows.
     forms [Form::Call("atan2", r"\operatorname{atan2}")], value [math::atan2(y, x)],
-    partials [[x / x.hypot(y) / x.hypot(y), -(y / x.hypot(y) / x.hypot(y))]],
+    partials [[x.inversion(y), -y.inversion(x)]],
     domain "all y, x", kink "NaN, NaN at (0, 0)", probes [ANY, ANY],
 }
 [Sinh] sinh(x) -> (v) {
@@ -505,6 +508,12 @@ methods {
     doc "x·ln x, 0 at 0",
     forms [Form::Call("xlogx", r"\operatorname{xlogx}")], value [math::xlogx(x)], partials [[x.one_plus_ln()]],
     domain "x ≥ 0", kink "−inf at 0", probes [POSITIVE],
+}
+[XLogY] xlogy(x, y) -> (v) {
+    doc "x·ln y, 0 where x = 0",
+    // At −0 as at 0: adding +0 keeps the slope from being −inf.
+    forms [Form::Call("xlogy", r"\operatorname{xlogy}")], value [math::xlogy(x, y)], partials [[y.ln(), x.chain_div(y + 0.0)]],
+    domain "y > 0; x = 0", kink "−inf, 0 at (0, 0)", probes [ANY, POSITIVE],
 }
 [Abs] abs(x) -> (v) {
     doc "the absolute value",
@@ -580,6 +589,16 @@ methods {
     forms [Form::Call("erfc", r"\operatorname{erfc}")], value [math::erfc(x)], partials [[-x.gauss()]],
     domain "all x", kink "", probes [ANY],
 }
+[Lgamma] lgamma(x) -> (v) {
+    doc "ln |Γ(x)|, the logarithm of the gamma function (near its zeros left of 0 all digits are lost)",
+    forms [Form::Call("lgamma", r"\ln\Gamma")], value [math::lgamma(x)], partials [[x.digamma()]],
+    domain "x > 0; x < 0 not whole; inf at 0, −1, −2, …", kink "−inf at 0, NaN at −1, −2, …", probes [POSITIVE],
+}
+[Digamma] digamma(x) -> (v) {
+    doc "the derivative of ln Γ, ψ(x) = Γ′(x)/Γ(x) (near its zeros left of 0 all digits are lost)",
+    forms [Form::Call("digamma", r"\psi")], value [math::digamma(x)], partials [[x.trigamma()]],
+    domain "x > 0; x < 0 not whole; −inf at 0", kink "inf at 0", probes [POSITIVE],
+}
 [MulAdd] mul_add(x, a, b) -> (v) {
     doc "x·a + b with one rounding (fused)",
     forms [Form::Call("mul_add", r"\operatorname{fma}")], value [math::mul_add(x, a, b)], partials [[a, x, T::lit(1.0)]],
@@ -624,6 +643,100 @@ methods {
 
 // What closes the table under differentiation.
 
+[PowerSlope] power_slope(x, y, z) -> (v) {
+    doc "the derivative of x^y by x, y·x^(y − 1), without a rounding of y − 1 or an overflow inside; z = y − 1 is there to be printed",
+    forms [Form::Open("#1·#0^#2", r"#1 \cdot #0^{@2}")], value [{ let _ = z; math::power_slope(x, y) }],
+    partials [[x.power_derivative(y, 2.0, 0.0), x.power_derivative(y, 1.0, 1.0), T::lit(0.0)]],
+    domain "x > 0; x = 0 if y ≥ 1 or y = 0; x < 0 if y is whole", kink "", probes [POSITIVE, ANY_POWER, PAIR],
+}
+[PowerTimesLn] power_times_ln(x, y) -> (v) {
+    doc "the derivative of x^y by y, x^y·ln x, without an overflow inside",
+    forms [Form::Open("#0^#1·ln(@0)", r"#0^{#1} \cdot \ln\left(@0\right)")], value [math::power_times_ln(x, y)],
+    partials [[x.power_derivative(y, 1.0, 1.0), x.power_derivative(y, 0.0, 2.0)]],
+    domain "x > 0; x = 0 if y ≥ 0", kink "", probes [POSITIVE, ANY_POWER],
+}
+[PowerDerivative] power_derivative(x, y, m, n) -> (v) {
+    doc "the derivative of x^y of order m by x and n by y, whole numbers up to 30",
+    forms [Form::Call("power_derivative", r"\operatorname{power\_derivative}")], value [math::power_derivative(x, y, m, n)],
+    partials [[x.power_derivative(y, m + 1.0, n), x.power_derivative(y, m, n + 1.0), T::lit(0.0), T::lit(0.0)]],
+    domain "x > 0; x < 0 if y is whole and n = 0", kink "0 everywhere by m and n", probes [PAIR, PAIR, ORDERS, ORDERS],
+}
+[Exp2Scaled] exp2_scaled(x, c) -> (v) {
+    doc "c·2ˣ, without an overflow of 2ˣ; with c = ln 2 the derivative of 2ˣ",
+    forms [Form::Open("#1·exp2(@0)", r"#1 \cdot \operatorname{exp2}\left(@0\right)")], value [math::exp2_scaled(x, c)],
+    partials [[x.exp2_scaled(c * LN_2), x.exp2()]],
+    domain "all x, c", kink "", probes [EXPONENTS, ANY],
+}
+[LogSlope] log_slope(x, base) -> (v) {
+    doc "the derivative of log(x, base) by the base, −ln x/(base·ln² base)",
+    forms [Form::Open("−log(@0, @1)/(#1·ln(@1))", r"-\frac{\operatorname{log}\left(@0, @1\right)}{#1 \ln\left(@1\right)}")],
+    value [math::log_slope(x, base)],
+    partials [[
+        -(base.ln().recip() / base.ln() / base / x),
+        // A sum of two terms of either sign would be inf − inf for a tiny base.
+        -(v / base * ((base.ln() + 2.0) / base.ln())),
+    ]],
+    domain "x > 0, base > 0, base ≠ 1", kink "", probes [POSITIVE, POSITIVE],
+}
+[CbrtSlope] cbrt_slope(x) -> (v) {
+    doc "the derivative of ∛x, 1/(3·∛x²), with the rounding errors of the root and its square removed",
+    forms [Form::Open("1/(3·cbrt(@0)²)", r"\frac{1}{3 \operatorname{cbrt}\left(@0\right)^2}")], value [math::cbrt_slope(x)],
+    partials [[-(v / (x + 0.0) / 1.5)]],
+    domain "all x", kink "inf at 0", probes [ANY],
+}
+[Direction] direction(x, y) -> (v) {
+    doc "the derivative of hypot(x, y) by x, x/√(x² + y²), without overflow inside",
+    forms [Form::Open("#0/hypot(@0, @1)", r"\frac{@0}{\operatorname{hypot}\left(@0, @1\right)}")], value [math::direction(x, y)],
+    partials [[x.direction_slope(y), x.direction_turn(y)]],
+    domain "all x, y but both infinite", kink "0 at (0, 0)", probes [ANY, ANY],
+}
+[DirectionSlope] direction_slope(x, y) -> (v) {
+    doc "the second derivative of hypot(x, y) by x, y²/(x² + y²)^1.5, without overflow inside",
+    forms [Form::Open("#1²/(#0² + #1²)^1.5", r"\frac{#1^2}{\operatorname{hypot}\left(@0, @1\right)^3}")], value [math::direction_slope(x, y)],
+    partials [[
+        T::lit(-3.0) * v * x.inversion(y),
+        y.inversion(x) * (T::lit(2.0) * x.direction(y) * x.direction(y) - y.direction(x) * y.direction(x)) / x.hypot(y),
+    ]],
+    domain "all x, y but both infinite", kink "0 at (0, 0)", probes [ANY, ANY],
+}
+[DirectionTurn] direction_turn(x, y) -> (v) {
+    doc "the mixed second derivative of hypot(x, y), −x·y/(x² + y²)^1.5, without overflow inside",
+    forms [Form::Open("−#0·#1/(#0² + #1²)^1.5", r"-\frac{#0 #1}{\operatorname{hypot}\left(@0, @1\right)^3}")], value [math::direction_turn(x, y)],
+    partials [[
+        y.inversion(x) * (T::lit(2.0) * x.direction(y) * x.direction(y) - y.direction(x) * y.direction(x)) / x.hypot(y),
+        x.inversion(y) * (T::lit(2.0) * y.direction(x) * y.direction(x) - x.direction(y) * x.direction(y)) / x.hypot(y),
+    ]],
+    domain "all x, y but both infinite", kink "0 at (0, 0)", probes [ANY, ANY],
+}
+[Inversion] inversion(x, y) -> (v) {
+    doc "x/(x² + y²), without overflow inside",
+    forms [Form::Open("#0/(#0² + #1²)", r"\frac{@0}{#0^2 + #1^2}")], value [math::inversion(x, y)],
+    partials [[-x.inverse_power_re(y, 2.0), x.inverse_power_im(y, 2.0)]],
+    domain "(x, y) ≠ (0, 0)", kink "", probes [ANY, ANY],
+}
+[InversePowerRe] inverse_power_re(x, y, k) -> (v) {
+    doc "the real part of 1/(x + iy)^k, for a whole k from 1 to 100",
+    forms [Form::Closed("Re(1/(@0 + i·#1)^#2)", r"\operatorname{Re} \left(@0 + i #1\right)^{-#2}")], value [math::inverse_power_re(x, y, k)],
+    partials [[-(k.round() * x.inverse_power_re(y, k + 1.0)), k.round() * x.inverse_power_im(y, k + 1.0), T::lit(0.0)]],
+    domain "(x, y) ≠ (0, 0)", kink "0 everywhere by k", probes [FEW, FEW, ORDERS],
+}
+[InversePowerIm] inverse_power_im(x, y, k) -> (v) {
+    doc "the imaginary part of 1/(x + iy)^k, for a whole k from 1 to 100",
+    forms [Form::Closed("Im(1/(@0 + i·#1)^#2)", r"\operatorname{Im} \left(@0 + i #1\right)^{-#2}")], value [math::inverse_power_im(x, y, k)],
+    partials [[-(k.round() * x.inverse_power_im(y, k + 1.0)), -(k.round() * x.inverse_power_re(y, k + 1.0)), T::lit(0.0)]],
+    domain "(x, y) ≠ (0, 0)", kink "0 everywhere by k", probes [FEW, FEW, ORDERS],
+}
+[Trigamma] trigamma(x) -> (v) {
+    doc "the derivative of digamma, Σ 1/(x + k)² over k = 0, 1, …",
+    forms [Form::Call("trigamma", r"\psi_1")], value [math::trigamma(x)], partials [[x.polygamma(2.0)]],
+    domain "x > 0; x < 0 not whole; inf at 0, −1, −2, …", kink "−inf at 0, NaN at −1, −2, …", probes [POSITIVE],
+}
+[Polygamma] polygamma(x, n) -> (v) {
+    doc "the derivative of digamma of order n, a whole number up to 100",
+    forms [Form::Call("polygamma", r"\operatorname{polygamma}")], value [math::polygamma(x, n)],
+    partials [[x.polygamma(n + 1.0), T::lit(0.0)]],
+    domain "x > 0; x < 0 not whole", kink "0 everywhere by n", probes [POSITIVE, ORDERS],
+}
 [Sech2] sech2(x) -> (v) {
     doc "the derivative of tanh, sech²x = 1/cosh²x = 4e/(1 + e)² with e = exp(−2|x|)",
     forms [Form::Closed("sech²(@0)", r"\operatorname{sech}^2\left(@0\right)")], kernel [sech2], partials [[T::lit(-2.0) * x.tanh() * v]],
@@ -631,7 +744,13 @@ methods {
 }
 [Gauss] gauss(x) -> (v) {
     doc "the derivative of erf, 2/√π·exp(−x²)",
-    forms [Form::Call("gauss", r"\operatorname{gauss}")], value [math::gauss(x)], partials [[(T::lit(-2.0) * x).chain_mul(v)]],
+    forms [Form::Call("gauss", r"\operatorname{gauss}")], value [math::gauss(x)], partials [[x.gauss_slope()]],
+    domain "all x", kink "", probes [ANY],
+}
+[GaussSlope] gauss_slope(x) -> (v) {
+    doc "the derivative of gauss, −2x·gauss(x), without an underflow inside",
+    forms [Form::Open("−2·#0·gauss(@0)", r"-2 #0 \cdot \operatorname{gauss}\left(@0\right)")], value [math::gauss_slope(x)],
+    partials [[T::lit(-2.0) * (x.gauss() + x.chain_mul(v))]],
     domain "all x", kink "", probes [ANY],
 }
 [Lorentz] lorentz(x) -> (v) {
@@ -690,7 +809,7 @@ methods {
 }
 [Domain] domain(x, y, z) -> (v) {
     doc "x, but NaN where y is NaN though z is not: the partial x of a result y outside the domain of its operands z",
-    forms [Form::Closed("@0", "@0")], value [math::domain(x, y, z)], partials [[T::lit(1.0).domain(y, z), T::lit(0.0), T::lit(0.0)]],
+    forms [Form::Call("domain", r"\operatorname{domain}")], value [math::domain(x, y, z)], partials [[T::lit(1.0).domain(y, z), T::lit(0.0), T::lit(0.0)]],
     domain "all x, y, z", kink "", probes [FEW, FEW, FEW],
 }
 }
@@ -957,6 +1076,46 @@ macro_rules! define_operations {
     };
 }
 operation_table!(define_operations);
+
+impl Op {
+    /// The results at the operands `x`, of which there are as many as the operation takes.
+    pub(crate) fn results<T: Rule>(self, x: &[T]) -> SmallVec<[T; 2]> {
+        struct Results<'x, T>(&'x [T]);
+        impl<T: Rule> Visitor for Results<'_, T> {
+            type Output = SmallVec<[T; 2]>;
+            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> SmallVec<[T; 2]> {
+                T::apply::<O, N, M>(std::array::from_fn(|i| self.0[i])).into_iter().collect()
+            }
+            fn fold<O: Fold>(self) -> SmallVec<[T; 2]> {
+                SmallVec::from_slice(&[T::fold::<O>(self.0)])
+            }
+            fn further_result(self) -> SmallVec<[T; 2]> {
+                SmallVec::new()
+            }
+        }
+        self.visit(Results(x))
+    }
+
+    /// ∂v\[result\]/∂x\[operand\] at the operands `x` with the results `v`, as the table states it.
+    pub(crate) fn partial<T: Rule>(self, result: usize, operand: usize, x: &[T], v: &[T]) -> T {
+        struct Partial<'x, T>(usize, usize, &'x [T], &'x [T]);
+        impl<T: Rule> Visitor for Partial<'_, T> {
+            type Output = T;
+            fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> T {
+                let Partial(result, operand, x, v) = self;
+                O::partial(result, operand, std::array::from_fn(|i| x[i]), std::array::from_fn(|j| v[j]))
+            }
+            fn fold<O: Fold>(self) -> T {
+                let Partial(_, operand, x, _) = self;
+                O::partial(operand, x)
+            }
+            fn further_result(self) -> T {
+                T::lit(0.0)
+            }
+        }
+        self.visit(Partial(result, operand, x, v))
+    }
+}
 
 impl std::fmt::Display for Op {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
-use crate::formula::Name;
+use crate::formula::{Accent, DIGITS, Name, Script};
 use crate::ops::{Fold, Op, Operation, Relation};
 use crate::rule::{Real, Rule};
 use crate::rule_operators;
@@ -105,7 +105,7 @@ pub struct SourceLocation {
 }
 
 impl SourceLocation {
-    fn new(location: &'static Location<'static>) -> Self {
+    pub(crate) fn new(location: &'static Location<'static>) -> Self {
         SourceLocation { file: location.file(), line: location.line(), nearest: false }
     }
 
@@ -175,7 +175,23 @@ impl Question {
         }
     }
 
+    /// The relation's symbol or the method's name, as Rust writes it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Question::Relation(relation) => relation.symbol(),
+            Question::Compare => "partial_cmp",
+            Question::IsNan => "is_nan",
+            Question::IsFinite => "is_finite",
+            Question::IsInfinite => "is_infinite",
+            Question::IsSignNegative => "is_sign_negative",
+            Question::ToI64 => "to_i64",
+            Question::IsNormal => "is_normal",
+            Question::IsSubnormal => "is_subnormal",
+        }
+    }
+
     /// The answer at the operands a and b (b is ignored where there is only one).
+    #[inline]
     pub(crate) fn ask(self, a: f64, b: f64) -> Answer {
         match self {
             Question::Relation(relation) => Answer::Bool(relation.holds(a, b)),
@@ -248,21 +264,23 @@ impl Guard {
     }
 }
 
+impl Guard {
+    /// The question and its answer, numbers with so many significant digits.
+    pub(crate) fn text(&self, digits: usize) -> String {
+        let [a, b] = self.names.each_ref().map(|name| name.render(Script::Unicode, digits));
+        let word = self.question.word();
+        let question = match self.question {
+            Question::Relation(_) => format!("{a} {word} {b}"),
+            Question::Compare => format!("{a}.{word}({b})"),
+            _ => format!("{a}.{word}()"),
+        };
+        format!("{question} was {}", self.answer)
+    }
+}
+
 impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b] = &self.names;
-        match self.question {
-            Question::Relation(relation) => write!(f, "{a} {} {b}", relation.symbol())?,
-            Question::Compare => write!(f, "{a}.partial_cmp({b})")?,
-            Question::IsNan => write!(f, "{a}.is_nan()")?,
-            Question::IsFinite => write!(f, "{a}.is_finite()")?,
-            Question::IsInfinite => write!(f, "{a}.is_infinite()")?,
-            Question::IsSignNegative => write!(f, "{a}.is_sign_negative()")?,
-            Question::ToI64 => write!(f, "{a}.to_i64()")?,
-            Question::IsNormal => write!(f, "{a}.is_normal()")?,
-            Question::IsSubnormal => write!(f, "{a}.is_subnormal()")?,
-        }
-        write!(f, " was {}", self.answer)
+        f.write_str(&self.text(DIGITS))
     }
 }
 
@@ -535,7 +553,7 @@ struct Recording {
 const KEPT_ROWS: usize = 1 << 14;
 
 /// More rows or operands than this do not fit an index.
-const LIMIT: usize = (CONSTANT_BIT - 1) as usize;
+pub(crate) const LIMIT: usize = (CONSTANT_BIT - 1) as usize;
 
 /// Where a run of rows and of wide operands ends that reckon with `shift` constants.
 struct Placed {
@@ -1479,7 +1497,25 @@ impl Builder {
     /// ```
     #[track_caller]
     pub fn record<O: Outputs>(self, f: impl FnOnce(&[Var], &[Var]) -> O) -> Result<Tape, Error> {
-        let caller = Location::caller();
+        self.record_for(Location::caller(), f)
+    }
+
+    /// The point to record at, if that is not the one given before.
+    pub(crate) fn at(self, x0: &[f64], k0: &[f64]) -> Self {
+        Builder { x0: x0.to_vec(), k0: k0.to_vec(), ..self }
+    }
+
+    /// The point to record at.
+    pub(crate) fn point(&self) -> [&[f64]; 2] {
+        [&self.x0, &self.k0]
+    }
+
+    /// [`Builder::record`] on behalf of another place in the user's code.
+    pub(crate) fn record_for<O: Outputs>(
+        self,
+        caller: &'static Location<'static>,
+        f: impl FnOnce(&[Var], &[Var]) -> O,
+    ) -> Result<Tape, Error> {
         if self.x0.is_empty() {
             return Err(Error::Empty {
                 what: "the list of inputs",
@@ -1539,7 +1575,8 @@ impl Builder {
             rows: Vec::new(),
             wide: mem::take(&mut recording.wide),
             outputs: outputs.into_iter().map(place).collect(),
-            input_names: self.input_names,
+            output_letter: "y",
+            input_names: self.input_names.into_iter().map(|name| Name::Given(name, Accent::None)).collect(),
             param_names: self.param_names,
             active: Vec::new(),
             spans: Vec::new(),

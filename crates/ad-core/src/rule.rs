@@ -230,6 +230,7 @@ impl Rule for f64 {
         O::value(x)
     }
 
+    #[inline]
     fn confirm(question: Question, answer: Answer, a: f64, b: f64) -> Result<(), (Answer, f64, f64)> {
         let now = question.ask(a, b);
         if now == answer { Ok(()) } else { Err((now, a, b)) }

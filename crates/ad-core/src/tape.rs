@@ -58,7 +58,10 @@ pub(crate) struct TapeData {
     /// The operands of the rows that have more than two.
     pub wide: Vec<u32>,
     pub outputs: Vec<u32>,
-    pub input_names: Vec<String>,
+    /// What the outputs are called, where no input has that name.
+    pub output_letter: &'static str,
+    /// A name for each input, or none at all.
+    pub input_names: Vec<Name>,
     pub param_names: Vec<String>,
     pub guards: Vec<Guard>,
     pub escapes: Vec<Escape>,
@@ -261,22 +264,27 @@ impl TapeData {
 
     /// The name the user gave an input or a parameter, or xᵢ and kᵢ.
     pub fn variable_name(&self, index: usize) -> Name {
-        let (names, letter, position) = if index < self.first_param() {
-            (&self.input_names, "x", index - self.first_input())
-        } else {
-            (&self.param_names, "k", index - self.first_param())
-        };
-        match names.get(position) {
+        if index < self.first_param() {
+            let position = index - self.first_input();
+            let unnamed = || Name::Indexed("x", Accent::None, position as i64 + 1);
+            return self.input_names.get(position).cloned().unwrap_or_else(unnamed);
+        }
+        let position = index - self.first_param();
+        match self.param_names.get(position) {
             Some(name) => Name::Given(name.clone(), Accent::None),
-            None => Name::Indexed(letter, Accent::None, position as i64 + 1),
+            None => Name::Indexed("k", Accent::None, position as i64 + 1),
         }
     }
 
-    /// The name of output `position`: y, or y₁, y₂, … where there are several;
-    /// another letter where an input or a parameter is named y.
+    /// The name of output `position`: y, or y₁, y₂, … where there are several,
+    /// or the tape's own letter; another one where an input or a parameter is named so.
     pub fn output_name(&self, position: usize) -> Name {
-        let taken = |letter: &str| self.input_names.iter().chain(&self.param_names).any(|name| name == letter);
-        let letter = ["y", "f", "out"].into_iter().find(|letter| !taken(letter)).unwrap_or("output");
+        let is_input = |letter: &str| {
+            self.input_names.iter().any(|name| matches!(name, Name::Given(name, Accent::None) if name == letter))
+        };
+        let taken = |letter: &str| is_input(letter) || self.param_names.iter().any(|name| name == letter);
+        let letters = [self.output_letter, "y", "f", "out"];
+        let letter = letters.into_iter().find(|letter| !taken(letter)).unwrap_or("output");
         match self.outputs.len() {
             1 => Name::Letter(letter, Accent::None),
             _ => Name::Indexed(letter, Accent::None, position as i64 + 1),
@@ -397,7 +405,17 @@ impl Tape {
         &self.data.guards
     }
 
-    /// The values that left the recording through [`Var::value`], in their order.
+    /// The values that left the recording through [`Var::value`], in their order:
+    /// what is computed from them does not follow x any more.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let tape = Tape::record(&[3.0], |x| x[0] * x[0].value())?;
+    /// assert_eq!(tape.gradient(&[5.0])?, (15.0, vec![3.0])); // 5·3, not 5·5
+    /// assert_eq!(tape.escapes()[0].value(), 3.0);
+    /// println!("{}", tape.escapes()[0]); // v₀ = 3 was read at src/main.rs:2
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn escapes(&self) -> &[Escape] {
         &self.data.escapes
     }

@@ -144,6 +144,36 @@ fn chains_and_guards() {
     check("chains with several outputs", &tape, &[0.25; 6]);
 }
 
+/// A function that is recorded again allocates nothing while its branch stays.
+#[test]
+fn retapes_on_a_branch() {
+    let retape = Tape::builder()
+        .inputs(&[], &[0.5; 3])
+        .params(&[], &[2.0])
+        .retape(|x, k| if x[0] > k[0] { (x[1] * x[2]).sin() } else { x[1] * x[2] + k[0] * x[0] })
+        .unwrap();
+    let samples = retape.samples(&[1.0; 200]).unwrap();
+    let idx: Vec<usize> = (0..200).collect();
+    let (ws, x) = (&mut Workspace::new(), [0.5, 1.0, 2.0]);
+    let (mut y, mut dy, mut gradient, mut jac) = ([0.0], [0.0], [0.0; 3], Matrix::default());
+    let mut round = || {
+        let other_branch = measure(|| retape.eval_into(ws, &[7.0; 3], &mut y).unwrap());
+        retape.eval_into(ws, &x, &mut y).unwrap();
+        let drivers = [
+            measure(|| retape.eval_into(ws, &x, &mut y).unwrap()),
+            measure(|| retape.jvp_into(ws, &x, &[1.0; 3], &mut y, &mut dy).unwrap()),
+            measure(|| retape.vjp_into(ws, &x, &[1.0], &mut y, &mut gradient).unwrap()),
+            measure(|| assert!(retape.gradient_into(ws, &x, &mut gradient).unwrap() > 0.0)),
+            measure(|| retape.jacobian_into(ws, &x, &mut jac).unwrap()),
+            measure(|| assert!(retape.sum_value_into(ws, &x, &samples, &idx).unwrap() > 0.0)),
+            measure(|| assert!(retape.sum_gradient_into(ws, &x, &samples, &idx, &mut gradient).unwrap() > 0.0)),
+        ];
+        (other_branch.count_total, drivers.map(|driver| driver.count_total))
+    };
+    assert!(round().0 > 0, "nothing is counted");
+    assert_eq!(round().1, [0; 7]);
+}
+
 #[test]
 fn strict_repetitions() {
     let tape = scalar(3, |x, k| x[0].ln() * k + Var::sum_of(x) + x[1].sqrt());

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::f64::consts::{FRAC_PI_2, PI};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_PI_2, LN_2, PI};
 
 use ad_core::{Dual, Matrix, Rule, Tape, Var};
 use common::{all_same, assert_equal, assert_same, equal, unit};
@@ -46,13 +46,18 @@ fn table() -> Vec<Edge> {
         |x| x[0].sqrt(), at [0.0] => 0.0, [INF], [-INF];
         |x| x[0].sqrt(), at [-0.0] => -0.0, [INF], [-INF];
         |x| x[0].sqrt(), at [-1.0] => NAN, [NAN], [NAN];
-        |x| x[0].cbrt(), at [0.0] => 0.0, [INF];
-        |x| x[0].cbrt(), at [-0.0] => -0.0, [INF];
+        |x| x[0].cbrt(), at [0.0] => 0.0, [INF], [-INF];
+        |x| x[0].cbrt(), at [-0.0] => -0.0, [INF], [-INF];
+        |x| x[0].cbrt(), at [INF] => INF, [0.0], [0.0];
         |x| x[0].cbrt(), at [-8.0] => -2.0, [1.0 / 12.0];
         |x| x[0].powf(0.0), at [0.0] => 1.0, [0.0], [0.0];
         |x| x[0].powf(1.0), at [0.0] => 0.0, [1.0], [0.0];
         |x| x[0].powf(2.0), at [0.0] => 0.0, [0.0], [2.0];
         |x| x[0].powf(0.5), at [0.0] => 0.0, [INF], [-INF];
+        |x| x[0].powf(1.0), at [-0.0] => -0.0, [1.0], [0.0];
+        |x| x[0].powf(-1.0), at [0.0] => INF, [-INF], [INF];
+        |x| x[0].powf(2.0), at [INF] => INF, [INF], [2.0];
+        |x| x[0].powf(0.0), at [NAN] => 1.0, [0.0], [0.0];
         |x| x[0].powf(3.0), at [-2.0] => -8.0, [12.0], [-12.0];
         |x| x[0].powf(0.5), at [-1.0] => NAN, [NAN];
         |x| x[0].powi(0), at [0.0] => 1.0, [0.0], [0.0];
@@ -65,8 +70,21 @@ fn table() -> Vec<Edge> {
         |x| x[0].pow(x[1]), at [0.0, 1.0] => 0.0, [1.0, 0.0];
         |x| x[0].pow(x[1]), at [0.0, 2.0] => 0.0, [0.0, 0.0];
         |x| x[0].pow(x[1]), at [-2.0, 3.0] => -8.0, [12.0, NAN];
+        |x| x[0].pow(x[1]), at [1.0, 3.0] => 1.0, [3.0, 0.0], [6.0, 0.0];
+        |x| x[0].pow(x[1]), at [2.0, INF] => INF, [INF, INF];
+        |x| x[0].pow(x[1]), at [0.5, INF] => 0.0, [0.0, 0.0];
+        |x| x[0].pow(x[1]), at [NAN, 2.0] => NAN, [NAN, NAN];
         |x| x[0].atan2(x[1]), at [0.0, 0.0] => 0.0, [NAN, NAN];
         |x| x[0].atan2(x[1]), at [0.0, -1.0] => PI, [-1.0, 0.0];
+        |x| x[0].atan2(x[1]), at [1.0, INF] => 0.0, [0.0, 0.0], [0.0, 0.0];
+        |x| x[0].atan2(x[1]), at [-INF, 1.0] => -FRAC_PI_2, [0.0, 0.0], [0.0, 0.0];
+        |x| x[0].atan2(x[1]), at [1.7e308, 1.7e308] => PI / 4.0, [2.941176470588236e-309, -2.941176470588236e-309];
+        |x| x[0].atan2(x[1]), at [1e-310, 2e-310] => 0.4636476090008061, [INF, -INF];
+        |x| x[0].hypot(x[1]), at [INF, 1.0] => INF, [1.0, 0.0], [0.0, 0.0];
+        |x| x[0].hypot(x[1]), at [1.0, -INF] => INF, [0.0, -1.0], [0.0, 0.0];
+        |x| x[0].hypot(x[1]), at [INF, INF] => INF, [NAN, NAN];
+        |x| x[0].hypot(x[1]), at [1.7e308, 1.7e308] => INF, [FRAC_1_SQRT_2, FRAC_1_SQRT_2];
+        |x| x[0].hypot(x[1]), at [3e-320, 4e-320] => 5e-320, [0.6, 0.8];
         |x| x[0].hypot(x[1]), at [0.0, 0.0] => 0.0, [0.0, 0.0];
         |x| x[0].hypot(x[1]), at [-0.0, 0.0] => 0.0, [0.0, 0.0];
         |x| x[0].hypot(x[1]), at [3e300, 4e300] => 5e300, [0.6, 0.8];
@@ -76,16 +94,16 @@ fn table() -> Vec<Edge> {
         |x| x[0].log10(), at [-1.0] => NAN, [NAN], [NAN];
         |x| x[0].ln_1p(), at [-1.0] => -INF, [INF], [-INF];
         |x| x[0].ln_1p(), at [-2.0] => NAN, [NAN], [NAN];
-        |x| x[0].asin(), at [1.0] => FRAC_PI_2, [INF];
+        |x| x[0].asin(), at [1.0] => FRAC_PI_2, [INF], [INF];
         |x| x[0].asin(), at [-1.0] => -FRAC_PI_2, [INF];
         |x| x[0].asin(), at [2.0] => NAN, [NAN];
-        |x| x[0].acos(), at [1.0] => 0.0, [-INF];
+        |x| x[0].acos(), at [1.0] => 0.0, [-INF], [-INF];
         |x| x[0].acos(), at [-2.0] => NAN, [NAN];
-        |x| x[0].acosh(), at [1.0] => 0.0, [INF];
+        |x| x[0].acosh(), at [1.0] => 0.0, [INF], [-INF];
         |x| x[0].acosh(), at [-2.0] => NAN, [NAN], [NAN];
         |x| x[0].acosh(), at [0.5] => NAN, [NAN];
-        |x| x[0].atanh(), at [1.0] => INF, [INF];
-        |x| x[0].atanh(), at [-1.0] => -INF, [INF];
+        |x| x[0].atanh(), at [1.0] => INF, [INF], [INF];
+        |x| x[0].atanh(), at [-1.0] => -INF, [INF], [-INF];
         |x| x[0].atanh(), at [2.0] => NAN, [NAN], [NAN];
         |x| x[0].max(x[1]), at [2.0, 2.0] => 2.0, [0.5, 0.5], [0.0, 0.0];
         |x| x[0].min(x[1]), at [2.0, 2.0] => 2.0, [0.5, 0.5], [0.0, 0.0];
@@ -122,6 +140,13 @@ fn table() -> Vec<Edge> {
         |x| x[0].trunc(), at [-1.0] => -1.0, [0.0], [0.0];
         |x| x[0].xlogx(), at [0.0] => 0.0, [-INF], [INF];
         |x| x[0].xlogx(), at [-1.0] => NAN, [NAN], [NAN];
+        |x| x[0].xlogy(x[1]), at [0.0, 0.0] => 0.0, [-INF, 0.0];
+        |x| x[0].xlogy(x[1]), at [0.0, -0.0] => 0.0, [-INF, 0.0];
+        |x| x[0].xlogy(x[1]), at [0.0, 2.0] => 0.0, [LN_2, 0.0], [0.0, 0.0];
+        |x| x[0].xlogy(x[1]), at [0.0, -1.0] => 0.0, [NAN, 0.0];
+        |x| x[0].xlogy(x[1]), at [0.0, NAN] => NAN, [NAN, 0.0];
+        |x| x[0].xlogy(x[1]), at [3.0, 0.0] => -INF, [-INF, INF], [0.0, -INF];
+        |x| x[0].xlogy(x[1]), at [3.0, -1.0] => NAN, [NAN, NAN];
         |x| x[0] * x[0].ln(), at [0.0] => NAN, [NAN];
         |x| x[0].select_gt(0.0, x[0].sqrt(), 0.0), at [0.0] => 0.0, [0.0], [0.0];
         |x| x[0].select_gt(0.0, x[0].sqrt(), 0.0), at [-1.0] => 0.0, [0.0], [0.0];
@@ -143,6 +168,16 @@ fn table() -> Vec<Edge> {
         |x| x[0].recip(), at [INF] => 0.0, [0.0];
         |x| x[0].sin(), at [INF] => NAN, [NAN], [NAN];
         |x| x[0].erf(), at [INF] => 1.0, [0.0], [0.0];
+        |x| x[0].erfc(), at [-INF] => 2.0, [0.0], [0.0];
+        |x| x[0].lgamma(), at [1.0] => 0.0, [-0.5772156649015329], [PI * PI / 6.0];
+        |x| x[0].lgamma(), at [2.0] => 0.0, [0.42278433509846714], [PI * PI / 6.0 - 1.0];
+        |x| x[0].lgamma(), at [0.0] => INF, [-INF], [INF];
+        |x| x[0].lgamma(), at [-0.0] => INF, [-INF], [INF];
+        |x| x[0].lgamma(), at [-1.0] => INF, [NAN], [NAN];
+        |x| x[0].lgamma(), at [INF] => INF, [INF], [0.0];
+        |x| x[0].digamma(), at [0.0] => -INF, [INF], [-INF];
+        |x| x[0].digamma(), at [-2.0] => NAN, [NAN], [NAN];
+        |x| x[0].digamma(), at [INF] => INF, [0.0], [0.0];
         |x| x[0].atan(), at [INF] => FRAC_PI_2, [0.0], [0.0];
         |x| x[0].copysign(x[1]), at [0.0, -1.0] => -0.0, [0.0, 0.0];
         |x| x[0] % x[1], at [7.5, 2.0] => 1.5, [1.0, -3.0];
@@ -367,6 +402,7 @@ fn derivatives_keep_their_digits_where_textbook_formulas_lose_them() {
         ("atan″",     |x| x.atan(),     1e100,  Some(1e-200),             Some(-2e-300)),
         ("acosh′",    |x| x.acosh(),    1e200,  Some(1e-200),             None),
         ("asinh′",    |x| x.asinh(),    -1e200, Some(1e-200),             None),
+        ("powf′",     |x| x.powf(1e-3), 1e-310, Some(4.897788193684477e306), None),
         ("log10′",    |x| x.log10(),    1e308,  Some(4.34294481903252e-309), None),
         ("log2′",     |x| x.log2(),     1e308,  Some(1.4426950408889634e-308), None),
         ("log′",      |x| x.log(10.0),  1e308,  Some(4.34294481903252e-309), None),

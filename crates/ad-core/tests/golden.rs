@@ -95,9 +95,10 @@ macro_rules! operations {
 operations! {
     operations {
         Add Sub Mul Div Rem Neg Recip Powi Powf Pow Sqrt Cbrt Hypot Exp Exp2 ExpM1 Ln Log2 Log10 Log Ln1p Sin
-        Cos Tan Asin Acos Atan Atan2 Sinh Cosh Tanh Asinh Acosh Atanh Logistic Softplus Relu LogAddExp XLogX Abs
-        Sign Signum Copysign Min Max Clamp Floor Ceil Round RoundTiesEven Trunc Erf Erfc MulAdd SelectLt
-        SelectLe SelectGt SelectGe SelectEq SelectNe Sech2 Gauss Lorentz OnePlusLn LogisticSlope OneMinusSquare
+        Cos Tan Asin Acos Atan Atan2 Sinh Cosh Tanh Asinh Acosh Atanh Logistic Softplus Relu LogAddExp XLogX XLogY Abs
+        Sign Signum Copysign Min Max Clamp Floor Ceil Round RoundTiesEven Trunc Erf Erfc Lgamma Digamma MulAdd SelectLt
+        SelectLe SelectGt SelectGe SelectEq SelectNe PowerSlope PowerTimesLn PowerDerivative Exp2Scaled LogSlope CbrtSlope Direction DirectionSlope DirectionTurn
+        Inversion InversePowerRe InversePowerIm Trigamma Polygamma Sech2 Gauss GaussSlope Lorentz OnePlusLn LogisticSlope OneMinusSquare
         LogisticDifference HeavisideDifference Exceeds Inside ChainMul ChainDiv Domain SinCos
     }
     folds { Sum Dot }

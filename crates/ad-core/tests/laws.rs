@@ -562,3 +562,61 @@ fn samples_that_disagree_with_a_guard_are_named() {
         check_sums(&tape, &[1.0], &samples, &[0, 1, 2, 0], &mut ws);
     }
 }
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// `diagnose` speaks exactly if a driver returns something that is not finite,
+    /// and what it names is not finite while what it reads is no excuse.
+    #[test]
+    fn diagnoses_agree_with_the_drivers(program in programs(ALL), at in any_points(), seed in moderate()) {
+        let (x, k) = program.split(&at);
+        let (p, w) = (&seed[..program.inputs], &seed[..program.outputs.len()]);
+        let tape = program.record(x, k);
+        let finite = |a: &[f64], b: &[f64]| a.iter().chain(b).all(|number| number.is_finite());
+        let (y, dy) = tape.jvp(x, p).unwrap();
+        let found = tape.diagnose(x, p).unwrap();
+        prop_assert_eq!(found.is_none(), finite(&y, &dy), "{:?}", found);
+        if let Some(found) = found {
+            let derivative = found.origin.derivative.unwrap_or(0.0);
+            prop_assert!(!found.origin.value.is_finite() || !derivative.is_finite(), "{found}");
+            prop_assert!(found.path.last().is_some_and(|last| last.name == found.origin.name), "{found}");
+        }
+        let (y, xbar) = tape.vjp(x, w).unwrap();
+        let found = tape.diagnose_adjoint(x, w).unwrap();
+        prop_assert_eq!(found.is_none(), finite(&y, &xbar), "{:?}", found);
+    }
+
+    /// The derivatives are right, so there is never an alarm. (The edges of each
+    /// operation are in tests/check.rs.)
+    #[test]
+    fn self_checks_raise_no_alarm(program in programs(ALL), at in moderate()) {
+        let (x, k) = program.split(&at);
+        let tape = program.record(x, k);
+        let check = tape.self_check(x).unwrap();
+        prop_assert!(check.passed(), "{tape}at {x:?}, {k:?}:\n{check}");
+    }
+
+    /// Tapes differ exactly if their hashes do; a difference is one in both directions.
+    #[test]
+    fn differences_agree_with_hashes(
+        program in programs(ALL), at in moderate(), other in programs(ALL), changed in any::<u16>(),
+    ) {
+        let mut next = program.clone();
+        if let (false, Some(step)) = (next.steps.is_empty(), other.steps.first()) {
+            let place = usize::from(changed) % next.steps.len();
+            match changed % 3 {
+                0 => next.steps[place] = step.clone(),
+                1 => next.steps.insert(place, step.clone()),
+                _ => { next.steps.remove(place); }
+            }
+        }
+        let (x, k) = program.split(&at);
+        let [old, same, new] = [&program, &program, &next].map(|program| program.record(x, k));
+        prop_assert!(old.diff(&same).is_empty() && old.content_hash() == same.content_hash());
+        for (a, b) in [(&old, &new), (&new, &old)] {
+            let diff = a.diff(b);
+            prop_assert_eq!(diff.is_empty(), a.content_hash() == b.content_hash(), "{}", diff);
+        }
+    }
+}

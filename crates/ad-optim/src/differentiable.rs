@@ -12,8 +12,8 @@ use std::sync::Arc;
 ///
 /// and is then asked for batches B of sample indices. A plain function has one sample, numbered 0.
 ///
-/// Implemented for [`ad_core::Tape`] (one output), for [`EmpiricalRisk`](crate::EmpiricalRisk), for closures through
-/// [`from_fn`], and for references and boxes of all of them. The trait is object-safe.
+/// Implemented for [`ad_core::Tape`] and [`ad_core::Retape`] (one output), for [`EmpiricalRisk`](crate::EmpiricalRisk),
+/// for closures through [`from_fn`], and for references and boxes of all of them. The trait is object-safe.
 ///
 /// # Example
 ///

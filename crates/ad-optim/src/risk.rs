@@ -1,6 +1,6 @@
 use crate::differentiable::{check_batch, check_lengths, check_point};
 use crate::{Differentiable, Error};
-use ad_core::{Samples, Tape, Workspace};
+use ad_core::{Retape, Samples, Tape, Var, Workspace};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -38,8 +38,27 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// assert!((out.x[0] - 2.0).abs() < 1e-6 && (out.x[1] - 1.0).abs() < 1e-6);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct EmpiricalRisk {
-    tape: Tape,
+///
+/// A loss whose branch depends on the sample, or changes on the way, is recorded as a [`Retape`]: each sample is then
+/// evaluated on the branch that it takes.
+///
+/// ```
+/// use ad_core::Tape;
+/// use ad_optim::{EmpiricalRisk, GradientDescent, Trainer};
+///
+/// // The Huber loss of θ against each k.
+/// let loss = Tape::builder().inputs(&["theta"], &[0.0]).params(&["k"], &[0.0]).retape(|theta, k| {
+///     let r = (theta[0] - k[0]).abs();
+///     if r <= 1.0 { 0.5 * r * r } else { r - 0.5 }
+/// })?;
+/// let samples = loss.samples(&[1.0, 2.0, 3.0, 100.0])?;
+/// let risk = EmpiricalRisk::new(loss, samples)?;
+/// let out = Trainer::new(&risk, GradientDescent::new(0.5), vec![0.0]).grad_tol(1e-9).run()?;
+/// assert!((out.x[0] - 2.5).abs() < 1e-6); // the outlier pulls no harder than any other
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct EmpiricalRisk<L = Tape> {
+    loss: L,
     samples: Samples,
     /// Scratch memory, one a thread that evaluates at the same time: a warm evaluation allocates nothing.
     scratch: Mutex<Vec<Workspace>>,
@@ -48,23 +67,41 @@ pub struct EmpiricalRisk {
 }
 
 impl EmpiricalRisk {
-    /// The mean of the loss recorded in `tape` over `samples`; the parameters the tape was recorded with play no part.
+    /// The tape of the per-sample loss.
+    pub fn tape(&self) -> &Tape {
+        &self.loss
+    }
+}
+
+impl<L: SampleLoss> EmpiricalRisk<L> {
+    /// The mean of the recorded loss over `samples`, a [`Tape`] or a [`Retape`]; the parameters it was recorded with play
+    /// no part.
     ///
     /// # Errors
     ///
-    /// [`Error::NotScalar`] unless the tape has one output, [`Error::ParameterMismatch`] unless each sample has as many
-    /// values as the tape has parameters.
-    pub fn new(tape: Tape, samples: Samples) -> Result<Self, Error> {
-        check_scalar(&tape)?;
-        if samples.width() != tape.num_params() {
-            return Err(Error::ParameterMismatch { tape: tape.num_params(), sample: samples.width() });
+    /// [`Error::NotScalar`] unless the loss has one output, [`Error::ParameterMismatch`] unless each sample has as many
+    /// values as the loss has parameters.
+    pub fn new(loss: L, samples: Samples) -> Result<Self, Error> {
+        check_scalar(loss.num_outputs())?;
+        if samples.width() != loss.num_params() {
+            return Err(Error::ParameterMismatch { tape: loss.num_params(), sample: samples.width() });
         }
-        Ok(EmpiricalRisk { tape, samples, scratch: Mutex::new(Vec::new()), all: OnceLock::new() })
+        Ok(EmpiricalRisk { loss, samples, scratch: Mutex::new(Vec::new()), all: OnceLock::new() })
     }
 
-    /// The tape of the per-sample loss.
-    pub fn tape(&self) -> &Tape {
-        &self.tape
+    /// The recorded per-sample loss.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// # use ad_optim::EmpiricalRisk;
+    /// let loss = Tape::builder().inputs(&[], &[0.0]).params(&[], &[0.0]).retape(|x, k| x[0] * k[0])?;
+    /// let samples = loss.samples(&[1.0, 2.0])?;
+    /// let risk = EmpiricalRisk::new(loss, samples)?;
+    /// println!("{}", risk.loss().stats());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn loss(&self) -> &L {
+        &self.loss
     }
 
     /// The samples.
@@ -98,7 +135,7 @@ impl EmpiricalRisk {
     pub fn value(&self, x: &[f64]) -> Result<f64, Error> {
         check_point(self.dim(), x)?;
         let all = self.all.get_or_init(|| (0..self.num_samples()).collect());
-        let sum = self.with_workspace(|workspace| self.tape.sum_value_into(workspace, x, &self.samples, all))?;
+        let sum = self.with_workspace(|workspace| self.loss.sum_value_into(workspace, x, &self.samples, all))?;
         Ok(sum / all.len() as f64)
     }
 
@@ -113,7 +150,7 @@ impl EmpiricalRisk {
     }
 }
 
-impl fmt::Debug for EmpiricalRisk {
+impl<L: SampleLoss> fmt::Debug for EmpiricalRisk<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmpiricalRisk")
             .field("dim", &self.dim())
@@ -122,9 +159,9 @@ impl fmt::Debug for EmpiricalRisk {
     }
 }
 
-impl Differentiable for EmpiricalRisk {
+impl<L: SampleLoss> Differentiable for EmpiricalRisk<L> {
     fn dim(&self) -> usize {
-        self.tape.num_inputs()
+        self.loss.num_inputs()
     }
 
     fn num_samples(&self) -> usize {
@@ -135,7 +172,7 @@ impl Differentiable for EmpiricalRisk {
         check_lengths(self.dim(), x, grad)?;
         check_batch(self.num_samples(), batch)?;
         let sum =
-            self.with_workspace(|workspace| self.tape.sum_gradient_into(workspace, x, &self.samples, batch, grad))?;
+            self.with_workspace(|workspace| self.loss.sum_gradient_into(workspace, x, &self.samples, batch, grad))?;
         Ok(mean(sum, grad, batch.len()))
     }
 
@@ -151,7 +188,7 @@ impl Differentiable for EmpiricalRisk {
         }
         check_lengths(self.dim(), x, grad)?;
         check_batch(self.num_samples(), batch)?;
-        let (sum, gradient) = self.tape.sum_gradient_threads(x, &self.samples, batch, threads)?;
+        let (sum, gradient) = self.loss.sum_gradient_threads(x, &self.samples, batch, threads)?;
         grad.copy_from_slice(&gradient);
         Ok(mean(sum, grad, batch.len()))
     }
@@ -176,23 +213,143 @@ impl Differentiable for Tape {
     }
 
     fn value_and_gradient(&self, x: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
-        thread_local! {
-            /// A tape has no room for scratch memory, and one workspace serves any tape.
-            static SCRATCH: RefCell<Option<Workspace>> = const { RefCell::new(None) };
-        }
-        check_scalar(self)?;
+        check_scalar(self.num_outputs())?;
         check_lengths(self.num_inputs(), x, grad)?;
         check_batch(1, batch)?;
-        // Taken out while in use, so that an evaluation inside an evaluation finds none and makes its own.
-        let mut workspace = SCRATCH.take().unwrap_or_default();
-        let value = self.gradient_into(&mut workspace, x, grad);
-        SCRATCH.set(Some(workspace));
-        Ok(value?)
+        with_scratch(|workspace| self.gradient_into(workspace, x, grad))
     }
 }
 
-fn check_scalar(tape: &Tape) -> Result<(), Error> {
-    match tape.num_outputs() {
+/// A function with one output that is recorded again where its branch changes, at the parameters it holds; it has one
+/// sample.
+impl<F: Fn(&[Var], &[Var]) -> Vec<Var> + ?Sized> Differentiable for Retape<F> {
+    fn dim(&self) -> usize {
+        self.num_inputs()
+    }
+
+    fn value_and_gradient(&self, x: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
+        check_scalar(self.num_outputs())?;
+        check_lengths(self.num_inputs(), x, grad)?;
+        check_batch(1, batch)?;
+        with_scratch(|workspace| self.gradient_into(workspace, x, grad))
+    }
+}
+
+/// Lends the workspace of the thread: a recorded function has no room for scratch memory, and one workspace serves any.
+fn with_scratch(gradient: impl FnOnce(&mut Workspace) -> Result<f64, ad_core::Error>) -> Result<f64, Error> {
+    thread_local! {
+        static SCRATCH: RefCell<Option<Workspace>> = const { RefCell::new(None) };
+    }
+    // Taken out while in use, so that an evaluation inside an evaluation finds none and makes its own.
+    let mut workspace = SCRATCH.take().unwrap_or_default();
+    let value = gradient(&mut workspace);
+    SCRATCH.set(Some(workspace));
+    Ok(value?)
+}
+
+/// What an [`EmpiricalRisk`] asks of the recorded loss of a sample: [`Tape`] and [`Retape`] have it.
+///
+/// The sums are those of ad-core, with one fold, whatever the number of threads.
+pub trait SampleLoss: sealed::Sealed {
+    /// The number of unknowns.
+    fn num_inputs(&self) -> usize;
+    /// The number of outputs; 1 for a loss.
+    fn num_outputs(&self) -> usize;
+    /// The number of values of one sample.
+    fn num_params(&self) -> usize;
+    /// The sum over the samples `idx`; see [`Tape::sum_value_into`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::sum_value_into`].
+    fn sum_value_into(
+        &self,
+        workspace: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+    ) -> Result<f64, ad_core::Error>;
+    /// The sum and its gradient; see [`Tape::sum_gradient_into`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::sum_gradient_into`].
+    fn sum_gradient_into(
+        &self,
+        workspace: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        gradient: &mut [f64],
+    ) -> Result<f64, ad_core::Error>;
+    /// The sum and its gradient over threads; see [`Tape::sum_gradient_threads`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::sum_gradient_threads`].
+    fn sum_gradient_threads(
+        &self,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        threads: usize,
+    ) -> Result<(f64, Vec<f64>), ad_core::Error>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Hands every method on to the method of the same name.
+macro_rules! sample_loss {
+    ([$($generics:tt)*] $Loss:ty) => {
+        impl<$($generics)*> sealed::Sealed for $Loss {}
+        impl<$($generics)*> SampleLoss for $Loss {
+            fn num_inputs(&self) -> usize {
+                self.num_inputs()
+            }
+            fn num_outputs(&self) -> usize {
+                self.num_outputs()
+            }
+            fn num_params(&self) -> usize {
+                self.num_params()
+            }
+            fn sum_value_into(
+                &self,
+                workspace: &mut Workspace,
+                x: &[f64],
+                samples: &Samples,
+                idx: &[usize],
+            ) -> Result<f64, ad_core::Error> {
+                self.sum_value_into(workspace, x, samples, idx)
+            }
+            fn sum_gradient_into(
+                &self,
+                workspace: &mut Workspace,
+                x: &[f64],
+                samples: &Samples,
+                idx: &[usize],
+                gradient: &mut [f64],
+            ) -> Result<f64, ad_core::Error> {
+                self.sum_gradient_into(workspace, x, samples, idx, gradient)
+            }
+            fn sum_gradient_threads(
+                &self,
+                x: &[f64],
+                samples: &Samples,
+                idx: &[usize],
+                threads: usize,
+            ) -> Result<(f64, Vec<f64>), ad_core::Error> {
+                self.sum_gradient_threads(x, samples, idx, threads)
+            }
+        }
+    };
+}
+sample_loss!([] Tape);
+sample_loss!([F: Fn(&[Var], &[Var]) -> Vec<Var> + Send + Sync + ?Sized] Retape<F>);
+
+fn check_scalar(outputs: usize) -> Result<(), Error> {
+    match outputs {
         1 => Ok(()),
         outputs => Err(Error::NotScalar { outputs }),
     }

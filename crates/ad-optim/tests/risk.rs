@@ -1,7 +1,7 @@
 //! Objectives recorded by ad-core: tapes, and means over samples.
 #![allow(clippy::unwrap_used)]
 
-use ad_core::{Samples, Tape};
+use ad_core::{Retape, Samples, Tape, Var};
 use ad_optim::{
     Adam, Batches, Differentiable, EmpiricalRisk, Error, GradientDescent, NonFinite, Outcome, StopReason, Trainer,
 };
@@ -165,4 +165,58 @@ fn a_changed_branch_is_an_error_and_leaves_the_best_point() {
     let error = trainer.by_ref().find_map(Result::err).unwrap();
     assert!(matches!(error, Error::Core(ad_core::Error::BranchChanged { .. })));
     assert_eq!(trainer.best(), Some((&[2.0][..], 4.0)));
+}
+
+#[test]
+fn a_function_with_branches_is_minimised_where_its_tape_is_not() {
+    // |x − 3| + (y + 1)², with a step that shrinks.
+    let f = |x: &[Var]| (if x[0] > 3.0 { x[0] - 3.0 } else { 3.0 - x[0] }) + (x[1] + 1.0).powi(2);
+    let tape = Tape::record(&[0.0, 0.0], f).unwrap();
+    let stopped = Trainer::new(&tape, GradientDescent::new(0.4), vec![0.0, 0.0]).max_steps(100).run();
+    assert!(matches!(stopped, Err(Error::Core(ad_core::Error::BranchChanged { .. }))));
+
+    let retape = Retape::new(&[0.0, 0.0], f).unwrap();
+    let out = Trainer::new(&retape, GradientDescent::new(0.4), vec![0.0, 0.0]).max_steps(100).run().unwrap();
+    assert!((out.best_x[0] - 3.0).abs() <= 0.4 && (out.best_x[1] + 1.0).abs() < 1e-9, "{out}");
+    assert_eq!(retape.stats().recordings, 2);
+    let boxed: Box<dyn Differentiable> = Box::new(retape.erased());
+    let again = Trainer::new(boxed, GradientDescent::new(0.4), vec![0.0, 0.0]).max_steps(100).run().unwrap();
+    assert_eq!(bits(&again), bits(&out));
+    let two = Retape::new(&[1.0], |x| [x[0], x[0]]).unwrap();
+    assert!(matches!(two.value_and_gradient(&[1.0], &[0], &mut [0.0]), Err(Error::NotScalar { outputs: 2 })));
+}
+
+/// The Huber loss of a line, whose branch depends on the sample.
+fn huber(theta: &[Var], k: &[Var]) -> Var {
+    let r = (theta[0] * k[0] + theta[1] - k[1]).abs();
+    if r <= 0.5 { 0.5 * r * r } else { 0.5 * (r - 0.25) }
+}
+
+#[test]
+fn a_risk_whose_samples_take_several_branches_is_trained() {
+    let rows: Vec<f64> = (0..300)
+        .flat_map(|i| {
+            let u = f64::from(i) / 150.0 - 1.0;
+            [u, 2.0 * u + 1.0 + if i % 10 == 0 { 50.0 } else { 0.1 * f64::from(i).sin() }]
+        })
+        .collect();
+    let train = |threads: usize| {
+        let loss = Tape::builder().inputs(&[], &[0.0; 2]).params(&[], &[0.0; 2]).retape(huber).unwrap();
+        let samples = loss.samples(&rows).unwrap();
+        let risk = EmpiricalRisk::new(loss, samples).unwrap();
+        let trainer = Trainer::new(&risk, Adam::new(0.05), vec![0.0, 0.0]);
+        let out = trainer.batches(Batches::shuffled(150).seed(3)).max_epochs(200).threads(threads).run().unwrap();
+        assert!(risk.loss().stats().tapes >= 2, "{}", risk.loss().stats());
+        assert_eq!(risk.value(&out.x).unwrap().to_bits(), out.value.to_bits());
+        out
+    };
+    let out = train(1);
+    assert!((out.x[0] - 2.0).abs() < 0.2 && (out.x[1] - 1.0).abs() < 0.2, "{out}");
+    for threads in [2, 4] {
+        assert_eq!(bits(&train(threads)), bits(&out), "{threads} threads");
+    }
+    let loss = Tape::builder().inputs(&[], &[0.0; 2]).params(&[], &[0.0; 2]).retape(huber).unwrap();
+    let other = Tape::builder().inputs(&[], &[0.0]).params(&[], &[0.0]).record(|x, k| x[0] * k[0]).unwrap();
+    let samples = Samples::from_rows(&other, &[1.0]).unwrap();
+    assert!(matches!(EmpiricalRisk::new(loss, samples), Err(Error::ParameterMismatch { tape: 2, sample: 1 })));
 }

@@ -9,11 +9,11 @@
 use super::tables::EXP2;
 
 /// `64 / ln 2`.
-const PER_STEP: f64 = 92.33248261689366;
+pub(super) const PER_STEP: f64 = 92.33248261689366;
 /// `ln 2 / 64` to 36 bits, so that its product with a step count is exact.
-const STEP_HIGH: f64 = 0.010830424696223417;
+pub(super) const STEP_HIGH: f64 = 0.010830424696223417;
 /// The rest of `ln 2 / 64`.
-const STEP_LOW: f64 = 2.572804622327669e-14;
+pub(super) const STEP_LOW: f64 = 2.572804622327669e-14;
 
 /// A number `(high + low) · 2^exponent`, `low` below half a unit in the last
 /// place of `high`.

@@ -22,7 +22,9 @@
 mod angle;
 mod exponential;
 mod fixed;
+mod gamma;
 pub(crate) mod kernels;
+mod power;
 mod tables;
 
 #[cfg(test)]
@@ -30,11 +32,15 @@ mod tests;
 
 use core::f64::consts::{E, FRAC_2_SQRT_PI};
 use exponential::{exp_parts, scale, two_sum};
+use power::{scale_far, split_exponent};
 
 /// What [`E`] lacks of Euler's number.
 const E_LOW: f64 = 1.4456468917292502e-16;
 /// What [`FRAC_2_SQRT_PI`] lacks of 2/√π.
 const FRAC_2_SQRT_PI_LOW: f64 = 1.533545961316588e-17;
+
+/// 2³⁰, a ratio of two sides at which the shorter one does not show in the length.
+const FAR: f64 = (1_u64 << 30) as f64;
 
 // Roots.
 
@@ -61,8 +67,6 @@ pub fn cbrt(x: f64) -> f64 {
 /// that of `libm` comes within a hair of 1 ulp. An infinite side makes the
 /// result `+inf`, even beside a NaN.
 pub fn hypot(x: f64, y: f64) -> f64 {
-    /// 2³⁰, a ratio at which the shorter side does not show.
-    const FAR: f64 = (1_u64 << 30) as f64;
     /// 2⁶⁰⁰.
     const LARGE: f64 = f64::from_bits((1023 + 600) << 52);
 
@@ -450,6 +454,17 @@ pub fn erfc(x: f64) -> f64 {
     libm::erfc(x)
 }
 
+// The logarithm of the gamma function.
+
+/// `ln |Γ(x)|`, from `libm`, to ≤ 4 ulp for `x > 0`.
+///
+/// It is `inf` at 0, at the negative integers and at both infinities. Left of 0
+/// it has a zero between any two poles but the first, near which no digit is
+/// right.
+pub fn lgamma(x: f64) -> f64 {
+    libm::lgamma(x)
+}
+
 // The logistic function and its kin.
 
 /// The logistic function of `x`, `1/(1 + e⁻ˣ)`, to ≤ 2 ulp (1.25 measured).
@@ -513,6 +528,13 @@ pub fn logaddexp(a: f64, b: f64) -> f64 {
 /// It is `0` at both zeros, its limit there, and NaN below.
 pub fn xlogx(x: f64) -> f64 {
     if x == 0.0 { 0.0 } else { x * ln(x) }
+}
+
+/// `x ln y`, to ≤ 2 ulp.
+///
+/// It is `0` where `x` is, whatever `y` is but NaN.
+pub fn xlogy(x: f64, y: f64) -> f64 {
+    if x == 0.0 && !y.is_nan() { 0.0 } else { x * ln(y) }
 }
 
 // Arithmetic beyond the operators.
@@ -699,6 +721,211 @@ pub fn logistic_difference(a: f64, b: f64) -> f64 {
     logistic_of_pair(difference, rest)
 }
 
+/// `1/(3 ∛x²)`, the derivative of [`cbrt`], to ≤ 1 ulp.
+///
+/// The rounding errors of the root and of its square, which make 9 ulp of the
+/// plain formula, are taken out again. It is `inf` at both zeros and `0` at the
+/// infinities.
+pub fn cbrt_slope(x: f64) -> f64 {
+    /// 2³⁰⁰ and its power of 2/3, for operands whose rests would underflow or cubes overflow.
+    const UP: f64 = f64::from_bits((1023 + 300) << 52);
+    const UP_AGAIN: f64 = f64::from_bits((1023 + 200) << 52);
+
+    if x == 0.0 || !x.is_finite() {
+        return 1.0 / (x * x);
+    }
+    let (size, factor) = if x.abs() < 1e-250 {
+        (x.abs() * UP, UP_AGAIN)
+    } else if x.abs() > 1e250 {
+        (x.abs() / UP, 1.0 / UP_AGAIN)
+    } else {
+        (x.abs(), 1.0)
+    };
+    let root = libm::cbrt(size);
+    let square = root * root;
+    let square_low = libm::fma(root, root, -square);
+    let cube = square * root;
+    let cube_low = libm::fma(square, root, -cube) + square_low * root;
+    let rest = (size - cube) - cube_low;
+    let triple = 3.0 * square;
+    let triple_low = libm::fma(3.0, square, -triple) + 3.0 * square_low;
+    let inverse = 1.0 / triple;
+    let relative = libm::fma(-inverse, triple, 1.0) - triple_low / triple - 2.0 / 3.0 * rest / size;
+    (inverse + inverse * relative) * factor
+}
+
+/// `c · 2^x`, for `c = ln 2` the derivative of [`exp2`], to ≤ 2 ulp; where `2^x`
+/// overflows, the product need not.
+pub fn exp2_scaled(x: f64, c: f64) -> f64 {
+    /// 2⁶⁴.
+    const UP: f64 = f64::from_bits((1023 + 64) << 52);
+
+    // The difference is exact.
+    if (1023.0..1100.0).contains(&x) { c * exp2(x - 64.0) * UP } else { c * exp2(x) }
+}
+
+/// `−ln x/(b ln² b)`, the derivative of [`log`]`(x, b)` by the base, to ≤ 4 ulp.
+pub fn log_slope(x: f64, base: f64) -> f64 {
+    // The logarithm first, since dividing by a tiny base may overflow.
+    -(log(x, base) / ln(base) / base)
+}
+
+/// `x/√(x² + y²)`, the derivative of [`hypot`] by `x`, to ≤ 2 ulp and without
+/// overflow or underflow on the way.
+///
+/// It is `0` at the origin, `±1` where `x` alone is infinite, `0` where `y`
+/// alone is, and NaN where both are.
+pub fn direction(x: f64, y: f64) -> f64 {
+    /// 2⁶⁰⁰.
+    const LARGE: f64 = f64::from_bits((1023 + 600) << 52);
+
+    let long = max(x.abs(), y.abs());
+    if long == 0.0 {
+        return 0.0;
+    }
+    if long.is_nan() || (x.is_infinite() && y.is_infinite()) {
+        return f64::NAN;
+    }
+    if y.abs() <= x.abs() / FAR {
+        return signum(x);
+    }
+    if x.abs() <= y.abs() / FAR {
+        return x / y.abs();
+    }
+    let scale = if long > 1e150 {
+        1.0 / LARGE
+    } else if long < 1e-120 {
+        LARGE
+    } else {
+        1.0
+    };
+    let (x, y) = (x * scale, y * scale);
+    x / root_of_squares(max(x.abs(), y.abs()), min(x.abs(), y.abs()))
+}
+
+/// `y²/√(x² + y²)³`, the derivative of [`direction`] by `x`, to ≤ 5 ulp and
+/// without overflow or underflow on the way.
+///
+/// It is `0` at the origin and where one operand is infinite, NaN where both are.
+pub fn direction_slope(x: f64, y: f64) -> f64 {
+    over_cube(x, y).map_or_else(
+        |limit| limit,
+        |(a, b, cube, exponent)| {
+            if b.abs() > a.abs() / FAR || y == 0.0 {
+                return scale_far(b * b / cube, -exponent);
+            }
+            let ((y, small), (x, large)) = (split_exponent(y), split_exponent(x));
+            scale_far(y * y / (x * x * x), 2 * small - 3 * large)
+        },
+    )
+}
+
+/// `−xy/√(x² + y²)³`, the derivative of [`direction`] by `y`, to ≤ 5 ulp and
+/// without overflow or underflow on the way.
+///
+/// It is `0` at the origin and where one operand is infinite, NaN where both are.
+pub fn direction_turn(x: f64, y: f64) -> f64 {
+    over_cube(x, y).map_or_else(
+        |limit| limit,
+        |(a, b, cube, exponent)| {
+            let (long, short) = if x.abs() < y.abs() { (y, x) } else { (x, y) };
+            if short == 0.0 || (a.abs() > b.abs() / FAR && b.abs() > a.abs() / FAR) {
+                return scale_far(-a * b / cube, -exponent);
+            }
+            let ((short, small), (long, large)) = (split_exponent(short), split_exponent(long));
+            let size = scale_far(short / (long * long), small - 2 * large);
+            if x.is_sign_negative() == y.is_sign_negative() { -size } else { size }
+        },
+    )
+}
+
+/// `x/(x² + y²)`, the derivative of [`atan2`]`(y, x)` by `y`, to ≤ 2 ulp and
+/// without overflow or underflow on the way.
+///
+/// It is NaN at the origin and `0` where an operand is infinite.
+pub fn inversion(x: f64, y: f64) -> f64 {
+    inverse_power(x, y, 1).0
+}
+
+/// The real part of `1/(x + iy)ᵏ`, for a whole `k` from 1 to 100: [`inversion`]
+/// and its derivatives are such parts. To ≤ 5 ulp for `k ≤ 2`; beyond, the error is
+/// small against the modulus alone. NaN for any other `k`; what is not whole is
+/// rounded.
+pub fn inverse_power_re(x: f64, y: f64, k: f64) -> f64 {
+    order(k, 1.0, 100.0).map_or(f64::NAN, |k| inverse_power(x, y, k).0)
+}
+
+/// The imaginary part of `1/(x + iy)ᵏ`, as [`inverse_power_re`] is the real one.
+pub fn inverse_power_im(x: f64, y: f64, k: f64) -> f64 {
+    order(k, 1.0, 100.0).map_or(f64::NAN, |k| inverse_power(x, y, k).1)
+}
+
+/// `y x^(y − 1)`, the derivative of [`pow`] by `x`, to ≤ 1 ulp.
+pub fn power_slope(x: f64, y: f64) -> f64 {
+    power::derivative(x, y, 1, 0)
+}
+
+/// `x^y ln x`, the derivative of [`pow`] by `y`, to ≤ 1 ulp; `0` at `x = 0` for
+/// `y ≥ 0`.
+pub fn power_times_ln(x: f64, y: f64) -> f64 {
+    power::derivative(x, y, 0, 1)
+}
+
+/// The derivative of [`pow`] of order `m` by `x` and `n` by `y`, for whole
+/// numbers from 0 to 30; NaN for others. What is not whole is rounded.
+pub fn power_derivative(x: f64, y: f64, m: f64, n: f64) -> f64 {
+    match (order(m, 0.0, 30.0), order(n, 0.0, 30.0)) {
+        (Some(m), Some(n)) => power::derivative(x, y, m, n),
+        _ => f64::NAN,
+    }
+}
+
+/// `−2x` times [`gauss`]`(x)`, its derivative, to ≤ 2 ulp.
+///
+/// The product is formed before it is scaled, so that a factor that has lost
+/// digits by underflow is not multiplied.
+pub fn gauss_slope(x: f64) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
+    if x.abs() > 27.5 {
+        return 0.0;
+    }
+    let square = x * x;
+    let parts = exp_parts(-square, -libm::fma(x, x, -square));
+    let product = parts.high * FRAC_2_SQRT_PI;
+    let rest = libm::fma(parts.high, FRAC_2_SQRT_PI, -product)
+        + (parts.high * FRAC_2_SQRT_PI_LOW + parts.low * FRAC_2_SQRT_PI);
+    scale(-2.0 * x * (product + rest), parts.exponent)
+}
+
+/// Digamma, the derivative of [`lgamma`], to ≤ 4 ulp for `x > 0`.
+///
+/// About its positive zero it is a Taylor series in the distance from it, so
+/// that no digit is lost there. It is `−inf` at both zeros of `x`, NaN at the
+/// negative integers, and right to an absolute error only near the zeros
+/// between them.
+pub fn digamma(x: f64) -> f64 {
+    gamma::digamma(x)
+}
+
+/// Trigamma, the derivative of [`digamma`], to ≤ 4 ulp for `x > 0`.
+///
+/// It is `inf` at 0 and at the negative integers.
+pub fn trigamma(x: f64) -> f64 {
+    gamma::polygamma(x, 1)
+}
+
+/// The derivative of order `n` of [`digamma`], for a whole `n` from 0 to 100;
+/// NaN for any other. What is not whole is rounded.
+pub fn polygamma(x: f64, n: f64) -> f64 {
+    match order(n, 0.0, 100.0) {
+        None => f64::NAN,
+        Some(0) => gamma::digamma(x),
+        Some(n) => gamma::polygamma(x, n),
+    }
+}
+
 /// 1 if `a > b`, 0 if `a ≤ b`, NaN if they are not ordered.
 pub fn exceeds(a: f64, b: f64) -> f64 {
     if a > b {
@@ -760,6 +987,77 @@ pub fn chain_div(a: f64, b: f64) -> f64 {
 /// formula of the derivative gives there.
 pub fn domain(p: f64, v: f64, s: f64) -> f64 {
     if v.is_nan() && !s.is_nan() { f64::NAN } else { p }
+}
+
+/// The whole number nearest to `n`, if it is from `least` to `most`.
+fn order(n: f64, least: f64, most: f64) -> Option<usize> {
+    let n = n.round();
+    (least..=most).contains(&n).then_some(n as usize)
+}
+
+/// `x` and `y` divided by a power of two that brings them to ordinary size, the
+/// cube of their length there, and the exponent of that power; or, where there
+/// is none, what the products over that cube are.
+fn over_cube(x: f64, y: f64) -> Result<(f64, f64, f64, i32), f64> {
+    let long = max(x.abs(), y.abs());
+    if long.is_nan() || (x.is_infinite() && y.is_infinite()) {
+        return Err(f64::NAN);
+    }
+    if long == 0.0 || long.is_infinite() {
+        return Err(0.0);
+    }
+    let (_, exponent) = split_exponent(long);
+    let (a, b) = (scale_far(x, -exponent), scale_far(y, -exponent));
+    let length = root_of_squares(max(a.abs(), b.abs()), min(a.abs(), b.abs()));
+    Ok((a, b, length * length * length, exponent))
+}
+
+/// The real and the imaginary part of `1/(x + iy)ᵏ`, for `k ≥ 1`.
+///
+/// The operands are brought to ordinary size and the scale is applied last. The
+/// parts of the square are formed without cancellation; the higher powers, which
+/// are third and later derivatives, are right to an error of the modulus.
+fn inverse_power(x: f64, y: f64, k: usize) -> (f64, f64) {
+    if x.is_nan() || y.is_nan() || (x == 0.0 && y == 0.0) {
+        return (f64::NAN, f64::NAN);
+    }
+    if x.is_infinite() || y.is_infinite() {
+        return (0.0, 0.0);
+    }
+    let (long, short) = if x.abs() < y.abs() { (y, x) } else { (x, y) };
+    let (_, exponent) = split_exponent(long);
+    let down = |z: f64| scale_far(z, -exponent);
+    let (a, b) = (down(x), down(y));
+    let square = libm::fma(a, a, b * b);
+    let shift = -(k as i32) * exponent;
+    // The parts of the inverse to the power k of the scaled number.
+    let (re, im) = match k {
+        1 => (a / square, -b / square),
+        2 => ((a - b) * (a + b) / (square * square), -2.0 * a * b / (square * square)),
+        _ => {
+            let (re, im) = (a / square, -b / square);
+            (1..k).fold((re, im), |(p, q), _| (p * re - q * im, p * im + q * re))
+        }
+    };
+    let (re, im) = (scale_far(re, shift), scale_far(im, shift));
+    if k > 2 || short.abs() > long.abs() / FAR {
+        return (re, im);
+    }
+    // The shorter side shows in one part alone, to which it is a factor that
+    // may have lost digits above.
+    let factor = if short == 0.0 {
+        0.0 * short
+    } else {
+        let (size, small) = split_exponent(short);
+        let (mantissa, large) = split_exponent(long);
+        let power = if k == 1 { mantissa * mantissa } else { mantissa * mantissa * mantissa };
+        scale_far(size.copysign(short) / power, small - (k as i32 + 1) * large)
+    };
+    match (k, x.abs() < y.abs()) {
+        (1, true) => (factor, im),
+        (1, false) => (re, -factor),
+        _ => (re, -2.0 * signum(long) * factor),
+    }
 }
 
 // Steps in two parts, common to several functions.

@@ -2,7 +2,7 @@
 //! and their exact values at zeros, infinities, NaN and the ends of domains.
 
 use super::*;
-use Function::{Binary, Power, Ternary, Unary};
+use Function::{Binary, Power, Quaternary, Ternary, Unary};
 use core::f64::consts::{FRAC_PI_2, FRAC_PI_4, LN_2, PI};
 use std::collections::BTreeSet;
 
@@ -21,6 +21,7 @@ enum Function {
     Unary(Real),
     Binary(fn(f64, f64) -> f64),
     Ternary(fn(f64, f64, f64) -> f64),
+    Quaternary(fn(f64, f64, f64, f64) -> f64),
     Power(fn(f64, i64) -> f64),
 }
 
@@ -84,6 +85,24 @@ const TABLE: &[(&str, f64, Function)] = &[
     ("one_plus_ln", 2.3, Unary(one_plus_ln)),
     ("lorentz", 1.95, Unary(lorentz)),
     ("logistic_difference", 0.76, Binary(logistic_difference)),
+    ("xlogy", 1.6, Binary(xlogy)),
+    ("lgamma", 2.1, Unary(lgamma)),
+    ("digamma", 2.1, Unary(digamma)),
+    ("trigamma", 2.8, Unary(trigamma)),
+    ("polygamma", 7.5, Binary(polygamma)),
+    ("cbrt_slope", 0.51, Unary(cbrt_slope)),
+    ("direction", 1.45, Binary(direction)),
+    ("direction_slope", 4.5, Binary(direction_slope)),
+    ("direction_turn", 4.0, Binary(direction_turn)),
+    ("inversion", 1.95, Binary(inversion)),
+    ("inverse_power_re", 4.1, Ternary(inverse_power_re)),
+    ("inverse_power_im", 4.6, Ternary(inverse_power_im)),
+    ("power_slope", 0.6, Binary(power_slope)),
+    ("power_times_ln", 0.72, Binary(power_times_ln)),
+    ("power_derivative", 0.7, Quaternary(power_derivative)),
+    ("exp2_scaled", 1.46, Binary(exp2_scaled)),
+    ("log_slope", 2.9, Binary(log_slope)),
+    ("gauss_slope", 1.35, Unary(gauss_slope)),
     ("exceeds", 0.0, Binary(exceeds)),
     ("inside", 0.0, Ternary(inside)),
     ("heaviside_difference", 0.0, Binary(heaviside_difference)),
@@ -127,6 +146,7 @@ impl<'a> Point<'a> {
             Unary(f) => self.deviation(f(x)),
             Binary(f) => self.deviation(f(x, self.operand(1))),
             Ternary(f) => self.deviation(f(x, self.operand(1), self.operand(2))),
+            Quaternary(f) => self.deviation(f(x, self.operand(1), self.operand(2), self.operand(3))),
             Power(f) => {
                 let n = self.operands[1] as i64;
                 let share = if n.abs() <= 3 { 1.0 } else { n.abs() as f64 };
@@ -196,6 +216,31 @@ fn failures(table: &[(&str, f64, Function)]) -> Vec<String> {
 fn errors_stay_within_their_bounds() {
     let failures = failures(TABLE);
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// Left of 0, where the reflection formulas are used, to an absolute error near the zeros.
+#[test]
+fn polygamma_left_of_zero() {
+    let points = [
+        (0.0, -0.5, 0.03648997397857652),
+        (0.0, -1.25, 3.714139120213528),
+        (0.0, -10.75, -0.7208957601671612),
+        (0.0, -100.5, 4.6151246013380645),
+        (0.0, -1e-5, 99999.42276788563),
+        (1.0, -0.5, 8.934802200544679),
+        (1.0, -3.25, 19.474085068082154),
+        (2.0, -0.25, 122.69736678366236),
+        (3.0, -1.5, 194.59427621918763),
+        (5.0, -2.75, 492231.2077521004),
+        (14.0, -0.75, -9.360697088572772e19),
+    ];
+    for (n, x, expected) in points {
+        let got = polygamma(x, n);
+        assert!((got - expected).abs() <= 2e-14 * (1.0 + expected.abs()), "order {n} at {x}: {got}, not {expected}");
+    }
+    assert!(polygamma(-2.0, 2.0).is_nan() && polygamma(-INF, 1.0).is_nan() && polygamma(NAN, 1.0).is_nan());
+    assert_eq!(polygamma(-2.0, 3.0), INF);
+    assert!(polygamma(1.5, -1.0).is_nan() && polygamma(1.5, 101.0).is_nan());
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn partials<T: Rule, O: Operation<N, M>, const N: usize, const M: usize>(x: [T; 
 /// The values and the partials of an operation, in one lane: by the kernel for
 /// both, where there is one.
 #[inline(never)]
-fn linearize<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N]) -> ([f64; M], [[f64; N]; M]) {
+pub(crate) fn linearize<O: Operation<N, M>, const N: usize, const M: usize>(x: [f64; N]) -> ([f64; M], [[f64; N]; M]) {
     let (v, partials) = O::linearize::<1>(x.map(|x| Lanes([x])));
     (v.map(|Lanes([v])| v), partials.map(|of_result| of_result.map(|Lanes([partial])| partial)))
 }

@@ -16,8 +16,8 @@ mod simd;
 
 pub(crate) use engine::{forward, reverse, values};
 pub(crate) use program::{Program, Programs};
-pub(crate) use samples::SampleScratch;
 pub use samples::Samples;
+pub(crate) use samples::{LEAF, SampleScratch, sum_over_threads, threads_for};
 pub(crate) use scalar::{load, primal_all, reverse_sweep, shape, tangent_sweep};
 pub(crate) use second::reverse_with_tangents;
 pub use simd::SimdLevel;

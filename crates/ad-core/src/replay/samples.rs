@@ -1,5 +1,6 @@
 //! Sums over samples, with the one fold that every engine and thread count shares.
 
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::thread::ScopedJoinHandle;
 
@@ -116,7 +117,7 @@ impl Samples {
 
 /// Samples a leaf of the tree of partial sums holds. Position p of a leaf goes
 /// to partial sum p mod [`STREAMS`].
-const LEAF: usize = 64;
+pub(crate) const LEAF: usize = 64;
 /// Fewer samples than this are evaluated one by one.
 pub(super) const FEW: usize = 4;
 
@@ -176,7 +177,8 @@ impl SampleScratch {
         Ok(())
     }
 
-    fn start(&mut self) {
+    /// Begins a sum.
+    pub fn start(&mut self) {
         self.subtrees.clear();
         self.sizes.clear();
     }
@@ -194,6 +196,24 @@ impl SampleScratch {
         }
     }
 
+    /// Adds the leaf whose sum is in `self.streams`.
+    fn push_leaf(&mut self, width: usize) {
+        let streams = std::mem::take(&mut self.streams);
+        self.push(&streams[..width], 1);
+        self.streams = streams;
+    }
+
+    /// Adds the leaf of the samples whose values and gradients are complete:
+    /// `width` numbers each, in the order of their positions.
+    pub fn push_leaf_of(&mut self, samples: &[f64], width: usize) {
+        let copy = |position: usize, out: &mut [f64]| {
+            out.copy_from_slice(&samples[position * width..(position + 1) * width]);
+            Ok::<(), Infallible>(())
+        };
+        let Ok(()) = self.leaf(width, samples.len() / width, copy);
+        self.push_leaf(width);
+    }
+
     fn merge(&mut self, width: usize) {
         let last = self.subtrees.len() - width;
         let (rest, right) = self.subtrees.split_at_mut(last);
@@ -206,7 +226,7 @@ impl SampleScratch {
     }
 
     /// Merges what is left, the later subtrees first, into the total.
-    fn total(&mut self, width: usize) -> &[f64] {
+    pub fn total(&mut self, width: usize) -> &[f64] {
         while self.sizes.len() > 1 {
             self.merge(width);
         }
@@ -215,7 +235,13 @@ impl SampleScratch {
 }
 
 impl Tape {
-    fn check_samples(&self, driver: &'static str, x: &[f64], samples: &Samples, idx: &[usize]) -> Result<(), Error> {
+    pub(crate) fn check_samples(
+        &self,
+        driver: &'static str,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+    ) -> Result<(), Error> {
         self.expect_scalar(driver, "one tape an output, or a weighted sum as the output")?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         if samples.width != self.num_params() {
@@ -276,17 +302,9 @@ impl Tape {
             return self.scalar_leaf(ws, x, samples, idx, width);
         };
         let program = layout.program;
-        let Workspace { lanes, samples: scratch, .. } = &mut *ws;
-        let LaneMemory { scalars, values, adjoints, streams, .. } = lanes;
         let blocks = layout.blocks;
-        scalars.clear();
-        scalars.extend_from_slice(&self.data.constants);
-        scalars.resize(program.first_input, 0.0);
-        scalars.extend_from_slice(x);
-        grow(values, layout.value_blocks());
-        if width > 1 {
-            grow(adjoints, layout.derivative_blocks());
-        }
+        self.load_shared(&mut ws.lanes, layout, x, width > 1);
+        let streams = &mut ws.lanes.streams;
         // An adjoint is never −0, so a sum of adjoints starts from +0 and that
         // of none from −0, like the sum of the values.
         streams.resize(width, Lanes([0.0; STREAMS]));
@@ -296,18 +314,8 @@ impl Tape {
             false => streams[1..].fill(Lanes(std::array::from_fn(|i| if i < idx.len() { 0.0 } else { -0.0 }))),
         }
         for group in idx.chunks(blocks * WIDTH) {
-            // The parameters follow the constants, which are the same in every lane.
-            let first = 0;
-            for eighth in 0..blocks * WIDTH / STREAMS {
-                // The lanes without a sample repeat others.
-                let start = (eighth * STREAMS).min((group.len() - 1) / STREAMS * STREAMS);
-                let idx = &group[start..group.len().min(start + STREAMS)];
-                samples.load(layout, values, Eighth { first, eighth }, idx);
-            }
-            if !program.prologue.is_empty() {
-                lanes::values(layout, &program.prologue, scalars, values);
-            }
-            lanes::values(layout, &program.rows, scalars, values);
+            values_of_samples(&mut ws.lanes, layout, samples, group);
+            let LaneMemory { scalars, values, adjoints, streams, .. } = &mut ws.lanes;
             if let Some(lane) = self.first_lane_off_branch(layout, scalars, values, group.len()) {
                 let i = group[lane];
                 // The scalar engine says which guard it was.
@@ -336,12 +344,44 @@ impl Tape {
                 }
             }
         }
-        scratch.streams.clear();
-        scratch.streams.resize(width, 0.0);
-        if lanes::halve(layout.level, streams, &mut scratch.streams) {
+        let streams = &mut ws.samples.streams;
+        streams.clear();
+        streams.resize(width, 0.0);
+        if lanes::halve(layout.level, &ws.lanes.streams, streams) {
             return self.scalar_leaf(ws, x, samples, idx, width);
         }
         Ok(())
+    }
+
+    /// Loads what is the same in all samples, and makes room for what is not.
+    fn load_shared(&self, lanes: &mut LaneMemory, layout: Layout<'_>, x: &[f64], gradient: bool) {
+        let LaneMemory { scalars, values, adjoints, .. } = lanes;
+        scalars.clear();
+        scalars.extend_from_slice(&self.data.constants);
+        scalars.resize(layout.program.first_input, 0.0);
+        scalars.extend_from_slice(x);
+        grow(values, layout.value_blocks());
+        if gradient {
+            grow(adjoints, layout.derivative_blocks());
+        }
+    }
+
+    /// The lanes, of so many, in which a guard is answered otherwise than
+    /// recorded: one bit a lane, the first the lowest.
+    fn lanes_off_branch(&self, layout: Layout<'_>, scalars: &[f64], values: &[Block], lanes: usize) -> u64 {
+        let mut off = 0;
+        for (guard, operands) in self.guards().iter().zip(&layout.program.guards) {
+            let (question, answer) = (guard.question(), guard.answer());
+            for block in 0..lanes.div_ceil(WIDTH) {
+                let [a, b] = operands.map(|slot| layout.fetch(scalars, values, slot, block).0);
+                for lane in 0..WIDTH {
+                    let changed = f64::confirm(question, answer, a[lane], b[lane]).is_err();
+                    off |= u64::from(changed) << (block * WIDTH + lane);
+                }
+            }
+        }
+        // Lanes without a sample repeat others.
+        off & (u64::MAX >> (64 - lanes))
     }
 
     /// The first of so many lanes in which a guard is answered otherwise than recorded.
@@ -352,15 +392,100 @@ impl Tape {
         values: &[Block],
         lanes: usize,
     ) -> Option<usize> {
-        let guards = self.guards().iter().zip(&layout.program.guards);
-        guards
-            .filter_map(|(guard, operands)| {
-                (0..lanes).find(|lane| {
-                    let [a, b] = operands.map(|slot| layout.fetch(scalars, values, slot, lane / WIDTH).0[lane % WIDTH]);
-                    f64::confirm(guard.question(), guard.answer(), a, b).is_err()
-                })
-            })
-            .min()
+        let off = self.lanes_off_branch(layout, scalars, values, lanes);
+        (off != 0).then(|| off.trailing_zeros() as usize)
+    }
+
+    /// For each of the samples `idx`, whether all guards are answered at x as recorded.
+    pub(crate) fn samples_on_branch(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+    ) -> Vec<bool> {
+        if self.guards().is_empty() {
+            return vec![true; idx.len()];
+        }
+        let alone = |ws: &mut Workspace, i: usize| self.first_guard_off_branch(ws, x, Some(samples.row(i))).is_none();
+        let Some(layout) = self.lanes_of_samples(ws, false) else {
+            return idx.iter().map(|&i| alone(ws, i)).collect();
+        };
+        self.load_shared(&mut ws.lanes, layout, x, false);
+        let mut on_branch = Vec::with_capacity(idx.len());
+        for group in idx.chunks(layout.blocks * WIDTH) {
+            if group.len() < FEW {
+                on_branch.extend(group.iter().map(|&i| alone(ws, i)));
+                continue;
+            }
+            values_of_samples(&mut ws.lanes, layout, samples, group);
+            let off = self.lanes_off_branch(layout, &ws.lanes.scalars, &ws.lanes.values, group.len());
+            on_branch.extend((0..group.len()).map(|lane| off >> lane & 1 == 0));
+        }
+        on_branch
+    }
+
+    /// The value and, for `width` > 1, the gradient of each of the samples `idx`,
+    /// all of them on the tape's branch: `width` numbers each into `rows`.
+    pub(crate) fn each_sample(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        idx: &[usize],
+        width: usize,
+        rows: &mut [f64],
+    ) -> Result<(), Error> {
+        let layout = self.lanes_of_samples(ws, width > 1);
+        let lanes = layout.map_or(FEW, |layout| layout.blocks * WIDTH);
+        if let Some(layout) = layout {
+            self.load_shared(&mut ws.lanes, layout, x, width > 1);
+        }
+        for (group, rows) in idx.chunks(lanes).zip(rows.chunks_mut(lanes * width)) {
+            let in_lanes = layout.filter(|_| group.len() >= FEW);
+            if let Some(layout) = in_lanes {
+                values_of_samples(&mut ws.lanes, layout, samples, group);
+                let LaneMemory { scalars, values, adjoints, .. } = &mut ws.lanes;
+                let output = layout.program.outputs[0];
+                for (lane, row) in rows.chunks_mut(width).enumerate() {
+                    row[0] = layout.fetch(scalars, values, output, lane / WIDTH).0[lane % WIDTH];
+                }
+                if width > 1 {
+                    if output as usize >= layout.program.first_input {
+                        adjoints[layout.derivative(output)..][..layout.blocks].fill(Lanes([1.0; WIDTH]));
+                    }
+                    lanes::adjoints(layout, scalars, values, adjoints, None);
+                    let gradients = rows.chunks_mut(width).map(|row| &mut row[1..]);
+                    lanes::take_rows(layout, &mut adjoints[..(width - 1) * layout.blocks], gradients);
+                }
+            }
+            for (&i, row) in group.iter().zip(rows.chunks_mut(width)) {
+                if in_lanes.is_none() || row.iter().any(|number| number.is_nan()) {
+                    let (value, gradient) = row.split_at_mut(1);
+                    let params = Some(samples.row(i));
+                    value[0] = self.gradient_at(ws, x, params, gradient).map_err(|error| error.at_sample(i))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the sum of one leaf to those in the workspace.
+    pub(crate) fn push_leaf(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        samples: &Samples,
+        leaf: &[usize],
+        width: usize,
+    ) -> Result<(), Error> {
+        if leaf.len() < FEW {
+            self.scalar_leaf(ws, x, samples, leaf, width)?;
+        } else {
+            self.lane_leaf(ws, x, samples, leaf, width)?;
+        }
+        ws.samples.push_leaf(width);
+        Ok(())
     }
 
     /// The subtrees of Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in
@@ -374,17 +499,7 @@ impl Tape {
         width: usize,
     ) -> Result<(), Error> {
         ws.samples.start();
-        for leaf in idx.chunks(LEAF) {
-            if leaf.len() < FEW {
-                self.scalar_leaf(ws, x, samples, leaf, width)?;
-            } else {
-                self.lane_leaf(ws, x, samples, leaf, width)?;
-            }
-            let streams = std::mem::take(&mut ws.samples.streams);
-            ws.samples.push(&streams[..width], 1);
-            ws.samples.streams = streams;
-        }
-        Ok(())
+        idx.chunks(LEAF).try_for_each(|leaf| self.push_leaf(ws, x, samples, leaf, width))
     }
 
     /// Σᵢ f(x; kᵢ) and, for `width` > 1, its gradient, left in the first
@@ -542,56 +657,90 @@ impl Tape {
         idx: &[usize],
         threads: usize,
     ) -> Result<(f64, Vec<f64>), Error> {
-        let threads = NonZeroUsize::new(threads).ok_or(Error::NoThreads)?.get();
-        let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let leaves = idx.len().div_ceil(LEAF);
-        let threads = threads.min(leaves.max(1)).min(available.saturating_mul(4));
+        let threads = threads_for(idx, threads)?;
         if threads == 1 {
             return self.sum_gradient(x, samples, idx);
         }
         self.check_samples("sum_gradient_threads", x, samples, idx)?;
         let width = 1 + self.num_inputs();
-        // Each thread folds blocks of leaves, as many as a power of two, so that
-        // every block is a subtree of the one tree, whose shape knows nothing of
-        // threads; several blocks a thread keep the shares even.
-        let share = leaves.div_ceil(threads);
-        let block = 1 << share.div_ceil(8).ilog2();
-        let share = share.next_multiple_of(block);
-        let work = |idx: &[usize]| {
-            let mut ws = Workspace::new();
-            let mut sums = Vec::new();
-            for idx in idx.chunks(block * LEAF) {
-                self.sum_subtrees(&mut ws, x, samples, idx, width)?;
-                let SampleScratch { subtrees, sizes, .. } = &ws.samples;
-                sums.extend(sizes.iter().copied().zip(subtrees.chunks(width).map(<[f64]>::to_vec)));
-            }
-            Ok(sums)
-        };
-        let work = &work;
-        let outcomes: Vec<Result<Subtrees, Error>> = std::thread::scope(|scope| {
-            let spawn = |share| (share, std::thread::Builder::new().spawn_scoped(scope, move || work(share)).ok());
-            let mut shares = idx.chunks(share * LEAF);
-            // This thread does the first share itself, while the others run.
-            let own = shares.next();
-            let handles: Vec<_> = shares.map(spawn).collect();
-            let outcome = |(share, handle): (_, Option<ScopedJoinHandle<'_, _>>)| match handle {
-                // A panic of a thread is passed on as it was.
-                Some(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                None => work(share),
-            };
-            let own = own.map(work);
-            own.into_iter().chain(handles.into_iter().map(outcome)).collect()
-        });
-        let mut tree = SampleScratch::default();
-        for outcome in outcomes {
-            // The first share that failed holds the smallest position.
-            for (leaves, sum) in outcome? {
-                tree.push(&sum, leaves);
-            }
-        }
-        let total = tree.total(width);
-        Ok((total[0], total[1..].to_vec()))
+        sum_over_threads(idx, width, threads, |ws, idx| self.sum_subtrees(ws, x, samples, idx, width))
     }
+}
+
+/// The values of the program for the samples `group`, one a lane.
+fn values_of_samples(lanes: &mut LaneMemory, layout: Layout<'_>, samples: &Samples, group: &[usize]) {
+    let LaneMemory { scalars, values, .. } = lanes;
+    // The parameters follow the constants, which are the same in every lane.
+    let first = 0;
+    for eighth in 0..layout.blocks * WIDTH / STREAMS {
+        // The lanes without a sample repeat others.
+        let start = (eighth * STREAMS).min((group.len() - 1) / STREAMS * STREAMS);
+        let idx = &group[start..group.len().min(start + STREAMS)];
+        samples.load(layout, values, Eighth { first, eighth }, idx);
+    }
+    if !layout.program.prologue.is_empty() {
+        lanes::values(layout, &layout.program.prologue, scalars, values);
+    }
+    lanes::values(layout, &layout.program.rows, scalars, values);
+}
+
+/// How many of the threads asked for are worth starting.
+pub(crate) fn threads_for(idx: &[usize], threads: usize) -> Result<usize, Error> {
+    let threads = NonZeroUsize::new(threads).ok_or(Error::NoThreads)?.get();
+    let available = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let leaves = idx.len().div_ceil(LEAF);
+    Ok(threads.min(leaves.max(1)).min(available.saturating_mul(4)))
+}
+
+/// A sum over the samples `idx` and its gradient, `width` numbers, by so many
+/// threads: `subtrees` leaves the subtrees of whole leaves in its workspace.
+pub(crate) fn sum_over_threads(
+    idx: &[usize],
+    width: usize,
+    threads: usize,
+    subtrees: impl Fn(&mut Workspace, &[usize]) -> Result<(), Error> + Sync,
+) -> Result<(f64, Vec<f64>), Error> {
+    let leaves = idx.len().div_ceil(LEAF);
+    // Each thread folds blocks of leaves, as many as a power of two, so that
+    // every block is a subtree of the one tree, whose shape knows nothing of
+    // threads; several blocks a thread keep the shares even.
+    let share = leaves.div_ceil(threads);
+    let block = 1 << share.div_ceil(8).ilog2();
+    let share = share.next_multiple_of(block);
+    let work = |idx: &[usize]| {
+        let mut ws = Workspace::new();
+        let mut sums = Vec::new();
+        for idx in idx.chunks(block * LEAF) {
+            subtrees(&mut ws, idx)?;
+            let sizes = ws.samples.sizes.iter().copied();
+            sums.extend(sizes.zip(ws.samples.subtrees.chunks(width).map(<[f64]>::to_vec)));
+        }
+        Ok(sums)
+    };
+    let work = &work;
+    let outcomes: Vec<Result<Subtrees, Error>> = std::thread::scope(|scope| {
+        let spawn = |share| (share, std::thread::Builder::new().spawn_scoped(scope, move || work(share)).ok());
+        let mut shares = idx.chunks(share * LEAF);
+        // This thread does the first share itself, while the others run.
+        let own = shares.next();
+        let handles: Vec<_> = shares.map(spawn).collect();
+        let outcome = |(share, handle): (_, Option<ScopedJoinHandle<'_, _>>)| match handle {
+            // A panic of a thread is passed on as it was.
+            Some(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => work(share),
+        };
+        let own = own.map(work);
+        own.into_iter().chain(handles.into_iter().map(outcome)).collect()
+    });
+    let mut tree = SampleScratch::default();
+    for outcome in outcomes {
+        // The first share that failed holds the smallest position.
+        for (leaves, sum) in outcome? {
+            tree.push(&sum, leaves);
+        }
+    }
+    let total = tree.total(width);
+    Ok((total[0], total[1..].to_vec()))
 }
 
 #[cfg(test)]

@@ -13,13 +13,11 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
 
-use crate::lanes::Lanes;
 use crate::ops::Operation;
 use crate::record::{Answer, Question};
-use crate::replay::engine::{Slots, contribute, partial_of_one, sweep_back};
+use crate::replay::engine::{Slots, contribute, linearize, partial_of_one, sweep_back};
 use crate::replay::program::Program;
 use crate::replay::scalar::Differentiated;
-use crate::replay::simd::SimdLevel;
 use crate::rule::Rule;
 use crate::rule_operators;
 
@@ -38,20 +36,32 @@ impl<const K: usize> From<f64> for Duals<K> {
 }
 
 impl<const K: usize> Rule for Duals<K> {
-    // Whether it is inlined is left to the compiler: arithmetic should be, and a
-    // kernel should not.
+    // Not always inlined: in the loop over the rows that makes one function with
+    // so large a frame that it overflows the stack of a thread in debug builds.
     #[inline]
     fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
-        let mut primals = [Lanes([0.0]); N];
+        let mut primals = [0.0; N];
         for i in 0..N {
-            primals[i] = Lanes([x[i].v]);
+            primals[i] = x[i].v;
         }
-        let (v, partials) = O::linearize::<1>(primals);
+        // Out of line but for arithmetic: every partial is compiled for each K,
+        // and some for each level.
+        let (v, partials) = if N == 2 && O::VECTORIZED {
+            let (v, mut partials) = (O::value(primals), [[0.0; N]; M]);
+            for j in 0..M {
+                for i in 0..N {
+                    partials[j][i] = O::partial(j, i, primals, v);
+                }
+            }
+            (v, partials)
+        } else {
+            linearize::<O, N, M>(primals)
+        };
         let mut results = [Duals::from(0.0); M];
         for j in 0..M {
-            results[j].v = v[j].0[0];
+            results[j].v = v[j];
             for i in 0..N {
-                contribute(&mut results[j].dv, i == 0, partials[j][i].0[0], &x[i].dv);
+                contribute(&mut results[j].dv, i == 0, partials[j][i], &x[i].dv);
             }
         }
         results
@@ -116,7 +126,6 @@ impl<const K: usize> Slots for Second<'_, K> {
 /// tangents are in their slots, those of passive values 0, and weights are in the
 /// slots of the outputs.
 pub(crate) fn reverse_with_tangents<const K: usize>(
-    level: SimdLevel,
     program: &Program,
     values: &[f64],
     tangents: &[[f64; K]],
@@ -126,12 +135,7 @@ pub(crate) fn reverse_with_tangents<const K: usize>(
     // Known to the compiler, this makes one check of a slot do for all.
     let slots = values.len();
     assert!(tangents.len() == slots && adjoints.len() == slots && adjoint_tangents.len() == slots);
-    let second = Second { values, tangents, adjoints, adjoint_tangents };
-    if K < 4 {
-        return sweep_back(program, 0..program.rows.len(), second);
-    }
-    level.run(
-        #[inline(always)]
-        || sweep_back(program, 0..program.rows.len(), second),
-    );
+    // Not compiled for each level of vector instructions: that would make the sweep, which holds
+    // the second derivative of every operation, several times over.
+    sweep_back(program, 0..program.rows.len(), Second { values, tangents, adjoints, adjoint_tangents });
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test file is a crate of its own and uses some of it.
 
 mod operations;
+pub mod programs;
 
 #[allow(unused_imports)]
 pub(crate) use operations::operation_list;

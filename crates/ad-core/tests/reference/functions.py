@@ -293,6 +293,66 @@ def quotient(a, b):
     return a / b if b != 0 else NAN
 
 
+CAP = 20000
+
+
+def scaled_power(x, y, k=0):
+    """|x|^(y − k) with its sign, or a stand-in far outside the range of a double."""
+    if x == 0:
+        return mpf(1) if y == k else (mpf(0) if y > k else mp.inf)
+    log = (y - k) * mp.log(abs(x))
+    if abs(log) > CAP:
+        result = mp.ldexp(1, CAP if log > 0 else -CAP)
+    else:
+        result = mp.exp(log) if y != mp.floor(y) or abs(y) > 100 else mp.power(abs(x), int(y) - k)
+    if x > 0:
+        return result
+    if y != mp.floor(y):
+        return NAN
+    return result if mp.fmod(y - k, 2) == 0 else -result
+
+
+def falling(y, k):
+    """y·(y − 1)⋯ of k factors."""
+    result = mpf(1)
+    for i in range(k):
+        result *= y - i
+    return result
+
+
+def power_derivative(x, y, m, n):
+    """The derivative of x^y of order m by x and n by y, by Leibniz' rule."""
+    m, n = int(m), int(n)
+    if x < 0 and n > 0:
+        return NAN
+    # The coefficients of the falling factorial, and its derivatives at y.
+    coefficients = [mpf(1)]
+    for i in range(m):
+        shifted = [mpf(0)] + coefficients
+        coefficients = [a - i * b for a, b in zip(shifted, coefficients + [mpf(0)])]
+    total = mpf(0)
+    for j in range(n + 1):
+        total += mp.binomial(n, j) * mp.polyval(coefficients[::-1], y) * (mp.log(x) ** (n - j) if n > j else 1)
+        coefficients = [k * c for k, c in enumerate(coefficients)][1:] or [mpf(0)]
+    return total * scaled_power(x, y, m) if total != 0 else mpf(0)
+
+
+def gauss(x):
+    return 2 / mp.sqrt(mp.pi) * mp.exp(-min(x * x, mpf(2000)))
+
+
+def gamma_log(x):
+    return mp.loggamma(x) if x > 0 else NAN
+
+
+def psi(n):
+    return lambda x: mp.psi(n, x) if x > 0 else NAN
+
+
+def inverse_power(x, y, k):
+    return 1 / mp.mpc(x, y) ** int(k)
+
+
 # ------------------------------------------------------------------- table
 
 TINY = (2.0**-28, 2.0**-27, 2.0**-26, 2.0**-54, 2.0**-53, 2.0**-1022)
@@ -394,6 +454,28 @@ BOUNDS = (
     triple(fixed(-1.0, 0.0, 2.0, 3.0, NAN), fixed(-1.0, 0.0), fixed(2.0, 3.0, 2.0, NAN)),
 )
 
+GAMMA = (size(-60, 1024), size(-4, 5), uniform(0.0, 4.0), uniform(1.0, 30.0), around(1.4616321449683623, -53, -1),
+         around(1.0, -53, -1), around(2.0, -53, -1), lambda d: d.size(-1074, -1000), size(-1, 12),
+         edge_up(1.0, 2.0, 3.0, 8.0, 10.0, 12.0, 0.5, 1.4616321449683623, 1.2, 1.7, 2.0**-1022, 2.0**58))
+LN_ZERO = (lambda d: (d.wide(), d.around(1.0, -53, -1)), lambda d: (d.near(-20, 20), d.size(-20, 20)),
+           lambda d: (d.wide(), abs(d.wide())), lambda d: (d.near(-500, 500), d.size(-500, 500)))
+POW_DRAWS = (
+    lambda d: (d.size(-4, 5), d.near(-4, 8)), power_at_edge, lambda d: tuple(map(abs, power_near_one(d))),
+    lambda d: (d.around(1.0, -53, -1), d.near(-4, 50)), lambda d: (abs(d.wide()), d.near(-12, 2)),
+    lambda d: (d.near(-40, 40), float(d.rng.randrange(-30, 30))), lambda d: (abs(d.subnormal()), d.uniform(-2.0, 2.0)),
+    lambda d: (abs(d.wide()), d.near(-60, 1)),
+)
+ORDERS_OF_POWER = ((1.0, 0.0), (2.0, 0.0), (1.0, 1.0), (0.0, 2.0), (3.0, 0.0), (2.0, 1.0), (0.0, 1.0), (0.0, 0.0))
+POINTS_OF_PLANE = (
+    pair(wide, wide), pair(near(-4, 4), near(-4, 4)), close(-53, -1), pair(near(-64, 64), near(-4, 4)),
+    pair(near(-1074, -1000), near(-1074, -1000)), pair(near(900, 1024), near(900, 1024)), pair(near(-1074, -1020), near(-60, 10)))
+
+
+def with_constants(draws, *constants):
+    """Operands from the draws, followed by one of the tuples of constants."""
+    return [lambda d, draw=draw: tuple(draw(d)) + d.rng.choice(constants) for draw in draws]
+
+
 # Name: reference and operands.
 FUNCTIONS = {
     "sqrt": (exact_sqrt, mix(positive, size(-4, 4), subnormal, edge_up(1.0, 4.0, NORMAL, LARGEST))),
@@ -487,6 +569,29 @@ FUNCTIONS = {
         pair(wide, wide), pair(near(-4, 6), near(-4, 6)), close(-53, -1), pair(uniform(-400, 400), uniform(-400, 400)),
         pair(uniform(-3.0, 3.0), uniform(-3.0, 3.0)), lambda d: (lambda b: (b - d.uniform(600.0, 746.0), b))(d.near(0, 12)),
         pair(near(-60, 0), uniform(-760.0, 720.0)))),
+    "xlogy": (lambda x, y: x * mp.log(y) if y > 0 else NAN, mix(*LN_ZERO)),
+    "lgamma": (gamma_log, mix(*GAMMA)),
+    "digamma": (psi(0), mix(*GAMMA)),
+    "trigamma": (psi(1), mix(*GAMMA)),
+    "polygamma": (lambda x, n: mp.psi(int(n), x), mix(
+        *with_constants([lambda d: (d.size(-8, 12),), lambda d: (d.uniform(0.5, 40.0),)], (0.0,), (1.0,), (2.0,), (3.0,), (5.0,), (9.0,)))),
+    "cbrt_slope": (lambda x: 1 / (3 * mp.cbrt(x * x)), mix(wide, near(-4, 4), subnormal, edge(1.0, 8.0, 27.0, NORMAL, LARGEST))),
+    "direction": (lambda x, y: x / mp.hypot(x, y), mix(*POINTS_OF_PLANE)),
+    "direction_slope": (lambda x, y: y * y / mp.hypot(x, y) ** 3, mix(*POINTS_OF_PLANE)),
+    "direction_turn": (lambda x, y: -x * y / mp.hypot(x, y) ** 3, mix(*POINTS_OF_PLANE)),
+    "inversion": (lambda x, y: x / (x * x + y * y), mix(*POINTS_OF_PLANE)),
+    "inverse_power_re": (lambda x, y, k: mp.re(inverse_power(x, y, k)), mix(*with_constants(POINTS_OF_PLANE, (1.0,), (2.0,)))),
+    "inverse_power_im": (lambda x, y, k: mp.im(inverse_power(x, y, k)), mix(*with_constants(POINTS_OF_PLANE, (1.0,), (2.0,)))),
+    "power_slope": (lambda x, y: power_derivative(x, y, 1, 0), mix(*POW_DRAWS)),
+    "power_times_ln": (lambda x, y: power_derivative(x, y, 0, 1), mix(*POW_DRAWS)),
+    "power_derivative": (power_derivative, mix(*with_constants(POW_DRAWS, *ORDERS_OF_POWER))),
+    "exp2_scaled": (lambda x, c: c * mp.power(2, max(min(x, 4000), -4000)), mix(
+        pair(uniform(-1080.0, 1030.0), fixed(math.log(2.0), 1.0, 0.1)), pair(uniform(1020.0, 1030.0), near(-10, 1)), pair(near(-60, 9), near(-4, 4)))),
+    "log_slope": (lambda x, b: -mp.log(x) / (b * mp.log(b) ** 2) if x > 0 and b > 0 and b != 1 else NAN, mix(
+        pair(positive, positive), pair(size(-4, 5), size(-4, 5)), pair(around(1.0, -53, -1), size(-4, 5)),
+        pair(size(-4, 10), around(1.0, -53, -1)))),
+    "gauss_slope": (lambda x: -2 * x * gauss(x), mix(
+        near(-60, 5), uniform(-3.0, 3.0), uniform(-27.3, 27.3), uniform(26.0, 27.4), subnormal, edge(26.5, 26.6, 27.2, 27.226, 1.0, 0.5))),
     "exceeds": (nan_if_any(lambda a, b: mpf(a > b)), mix(*COMPARE)),
     "inside": (nan_if_any(inside), mix(*BOUNDS)),
     "heaviside_difference": (nan_if_any(lambda a, b: (1 + exact_sign(a - b)) / 2), mix(*COMPARE)),
@@ -499,7 +604,7 @@ FUNCTIONS = {
 FEW = {"relu", "sign", "signum", "copysign", "max", "min", "exceeds", "inside", "heaviside_difference",
        "domain", "rem", "floor", "ceil", "trunc", "clamp", "chain_mul", "chain_div", "sin_cos"}
 # Functions with more branches than the others.
-MANY = {"logaddexp", "pow", "powi", "atan2"}
+MANY = {"logaddexp", "pow", "powi", "atan2", "power_derivative", "digamma"}
 
 
 # ------------------------------------------------------------------ output

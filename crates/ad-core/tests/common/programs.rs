@@ -1,0 +1,458 @@
+//! Random programs that hold what the engines treat apart: chains, weights,
+//! joined rows, folds, rows without inputs, dead rows, guards. Everything is
+//! drawn from the number of the program, so a failure repeats.
+
+use ad_core::{Op, Rule, Tape, Var};
+
+use super::{operation_list, takes_constant};
+
+// Random numbers.
+
+/// SplitMix64: a few lines, and the same numbers everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn new(test: u64, program: usize) -> Random {
+        let mut random = Random(test << 32 ^ program as u64);
+        random.0 = random.bits();
+        random
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+
+    /// In (−3, 3); sometimes a multiple of ½, so that ties occur.
+    pub fn ordinary(&mut self) -> f64 {
+        if self.chance(12) {
+            return self.below(9) as f64 * 0.5 - 2.0;
+        }
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64 * 6.0 - 3.0
+    }
+
+    /// Numbers, of which so many percent are from a list of edges.
+    pub fn numbers(&mut self, count: usize, edges: &[f64], percent: usize) -> Vec<f64> {
+        (0..count).map(|_| if self.chance(percent) { self.one_of(edges) } else { self.ordinary() }).collect()
+    }
+
+    /// A point: an ordinary one, one with a single edge, or one with many.
+    pub fn point(&mut self, count: usize) -> Vec<f64> {
+        match self.below(6) {
+            0 => {
+                let mut x = self.numbers(count, &[], 0);
+                if count > 0 {
+                    let at = self.below(count);
+                    x[at] = self.one_of(&EDGES);
+                }
+                x
+            }
+            1 => self.numbers(count, &FINITE_EDGES, 40),
+            2 => self.numbers(count, &EDGES, 25),
+            _ => self.numbers(count, &[], 0),
+        }
+    }
+
+    /// A seed; seeds are finite.
+    pub fn seed(&mut self, count: usize) -> Vec<f64> {
+        match self.below(4) {
+            0 => self.numbers(count, &FINITE_EDGES, 30),
+            _ => self.numbers(count, &[0.0, -0.0, 1.0], 20),
+        }
+    }
+}
+
+/// Zeros, subnormal, tiny and huge numbers.
+pub const FINITE_EDGES: [f64; 13] =
+    [0.0, -0.0, 1.0, -1.0, 5e-324, -3e-310, 2.2250738585072014e-308, 1e-160, 1e-9, -1e9, 1e160, -1e300, f64::MAX];
+/// The same, infinities and NaN.
+pub const EDGES: [f64; 9] = [0.0, -0.0, 5e-324, -1e-300, 1e300, -1e160, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+
+// Random programs.
+
+macro_rules! define_call {
+    (
+        operations { $( $Op:ident ($x:ident, $c:ident) => $call:expr; )* }
+        folds { $( $Fold:ident ($fx:ident, $fc:ident) => $fold:expr; )* }
+    ) => {
+        /// Records an operation of the table.
+        pub fn call(op: Op, x: &[Var], c: f64) -> Vec<Var> {
+            match op {
+                $(Op::$Op => {
+                    let ($x, $c) = (x, c);
+                    let _ = ($x, $c);
+                    <[Var]>::to_vec(&$call)
+                })*
+                $(Op::$Fold => {
+                    let ($fx, $fc) = (x, c);
+                    let _ = $fc;
+                    let _ = $fx;
+                    <[Var]>::to_vec(&$fold)
+                })*
+                other => panic!("{other:?} is missing from the list of operations"),
+            }
+        }
+    };
+}
+operation_list!(define_call);
+
+/// How many operands are given to [`call`].
+pub fn operands_of(op: Op) -> usize {
+    op.info().probes.len() - usize::from(takes_constant(op))
+}
+
+/// What a program is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose {
+    /// One output, as gradients and sums need.
+    pub single: bool,
+    /// At least one parameter, as samples need.
+    pub params: bool,
+    /// Percent of the programs that compare.
+    pub guarded: usize,
+}
+
+pub struct Program {
+    pub tape: Tape,
+    /// Where it was recorded, so that its guards hold there.
+    pub x0: Vec<f64>,
+    pub k0: Vec<f64>,
+}
+
+impl Program {
+    pub fn new(random: &mut Random, purpose: Purpose) -> Program {
+        let shared = 1 + random.below(4);
+        let weights = if random.chance(50) { 4 + random.below(12) } else { 0 };
+        let params = usize::from(purpose.params) + random.below(4);
+        let outputs = if purpose.single || random.chance(35) { 1 } else { 2 + random.below(4) };
+        let guarded = random.chance(purpose.guarded);
+        let (x0, k0) = (random.numbers(shared + weights, &[], 0), random.numbers(params, &[], 0));
+        let record = |x: &[Var], k: &[Var]| {
+            let (values, weights) = ([&x[..shared], k].concat(), x[shared..].to_vec());
+            let mut recorder = Recorder { random, values, shared, weights, inputs: x, params: k, guarded };
+            for _ in 0..1 + recorder.random.below(8) {
+                recorder.step();
+            }
+            recorder.outputs(outputs)
+        };
+        let tape = Tape::builder().inputs(&[], &x0).params(&[], &k0).record(record).unwrap();
+        tape.check().unwrap();
+        Program { tape, x0, k0 }
+    }
+}
+
+/// A program under recording.
+struct Recorder<'a> {
+    random: &'a mut Random,
+    /// What operands are drawn from: so many inputs, parameters, and what was computed.
+    values: Vec<Var>,
+    shared: usize,
+    /// Inputs that nothing has read yet.
+    weights: Vec<Var>,
+    inputs: &'a [Var],
+    params: &'a [Var],
+    guarded: bool,
+}
+
+impl Recorder<'_> {
+    fn constant(&mut self) -> Var {
+        let ordinary = self.random.ordinary();
+        Var::from(self.random.one_of(&[2.0, -0.5, 1.0, 0.0, -0.0, ordinary, ordinary]))
+    }
+
+    /// A value without inputs.
+    fn passive(&mut self) -> Var {
+        if self.params.is_empty() || self.random.chance(30) { self.constant() } else { self.random.one_of(self.params) }
+    }
+
+    /// Any value, late ones most often.
+    fn any(&mut self) -> Var {
+        match self.random.below(10) {
+            0..=4 => self.random.one_of(&self.values[self.values.len().saturating_sub(5)..]),
+            5..=8 => self.random.one_of(&self.values),
+            _ => self.passive(),
+        }
+    }
+
+    /// A row or a parameter, if there is one.
+    fn row(&mut self) -> Var {
+        match self.values.get(self.shared..) {
+            None | Some([]) => self.any(),
+            Some(rows) => self.random.one_of(rows),
+        }
+    }
+
+    fn some(&mut self, count: usize) -> Vec<Var> {
+        (0..count).map(|_| self.any()).collect()
+    }
+
+    /// An input that nothing else reads, as long as there are some.
+    fn weight(&mut self) -> Var {
+        self.weights.pop().unwrap_or_else(|| self.any())
+    }
+
+    fn step(&mut self) {
+        let before = self.values.len();
+        if self.guarded && self.random.chance(35) {
+            return self.comparison();
+        }
+        match self.random.below(17) {
+            0 | 1 => self.arithmetic(),
+            2..=4 => self.operation(),
+            5..=7 => self.chain(),
+            8 => self.sum_of_products(),
+            9 => self.fold(),
+            10 => self.layer(),
+            11 | 12 => self.pair(),
+            13 => self.both_results(),
+            14 | 15 => self.loop_over_slices(),
+            _ => self.without_inputs(),
+        }
+        // Now and then nothing reads what was computed.
+        if self.random.chance(6) {
+            self.values.truncate(before);
+        }
+    }
+
+    fn arithmetic(&mut self) {
+        for _ in 0..1 + self.random.below(3) {
+            let (a, b) = (self.any(), self.any());
+            let result = match self.random.below(7) {
+                0 | 1 => a + b,
+                2 => a - b,
+                3 | 4 => a * b,
+                5 => a / b,
+                _ => a * a,
+            };
+            self.values.push(result);
+        }
+    }
+
+    fn operation(&mut self) {
+        let op = self.random.one_of(Op::ALL);
+        let c = self.random.one_of(&[2.0, 3.0, -1.0, 0.0, 1.0, 0.5, -2.0]);
+        let operands = self.some(operands_of(op));
+        self.values.extend(call(op, &operands, c));
+    }
+
+    /// A loop that adds products.
+    fn chain(&mut self) {
+        let terms = 1 + self.random.below(12);
+        let (style, turned, swapped) = (self.random.below(7), self.random.chance(50), self.random.chance(50));
+        // Operands that the chain, or this one and another, read several times.
+        let shared = self.some(3);
+        let initial = match self.random.below(6) {
+            0 => self.passive(),
+            1 => self.any() * self.any(),
+            2 => self.weight(),
+            3 => shared[0],
+            _ => self.any(),
+        };
+        let mut sum = initial;
+        for term in 0..terms {
+            let (w, x) = match style {
+                // Weights, each read once, times rows, parameters or constants.
+                0 | 1 => (self.weight(), self.row()),
+                2 => (self.weight(), self.passive()),
+                3 => (self.passive(), self.any()),
+                // The same operands again and again, squares among them.
+                4 => (self.random.one_of(&shared), self.random.one_of(&shared)),
+                5 => (self.random.one_of(&shared), initial),
+                _ => (self.any(), self.any()),
+            };
+            let turned = turned ^ self.random.chance(2);
+            let product = if turned { x * w } else { w * x };
+            let swapped = swapped ^ self.random.chance(4);
+            sum = match self.random.below(60) {
+                0 => sum - product,
+                1 => product - sum,
+                _ if swapped => product + sum,
+                _ => sum + product,
+            };
+            // Now and then something else reads it midway.
+            if self.random.below(40) == 0 && term + 1 < terms {
+                self.values.push(sum);
+            }
+        }
+        self.values.push(sum);
+        if self.random.chance(40) {
+            self.values.push(sum.tanh());
+        }
+    }
+
+    /// A loop whose operands lie at equal distances, as in a factorisation: each
+    /// is one value for all rows, or a slice of earlier values, or of what the
+    /// loop itself computes; slices may overlap.
+    fn loop_over_slices(&mut self) {
+        let rows = 2 + self.random.below(10);
+        let start = self.values.len();
+        let operand = |recorder: &mut Self| {
+            let first = match recorder.random.below(4) {
+                0 => start.saturating_sub(1 + recorder.random.below(3)),
+                _ => recorder.random.below(start),
+            };
+            let distance = recorder.random.one_of(&[0, 1, 1, 1, 2]);
+            move |values: &[Var], row: usize| values[(first + distance * row).min(values.len() - 1)]
+        };
+        let [a, b, c] = [0, 1, 2].map(|_| operand(self));
+        let constant = self.random.chance(10).then(|| self.passive());
+        let style = self.random.below(11);
+        for row in 0..rows {
+            let (a, b) = (a(&self.values, row), b(&self.values, row));
+            let (a, c) = (constant.unwrap_or(a), c(&self.values, row));
+            let result = match style {
+                0..=2 => c - a * b,
+                3 => a * b + c,
+                4 => c + a * b,
+                5 => a * b - c,
+                6 => a * b,
+                7 => a * b * c,
+                8 => a + b,
+                9 => a - b,
+                _ => a / b,
+            };
+            self.values.push(result);
+        }
+        // What nothing reads is no part of a program.
+        if self.random.chance(70) {
+            let all = Var::sum_of(&self.values[start..]);
+            self.values.push(all);
+        }
+    }
+
+    /// A sum of products that stand just above it, with the odd one among them.
+    fn sum_of_products(&mut self) {
+        let style = self.random.below(4);
+        let terms: Vec<Var> = (0..1 + self.random.below(7))
+            .map(|_| match style {
+                0 => self.weight() * self.any(),
+                1 => self.any() * self.weight(),
+                2 if self.random.chance(15) => self.any() / self.any(),
+                _ => self.any() * self.any(),
+            })
+            .collect();
+        let sum = if self.random.chance(50) { terms.iter().sum() } else { Var::sum_of(&terms) };
+        if self.random.chance(20) {
+            self.values.push(self.random.one_of(&terms));
+        }
+        if self.random.chance(20) {
+            self.values.push(terms.iter().sum());
+        }
+        self.values.push(sum);
+    }
+
+    fn fold(&mut self) {
+        let terms = 1 + self.random.below(6);
+        let (a, b) = (self.some(terms), self.some(terms));
+        let sum = if self.random.chance(50) { Var::sum_of(&a) } else { Var::dot(&a, &b) };
+        self.values.push(sum);
+    }
+
+    /// A matrix times a vector, plus a vector, and a function of each entry.
+    fn layer(&mut self) {
+        let width = 1 + self.random.below(4);
+        let x = self.some(width);
+        let (style, activation) = (self.random.below(3), self.random.below(4));
+        for _ in 0..1 + self.random.below(3) {
+            let w: Vec<Var> = (0..width).map(|_| if style < 2 { self.weight() } else { self.passive() }).collect();
+            let bias = self.any();
+            let sum = match style {
+                0 => w.iter().zip(&x).fold(bias, |sum, (&w, &x)| sum + w * x),
+                1 => w.iter().zip(&x).map(|(&w, &x)| x * w).sum::<Var>() + bias,
+                _ => Var::dot(&w, &x) + bias,
+            };
+            self.values.push(match activation {
+                0 => sum.tanh(),
+                1 => sum.logistic(),
+                2 => sum.relu(),
+                _ => sum.softplus(),
+            });
+        }
+    }
+
+    /// Two rows that become one: a product, and what it is added to or subtracted from.
+    fn pair(&mut self) {
+        let (a, b) = (self.any(), self.any());
+        let c = if self.random.chance(30) { self.passive() } else { self.any() };
+        let product = a * b;
+        self.values.push(match self.random.below(5) {
+            0 => product + c,
+            1 => c + product,
+            2 => product - c,
+            3 => c - product,
+            _ => product + product,
+        });
+        if self.random.chance(20) {
+            self.values.push(product);
+        }
+    }
+
+    fn both_results(&mut self) {
+        let (sine, cosine) = self.any().sin_cos();
+        match self.random.below(4) {
+            0 => self.values.push(sine),
+            1 => self.values.push(cosine),
+            2 => self.values.push(sine * cosine),
+            _ => self.values.extend([sine, cosine]),
+        }
+    }
+
+    fn without_inputs(&mut self) {
+        let op = self.random.one_of(Op::ALL);
+        let operands: Vec<Var> = (0..operands_of(op)).map(|_| self.passive()).collect();
+        self.values.extend(call(op, &operands, 2.0));
+    }
+
+    fn comparison(&mut self) {
+        let last = self.values[self.values.len() - 1];
+        let a = if self.random.chance(50) { last } else { self.any() };
+        let (b, c) = (self.any(), self.constant());
+        let result = match self.random.below(7) {
+            0 if a > b => a * 2.0,
+            1 if a <= c => a,
+            2 if a == b => a + 1.0,
+            3 if a.is_finite() => a,
+            4 if a.is_sign_negative() => -a,
+            5 => match a.partial_cmp(&b) {
+                Some(std::cmp::Ordering::Less) => a,
+                Some(_) => b * 0.5,
+                None => c,
+            },
+            6 => a * a.to_i64().map_or(1.5, |whole| (whole % 8) as f64),
+            _ => b - c,
+        };
+        self.values.push(result);
+    }
+
+    fn outputs(&mut self, count: usize) -> Vec<Var> {
+        let mut outputs: Vec<Var> = Vec::new();
+        for _ in 0..count {
+            let output = match self.random.below(20) {
+                0 => self.passive(),
+                1 => self.random.one_of(self.inputs),
+                // What else the program computes matters to its guards alone.
+                2 | 3 if self.guarded => self.inputs[self.inputs.len() - 1],
+                2..=5 => self.random.one_of(&self.values),
+                6 if !outputs.is_empty() => outputs[0],
+                _ => self.random.one_of(&self.values[self.values.len().saturating_sub(4)..]),
+            };
+            outputs.push(output);
+        }
+        outputs
+    }
+}
