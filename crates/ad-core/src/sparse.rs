@@ -757,8 +757,8 @@ impl SparseHessian {
     /// does, or entry j of `hvp` with the i-th if the colours tell only that one.
     /// So it may differ from the dense Hessian in the last bits, and where mixed
     /// second derivatives depend on the order. Infinite and NaN entries concern no
-    /// others, unless f(x) itself is NaN: then entries that share the sweep may be
-    /// NaN too.
+    /// others, unless f(x) or an entry of its gradient is NaN: then entries that
+    /// share the sweep may be NaN too.
     ///
     /// # Errors
     ///
@@ -829,8 +829,8 @@ impl Tape {
     /// Entry (i, j) can if an operation has a second derivative that is not
     /// identically 0 by two of its operands, of which one depends on xᵢ and one
     /// on xⱼ, in the sense of [`Tape::sparsity`], and the output depends on it.
-    /// Where f(x) is NaN, outside the domain of an operation, [`Tape::hessian`] may
-    /// have NaN in other entries as well.
+    /// Where f(x) or an entry of its gradient is NaN, outside the domain of an
+    /// operation, [`Tape::hessian`] may have NaN in other entries as well.
     ///
     /// # Errors
     ///
