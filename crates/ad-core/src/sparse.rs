@@ -560,28 +560,68 @@ impl SparseJacobian {
     }
 
     /// The pattern, m × n.
+    ///
+    /// ```
+    /// # use ad_core::{SparseJacobian, Tape};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).collect::<Vec<_>>())?;
+    /// let jacobian = SparseJacobian::new(&tape)?;
+    /// assert_eq!(jacobian.sparsity().to_string(), "[* * . .]\n[. * * .]\n[. . * *]\n");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn sparsity(&self) -> &Sparsity {
         &self.plan.plan.pattern
     }
 
     /// Whether forward sweeps compute it, so that columns are coloured, or
     /// reverse sweeps, so that rows are.
+    ///
+    /// ```
+    /// # use ad_core::{SparseJacobian, Tape};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).collect::<Vec<_>>())?;
+    /// let jacobian = SparseJacobian::new(&tape)?;
+    /// assert!(jacobian.is_forward());
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn is_forward(&self) -> bool {
         self.plan.forward
     }
 
     /// The colour of each column, or of each row, from 0 on.
+    ///
+    /// ```
+    /// # use ad_core::{SparseJacobian, Tape};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).collect::<Vec<_>>())?;
+    /// let jacobian = SparseJacobian::new(&tape)?;
+    /// assert_eq!(jacobian.colours(), [0, 1, 0, 1]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn colours(&self) -> &[usize] {
         &self.plan.plan.colouring.colours
     }
 
     /// How many colours there are.
+    ///
+    /// ```
+    /// # use ad_core::{SparseJacobian, Tape};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).collect::<Vec<_>>())?;
+    /// let jacobian = SparseJacobian::new(&tape)?;
+    /// assert_eq!(jacobian.num_colours(), 2);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn num_colours(&self) -> usize {
         self.plan.plan.colouring.count
     }
 
     /// How many sweeps it takes: forward sweeps carry up to sixteen colours,
     /// reverse sweeps one.
+    ///
+    /// ```
+    /// # use ad_core::{SparseJacobian, Tape};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).collect::<Vec<_>>())?;
+    /// let jacobian = SparseJacobian::new(&tape)?;
+    /// assert_eq!(jacobian.sweeps(), 1);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn sweeps(&self) -> usize {
         self.plan.plan.sweeps()
     }
@@ -596,6 +636,14 @@ impl SparseJacobian {
     /// # Errors
     ///
     /// Those of [`Tape::eval`].
+    ///
+    /// ```
+    /// # use ad_core::{SparseJacobian, Tape};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).collect::<Vec<_>>())?;
+    /// let jacobian = SparseJacobian::new(&tape)?;
+    /// assert_eq!(jacobian.values(&[1.0, 2.0, 3.0, 4.0])?.values(), [2.0, 1.0, 3.0, 2.0, 4.0, 3.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn values(&self, x: &[f64]) -> Result<SparseMatrix, Error> {
         let mut matrix = SparseMatrix::default();
         self.values_into(&mut Workspace::new(), x, &mut matrix)?;
@@ -608,6 +656,16 @@ impl SparseJacobian {
     /// # Errors
     ///
     /// Those of [`SparseJacobian::values`].
+    ///
+    /// ```
+    /// # use ad_core::{SparseJacobian, Tape};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).collect::<Vec<_>>())?;
+    /// let jacobian = SparseJacobian::new(&tape)?;
+    /// let (mut ws, mut jac) = (ad_core::Workspace::new(), ad_core::SparseMatrix::default());
+    /// jacobian.values_into(&mut ws, &[1.0, 2.0, 3.0, 4.0], &mut jac)?;
+    /// assert_eq!(jac.get(1, 2), Some(2.0));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn values_into(&self, ws: &mut Workspace, x: &[f64], matrix: &mut SparseMatrix) -> Result<(), Error> {
         expect_len("x (one number per input)", x.len(), self.tape.num_inputs())?;
         matrix.reset(&self.plan.plan.pattern);
@@ -731,21 +789,53 @@ impl SparseHessian {
     }
 
     /// The pattern, n × n and symmetric.
+    ///
+    /// ```
+    /// # use ad_core::{SparseHessian, Tape, Var};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).sum::<Var>())?;
+    /// let hessian = SparseHessian::new(&tape)?;
+    /// assert_eq!(hessian.sparsity().nonzeros(), 6);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn sparsity(&self) -> &Sparsity {
         &self.plan.pattern
     }
 
     /// The colour of each column, from 0 on.
+    ///
+    /// ```
+    /// # use ad_core::{SparseHessian, Tape, Var};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).sum::<Var>())?;
+    /// let hessian = SparseHessian::new(&tape)?;
+    /// assert_eq!(hessian.colours().len(), 4);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn colours(&self) -> &[usize] {
         &self.plan.colouring.colours
     }
 
     /// How many colours there are.
+    ///
+    /// ```
+    /// # use ad_core::{SparseHessian, Tape, Var};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).sum::<Var>())?;
+    /// let hessian = SparseHessian::new(&tape)?;
+    /// assert_eq!(hessian.num_colours(), 3);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn num_colours(&self) -> usize {
         self.plan.colouring.count
     }
 
     /// How many sweeps it takes; one carries up to eight colours.
+    ///
+    /// ```
+    /// # use ad_core::{SparseHessian, Tape, Var};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).sum::<Var>())?;
+    /// let hessian = SparseHessian::new(&tape)?;
+    /// assert_eq!(hessian.sweeps(), 1);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn sweeps(&self) -> usize {
         self.plan.sweeps()
     }
@@ -763,6 +853,14 @@ impl SparseHessian {
     /// # Errors
     ///
     /// Those of [`Tape::eval`].
+    ///
+    /// ```
+    /// # use ad_core::{SparseHessian, Tape, Var};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).sum::<Var>())?;
+    /// let hessian = SparseHessian::new(&tape)?;
+    /// assert_eq!(hessian.values(&[1.0; 4])?.get(2, 3), Some(1.0));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn values(&self, x: &[f64]) -> Result<SparseMatrix, Error> {
         let mut matrix = SparseMatrix::default();
         self.values_into(&mut Workspace::new(), x, &mut matrix)?;
@@ -775,6 +873,16 @@ impl SparseHessian {
     /// # Errors
     ///
     /// Those of [`SparseHessian::values`].
+    ///
+    /// ```
+    /// # use ad_core::{SparseHessian, Tape, Var};
+    /// let tape = Tape::record(&[1.0; 4], |x| x.windows(2).map(|pair| pair[0] * pair[1]).sum::<Var>())?;
+    /// let hessian = SparseHessian::new(&tape)?;
+    /// let (mut ws, mut h) = (ad_core::Workspace::new(), ad_core::SparseMatrix::default());
+    /// assert_eq!(hessian.values_into(&mut ws, &[1.0, 2.0, 3.0, 4.0], &mut h)?, 20.0);
+    /// assert_eq!(h.get(2, 3), Some(1.0));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn values_into(&self, ws: &mut Workspace, x: &[f64], matrix: &mut SparseMatrix) -> Result<f64, Error> {
         expect_len("x (one number per input)", x.len(), self.tape.num_inputs())?;
         let plan = &*self.plan;
