@@ -27,8 +27,8 @@
 //!
 //! The probe points asked are the finite ones, and folds are not asked: every
 //! sum is NaN for ∞ − ∞, and a row that looks out for that after each addition
-//! would be the most of a tape. Where arithmetic makes a NaN of infinite numbers
-//! (∞ − ∞, 0·∞, ∞/∞, ∞ % c) the drivers therefore give NaN and a derivative tape may
+//! would be the most of a tape. Where an operation of several operands makes a NaN
+//! of infinite ones (∞ − ∞, 0·∞, ∞/∞, ∞ % c) the drivers therefore give NaN and a derivative tape may
 //! give the number of its formula. Everywhere else they are equal.
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -59,8 +59,8 @@ impl Tape {
     /// (or p₁, p₂, … where there are such already), the outputs dy.
     ///
     /// The outputs are equal to those of [`Tape::jvp`] by `==` (so ±0 may
-    /// differ), except where arithmetic makes a NaN of infinite numbers
-    /// (∞ − ∞, 0·∞, ∞/∞, ∞ % c): there J·p may be a number of the formula.
+    /// differ), except where an operation of several operands makes a NaN of
+    /// infinite ones (∞ − ∞, 0·∞, ∞/∞, ∞ % c): there J·p may be a number of the formula.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ thread_local! {
     static MADE_NAN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A number that notes where arithmetic makes a NaN of infinite numbers.
+/// A number that notes where an operation of several operands makes a NaN of infinite numbers.
 #[derive(Debug, Clone, Copy)]
 struct Watched(f64);
 
@@ -34,11 +34,10 @@ impl From<f64> for Watched {
 
 impl Rule for Watched {
     fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
-        const ARITHMETIC: [Op; 7] = [Op::Add, Op::Sub, Op::Mul, Op::Div, Op::Rem, Op::MulAdd, Op::ChainDiv];
         let x = x.map(|x| x.0);
         let v = O::value(x);
         let infinite = x.iter().any(|x| x.is_infinite()) && !x.iter().any(|x| x.is_nan());
-        if v[0].is_nan() && infinite && ARITHMETIC.contains(&O::OP) {
+        if N > 1 && v[0].is_nan() && infinite {
             MADE_NAN.set(true);
         }
         v.map(Watched)
@@ -226,7 +225,7 @@ fn derivative_tapes_agree_with_the_drivers_at_every_probe_point() {
         }
     }
     let Seen { finite, not_finite, nan_of_infinities, .. } = seen;
-    assert!(finite > 4000 && not_finite > 4000 && nan_of_infinities < 500, "{seen:?}");
+    assert!(finite > 4000 && not_finite > 4000 && nan_of_infinities < not_finite / 5, "{seen:?}");
 }
 
 #[test]
@@ -308,6 +307,7 @@ fn the_jacobian_of_the_gradient_is_the_hessian() {
         let hessian = gradient.jacobian(&x).unwrap();
         let by_tape = gradient.jacobian_tape().unwrap().eval(&x).unwrap();
         assert_equal(&by_tape, hessian.as_slice(), &gradient);
+        let by_sweeps = tape.hessian(&x).unwrap();
         let size = hessian.as_slice().iter().fold(1.0, |size: f64, h| size.max(h.abs()));
         for i in 0..n {
             for j in 0..n {
@@ -317,8 +317,11 @@ fn the_jacobian_of_the_gradient_is_the_hessian() {
                 };
                 let duals: Vec<Dual<Dual>> = (0..n).map(seed).collect();
                 let expected = smooth(&steps, &duals).dv.dv;
-                let error = (hessian[(i, j)] - expected).abs();
-                assert!(error <= 1e-9 * size, "{i}, {j}: {} for {expected}\n{tape}\n{gradient}", hessian[(i, j)]);
+                let by_product = tape.hvp(&x, &unit(n, j)).unwrap()[i];
+                for entry in [hessian[(i, j)], by_sweeps[(i, j)], by_product] {
+                    let error = (entry - expected).abs();
+                    assert!(error <= 1e-9 * size, "{i}, {j}: {entry} for {expected}\n{tape}\n{gradient}");
+                }
             }
         }
     }
