@@ -11,14 +11,14 @@ use crate::tape::Tape;
 /// The most directions that one forward sweep carries.
 pub(crate) const DIRECTIONS: usize = 16;
 /// The most directions that one sweep of second order carries.
-const SECOND_DIRECTIONS: usize = 8;
+pub(crate) const SECOND_DIRECTIONS: usize = 8;
 
 /// Columns of a row-major matrix: `count` of them from `first` on.
-struct Columns<'a> {
-    numbers: &'a mut [f64],
-    stride: usize,
-    first: usize,
-    count: usize,
+pub(crate) struct Columns<'a> {
+    pub numbers: &'a mut [f64],
+    pub stride: usize,
+    pub first: usize,
+    pub count: usize,
 }
 
 impl Columns<'_> {
@@ -53,7 +53,7 @@ impl Error {
 }
 
 /// A primal sweep of the program for reverse sweeps.
-struct Primal<'p, 'w> {
+pub(crate) struct Primal<'p, 'w> {
     program: &'p Program,
     values: &'w [f64],
     adjoints: &'w mut [f64],
@@ -68,7 +68,7 @@ impl Primal<'_, '_> {
     /// NaN shows, and the strict rule decides. If it shows in an adjoint, those
     /// up to it are in `xbar`.
     #[inline]
-    fn reverse_into(&mut self, w: impl Iterator<Item = f64>, xbar: &mut [f64]) -> bool {
+    pub fn reverse_into(&mut self, w: impl Iterator<Item = f64>, xbar: &mut [f64]) -> bool {
         self.adjoints.fill(0.0);
         for (&output, weight) in self.program.outputs.iter().zip(w) {
             self.adjoints[output as usize] += weight;
@@ -200,7 +200,12 @@ impl Tape {
     /// a call returns in memory is read in wider pieces than it was just written,
     /// which stalls.)
     #[inline(always)]
-    fn primal<'w>(&self, ws: &'w mut Workspace, x: &[f64], params: Option<&[f64]>) -> Result<Primal<'_, 'w>, Error> {
+    pub(crate) fn primal<'w>(
+        &self,
+        ws: &'w mut Workspace,
+        x: &[f64],
+        params: Option<&[f64]>,
+    ) -> Result<Primal<'_, 'w>, Error> {
         let program = self.programs.reverse(&self.data);
         let (values, adjoints) = ws.slots(2 * program.num_slots).split_at_mut(program.num_slots);
         self.values(program, x, params, values)?;
@@ -296,7 +301,14 @@ impl Tape {
 
     /// The reference sweep by the strict rule.
     #[cold]
-    fn strict_adjoints_into(&self, ws: &mut Workspace, x: &[f64], params: &[f64], w: &[f64], xbar: &mut [f64]) {
+    pub(crate) fn strict_adjoints_into(
+        &self,
+        ws: &mut Workspace,
+        x: &[f64],
+        params: &[f64],
+        w: &[f64],
+        xbar: &mut [f64],
+    ) {
         let data = &*self.data;
         let Workspace { values, sweep, .. } = ws;
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
@@ -309,7 +321,7 @@ impl Tape {
     /// Values and tangents by one forward sweep in as many directions as `dy` has
     /// columns, at most [`DIRECTIONS`]; `seed(i, d)` is the tangent of input i in
     /// direction d.
-    fn tangents(
+    pub(crate) fn tangents(
         &self,
         ws: &mut Workspace,
         x: &[f64],
@@ -395,7 +407,7 @@ impl Tape {
     /// The value and, unless `gradient` is empty, the gradient of a one-output
     /// tape, and H·V in `hv` for as many directions as it has columns, at most
     /// [`SECOND_DIRECTIONS`]; `seed(i, d)` is entry (i, d) of V.
-    fn second_order(
+    pub(crate) fn second_order(
         &self,
         ws: &mut Workspace,
         x: &[f64],

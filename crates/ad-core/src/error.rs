@@ -202,6 +202,25 @@ pub enum Error {
         limit: usize,
     },
 
+    /// A sparse derivative has more nonzeros than are kept.
+    #[error(
+        "the derivative has more than {limit} entries that can differ from 0: \
+         use jvp, vjp or hvp, which form no matrix, or split the function into several tapes"
+    )]
+    TooManyNonzeros {
+        /// The most there may be.
+        limit: usize,
+    },
+
+    /// A matrix does not fit into memory.
+    #[error("a dense matrix of {rows} × {cols} numbers does not fit into memory: keep it sparse")]
+    TooLargeMatrix {
+        /// The number of rows.
+        rows: usize,
+        /// The number of columns.
+        cols: usize,
+    },
+
     /// A number of lanes was asked for that the engine does not have.
     #[error("{lanes} lanes were asked for: there are 16, 32 and 64")]
     Lanes {

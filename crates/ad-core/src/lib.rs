@@ -21,6 +21,7 @@
 //! | record a function; names, parameters | [`Tape::record`], [`Tape::builder`], [`Var`] |
 //! | write it once for `f64`, duals and recording | [`Real`] |
 //! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
+//! | which derivatives can differ from 0; large sparse Jacobians and Hessians | [`Tape::sparsity`], [`Tape::hessian_sparsity`], [`Tape::sparse_jacobian`], [`Tape::sparse_hessian`] |
 //! | second derivatives: Hessian times vector, Hessian | [`Tape::hvp`], [`Tape::hessian`] |
 //! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
 //! | no allocation in a loop | the `_into` twins and [`Workspace`] |
@@ -74,6 +75,7 @@
 #![cfg_attr(not(feature = "nalgebra"), forbid(unsafe_code))]
 
 mod check;
+mod colouring;
 mod derive;
 mod drivers;
 mod dual;
@@ -86,10 +88,12 @@ mod math;
 mod matrix;
 pub mod ops;
 mod optimize;
+mod pattern;
 mod record;
 mod replay;
 mod retape;
 mod rule;
+mod sparse;
 mod tape;
 mod trace;
 
@@ -110,6 +114,7 @@ pub use record::{Answer, Builder, Escape, Guard, Outputs, Question, SourceLocati
 pub use replay::{Samples, SimdLevel, Workspace};
 pub use retape::{RecordedFunction, Retape, RetapeStats};
 pub use rule::{Real, Rule};
+pub use sparse::{SparseHessian, SparseJacobian, SparseMatrix, Sparsity};
 pub use tape::Tape;
 pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};
 

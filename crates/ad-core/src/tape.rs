@@ -9,6 +9,7 @@ use crate::formula::{Accent, Formula, Formulas, Name};
 use crate::ops::Op;
 use crate::record::{Builder, Escape, Guard, Outputs, SourceLocation, Var};
 use crate::replay::{self, Program, Programs};
+use crate::sparse::Plans;
 
 /// A recorded function ℝⁿ → ℝᵐ: its Wengert list, ready to be replayed.
 ///
@@ -39,6 +40,7 @@ pub struct Tape {
     pub(crate) data: Arc<TapeData>,
     pub(crate) params: Arc<[f64]>,
     pub(crate) programs: Arc<Programs>,
+    pub(crate) sparse_plans: Arc<Plans>,
     /// The passive values of the programs, once they are known.
     passive: Arc<OnceLock<Vec<f64>>>,
 }
@@ -332,8 +334,13 @@ impl Tape {
     }
 
     pub(crate) fn new(data: TapeData, params: Vec<f64>) -> Tape {
-        let tape =
-            Tape { data: Arc::new(data), params: params.into(), programs: Arc::default(), passive: Arc::default() };
+        let tape = Tape {
+            data: Arc::new(data),
+            params: params.into(),
+            programs: Arc::default(),
+            sparse_plans: Arc::default(),
+            passive: Arc::default(),
+        };
         debug_assert_eq!(tape.check(), Ok(()));
         tape
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use ad_core::{Matrix, Samples, Tape, Var, Workspace};
+use ad_core::{Matrix, Samples, SparseHessian, SparseJacobian, SparseMatrix, Tape, Var, Workspace};
 use allocation_counter::measure;
 
 /// Calls every driver twice with the same memory and counts what the second
@@ -35,6 +35,10 @@ fn check(what: &str, tape: &Tape, x: &[f64]) {
         assert_eq!(sweep(), 0, "jvp_many_into of {columns} columns of {what}");
     }
     check_many_points(what, tape, x);
+    let (jacobian, mut sparse) = (SparseJacobian::new(tape).unwrap(), SparseMatrix::default());
+    let mut evaluate = || measure(|| jacobian.values_into(ws, x, &mut sparse).unwrap()).count_total;
+    evaluate();
+    assert_eq!(evaluate(), 0, "the sparse Jacobian of {what}");
     if m > 1 {
         return;
     }
@@ -52,6 +56,8 @@ fn check(what: &str, tape: &Tape, x: &[f64]) {
     counts("gradient_hessian_into", &mut |ws, gradient| {
         tape.gradient_hessian_into(ws, x, gradient, &mut hessian).unwrap()
     });
+    let (plan, mut sparse) = (SparseHessian::new(tape).unwrap(), SparseMatrix::default());
+    counts("the sparse Hessian", &mut |ws, _| plan.values_into(ws, x, &mut sparse).unwrap());
     if tape.num_params() == 0 {
         return;
     }

@@ -51,6 +51,8 @@ pub struct Workspace {
     pub(crate) seed: Vec<f64>,
     /// Values of the outputs that are not asked for, or their weights.
     pub(crate) y: Vec<f64>,
+    /// Several columns of a sparse derivative in one.
+    pub(crate) compressed: Vec<f64>,
     /// The Jacobian at one of many points.
     jac: Matrix,
     pub(crate) samples: SampleScratch,
