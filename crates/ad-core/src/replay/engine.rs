@@ -546,20 +546,22 @@ pub(crate) fn reverse(program: &Program, values: &[f64], adjoints: &mut [f64]) {
 
 /// The adjoints of rows one by one.
 fn reverse_rows(program: &Program, rows: Range<usize>, values: &[f64], adjoints: &mut [f64]) {
-    sweep_back(program, rows, First { values, adjoints });
+    sweep_back::<true>(program, rows, First { values, adjoints });
 }
 
 /// What rows add to the adjoints of their operands, from the last one to the first.
 #[inline(always)]
-pub(crate) fn sweep_back(program: &Program, rows: Range<usize>, slots: impl Slots) {
+pub(crate) fn sweep_back<const PAIRS: bool>(program: &Program, rows: Range<usize>, slots: impl Slots) {
     let first_input = program.first_input as u32;
     let mut sweep = Reverse { wide: &program.wide, slots, first_input };
     // Two rows a turn: the processor foresees better where two jumps lead, each
-    // with half of the rows, than where one leads. (The forward sweep gained nothing.)
+    // with half of the rows, than where one leads. It makes the code twice as long.
     let mut rows = program.rows[rows].iter().rev();
     while let Some(row) = rows.next() {
         row.code.visit(&mut sweep, row);
-        let Some(row) = rows.next() else { break };
-        row.code.visit(&mut sweep, row);
+        if PAIRS {
+            let Some(row) = rows.next() else { break };
+            row.code.visit(&mut sweep, row);
+        }
     }
 }

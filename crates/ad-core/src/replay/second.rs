@@ -137,5 +137,5 @@ pub(crate) fn reverse_with_tangents<const K: usize>(
     assert!(tangents.len() == slots && adjoints.len() == slots && adjoint_tangents.len() == slots);
     // Not compiled for each level of vector instructions: that would make the sweep, which holds
     // the second derivative of every operation, several times over.
-    sweep_back(program, 0..program.rows.len(), Second { values, tangents, adjoints, adjoint_tangents });
+    sweep_back::<false>(program, 0..program.rows.len(), Second { values, tangents, adjoints, adjoint_tangents });
 }
