@@ -2,8 +2,8 @@
 //! result went non-finite, whether the derivatives are right, and what changed
 //! since the last version.
 //!
-//! Nothing here is fast or needs to be; all of it is linear in the tape, or
-//! nearly so, and none of it recurses.
+//! Nothing here is fast or needs to be. All of it but the self-check, which sweeps
+//! once for each output, is linear in the tape, or nearly so, and none of it recurses.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write};

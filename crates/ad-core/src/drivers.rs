@@ -661,7 +661,7 @@ impl Tape {
         expect_len("y (one number per output)", y.len(), self.num_outputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         let columns = seeds.cols();
-        jp.reset(self.num_outputs(), columns);
+        jp.reset(self.num_outputs(), columns)?;
         for first in (0..columns).step_by(DIRECTIONS) {
             let count = DIRECTIONS.min(columns - first);
             let dy = Columns { numbers: jp.as_mut_slice(), stride: columns, first, count };
@@ -796,7 +796,7 @@ impl Tape {
         jac: &mut Matrix,
     ) -> Result<(), Error> {
         let (m, n) = (self.num_outputs(), self.num_inputs());
-        jac.reset(m, n);
+        jac.reset(m, n)?;
         if self.jacobian_is_forward() {
             let mut y = std::mem::take(&mut ws.y);
             y.resize(m, 0.0);
@@ -992,7 +992,7 @@ impl Tape {
         self.expect_scalar("hessian", "hessian of a tape of one output, or of their weighted sum")?;
         let n = self.num_inputs();
         expect_len("x (one number per input)", x.len(), n)?;
-        hessian.reset(n, n);
+        hessian.reset(n, n)?;
         let mut value = 0.0;
         for first in (0..n).step_by(SECOND_DIRECTIONS) {
             let count = SECOND_DIRECTIONS.min(n - first);

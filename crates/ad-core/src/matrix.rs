@@ -116,11 +116,15 @@ impl Matrix {
     }
 
     /// Makes it rows × cols with entries 0, keeping its memory.
-    pub(crate) fn reset(&mut self, rows: usize, cols: usize) {
-        self.rows = rows;
-        self.cols = cols;
+    pub(crate) fn reset(&mut self, rows: usize, cols: usize) -> Result<(), Error> {
         self.data.clear();
-        self.data.resize(size(rows, cols), 0.0);
+        (self.rows, self.cols) = (0, 0);
+        match rows.checked_mul(cols).filter(|&size| self.data.try_reserve(size).is_ok()) {
+            Some(size) => self.data.resize(size, 0.0),
+            None => return Err(Error::TooLargeMatrix { rows, cols }),
+        }
+        (self.rows, self.cols) = (rows, cols);
+        Ok(())
     }
 
     /// The number of rows.

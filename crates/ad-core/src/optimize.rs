@@ -128,6 +128,11 @@ impl Tape {
         let values = list.copy(data, data.num_inputs, Identities::Apply);
         let mut report = list.report;
         report.before = self.len();
+        if list.overflows() {
+            // More constants than an index can name: the tape stays as it is.
+            let report = OptimizationReport { before: self.len(), after: self.len(), ..OptimizationReport::default() };
+            return Optimized { tape: self.clone(), report };
+        }
         let ends = Ends {
             outputs: data.outputs.iter().map(|&output| values[output as usize]).collect(),
             output_letter: data.output_letter,

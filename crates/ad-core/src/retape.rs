@@ -25,8 +25,9 @@ pub type RecordedFunction = dyn Fn(&[Var], &[Var]) -> Vec<Var> + Send + Sync;
 /// A recorded function ℝⁿ → ℝᵐ that is recorded again wherever one of its
 /// comparisons goes the other way: it keeps the closure, and a tape a branch.
 ///
-/// Its drivers are those of [`Tape`], and each has the bits of a tape recorded
-/// at that very point. Where a tape ends in [`Error::BranchChanged`], a
+/// It has the first-order drivers of [`Tape`] and the sums over samples, and each has
+/// the bits of a tape recorded at that very point; [`Retape::tape_at`] gives the tape
+/// of a point, for all else (Hessians, traces, derivative tapes). Where a tape ends in [`Error::BranchChanged`], a
 /// `Retape` looks among the tapes of the other branches for the one that
 /// answers every guard at x, the last used first, and records a new one if
 /// there is none. Points with a NaN, whose comparisons are all false, are on a
@@ -126,7 +127,7 @@ impl Cache {
     fn insert(&mut self, tape: Tape) -> Arc<Tape> {
         self.recordings += 1;
         self.rerecordings += 1;
-        let same = self.tapes().find(|other| same_branch(other.guards(), tape.guards())).cloned();
+        let same = self.tapes().find(|other| same_branch(other, &tape)).cloned();
         if let Some(same) = same {
             self.touch(&same);
             return same;
@@ -144,14 +145,19 @@ impl Cache {
     }
 }
 
-/// Whether two guards ask the same and have the same answer. Their operands
-/// are not compared: the numbers of rows depend on the constants of a tape.
-fn agree(a: &Guard, b: &Guard) -> bool {
-    a.question() == b.question() && a.answer() == b.answer()
+/// The bits of those operands of a guard that are constants. The others are not
+/// compared: the numbers of rows depend on the constants of a tape.
+fn constants(tape: &Tape, guard: &Guard) -> [Option<u64>; 2] {
+    let operands = &guard.operands[..guard.question().operands()];
+    let number = |i: usize| tape.data.constants.get(*operands.get(i)? as usize).map(|c| c.to_bits());
+    [number(0), number(1)]
 }
 
-fn same_branch(a: &[Guard], b: &[Guard]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| agree(a, b))
+fn same_branch(a: &Tape, b: &Tape) -> bool {
+    let agree = |(in_a, in_b): (&Guard, &Guard)| {
+        in_a.question() == in_b.question() && in_a.answer() == in_b.answer() && constants(a, in_a) == constants(b, in_b)
+    };
+    a.guards().len() == b.guards().len() && a.guards().iter().zip(b.guards()).all(agree)
 }
 
 /// Where the function leaves the branch of a tape: at which guard, and what it
@@ -164,13 +170,23 @@ struct Fork {
 
 impl Fork {
     /// The first guard at which a tape does not go the way of the function.
+    ///
+    /// A guard may compare with a number that depends on the point (that of a value
+    /// which left the recording as a number does). From one on that compares with
+    /// another number, one tape tells nothing of the other.
     fn missed_by(&self, tape: &Tape) -> Option<usize> {
-        let (way, other) = (self.tape.guards(), tape.guards());
-        (0..=self.guard).find(|&i| match other.get(i) {
-            None => true,
-            Some(other) if i == self.guard => other.question() != way[i].question() || other.answer() != self.now,
-            Some(other) => !agree(&way[i], other),
-        })
+        for (i, of_way) in self.tape.guards()[..=self.guard].iter().enumerate() {
+            let Some(other) = tape.guards().get(i) else { return Some(i) };
+            let same_question = other.question() == of_way.question();
+            if same_question && constants(tape, other) != constants(&self.tape, of_way) {
+                return None;
+            }
+            let answer = if i == self.guard { self.now } else { of_way.answer() };
+            if !same_question || other.answer() != answer {
+                return Some(i);
+            }
+        }
+        None
     }
 }
 

@@ -302,7 +302,8 @@ Remarks:
   `xlogy`, whose derivative by y is x/y.
 - `lgamma` and `digamma`: for x > 0. Between the poles left of 0 both have zeros, near which all digits are lost; the first
   derivative of `lgamma` by any other x < 0 is right to an absolute error.
-- Third and higher derivatives are right, but no bound is stated for them.
+- Third and higher derivatives have no stated bound; those of `lgamma`, `digamma` and the like end at the order 100,
+  those of `powf` and `pow` at the order 30, beyond which they are NaN.
 ";
 
 fn page() -> String {

@@ -735,3 +735,19 @@ fn escapes_are_listed_in_every_number_type_and_of_every_branch() {
     assert!(same(retape.eval(&[-4.0]).unwrap()[0], 22.0));
     assert!(all_same(&retape.eval(&[2.0]).unwrap(), &[12.0]));
 }
+
+/// A number that leaves the recording by `to_f64` is guarded by its value, so every
+/// point has a tape of its own; that is no fault of the function.
+#[test]
+fn values_that_leave_as_numbers() {
+    let f = |x: &[Var]| {
+        let whole = num_traits::ToPrimitive::to_f64(&x[0]).unwrap().floor();
+        if x[0] > whole + 0.5 { (x[0] - whole) * 2.0 } else { x[0] * whole }
+    };
+    let retape = Retape::new(&[1.25], f).unwrap();
+    for x in [1.25, 1.75, 2.25, 2.75, 1.25, 1.75, 2.25] {
+        let recorded = Tape::record(&[x], f).unwrap();
+        assert_eq!(retape.gradient(&[x]).unwrap(), recorded.gradient(&[x]).unwrap(), "at {x}");
+    }
+    assert_eq!(retape.stats().recordings, 4);
+}

@@ -114,7 +114,11 @@ fn digamma_right(x: f64) -> f64 {
 pub(super) fn polygamma(x: f64, n: usize) -> f64 {
     let factorial = (2..=n).fold(1.0, |product, k| product * k as f64);
     let signed = |size: f64| if n % 2 == 1 { factorial * size } else { -factorial * size };
-    if x > 0.0 {
+    if x > 0.0 && x.is_finite() && super::powi(x, -(n as i64)) < 1e-280 {
+        // The power underflows where the factorial would make it large again.
+        let size = (1..=n).fold(zeta_tail(x, n), |size, k| size * (k as f64 / x));
+        if n % 2 == 1 { size } else { -size }
+    } else if x > 0.0 {
         signed(zeta_right(x, n))
     } else if x == 0.0 {
         signed(f64::INFINITY)
@@ -139,6 +143,12 @@ fn zeta_right(x: f64, n: usize) -> f64 {
     let far = (16 + 2 * n) as f64;
     let steps = if x < far { (far - x).ceil() as u32 } else { 0 };
     let start = x + f64::from(steps);
+    let first = super::powi(start, -(n as i64)) * zeta_tail(start, n);
+    (0..steps).rev().fold(first, |sum, i| sum + super::powi(x + f64::from(i), power))
+}
+
+/// Σ (start + k)^−(n + 1) over k = 0, 1, …, times startⁿ, for a large start.
+fn zeta_tail(start: f64, n: usize) -> f64 {
     let inverse = 1.0 / start;
     let square = inverse * inverse;
     // s(s + 1)⋯(s + 2k − 2) with s = n + 1, over the powers of the start.
@@ -149,9 +159,7 @@ fn zeta_right(x: f64, n: usize) -> f64 {
         let s = (n + 1 + 2 * k) as f64;
         rising *= (s + 1.0) * (s + 2.0) * square;
     }
-    let tail = 1.0 / n as f64 + (0.5 * inverse + series);
-    let first = super::powi(start, -(n as i64)) * tail;
-    (0..steps).rev().fold(first, |sum, i| sum + super::powi(x + f64::from(i), power))
+    1.0 / n as f64 + (0.5 * inverse + series)
 }
 
 /// Σ (x + k)^−(n + 1) over all whole k, for an `x` that is not whole.

@@ -1,4 +1,4 @@
-//! The derivatives of the power x^y, to all orders.
+//! The derivatives of the power x^y, to the order 30.
 //!
 //! Rounding y − 1 costs hundreds of units where ln x is large, and x^(y − 1)
 //! overflows where y·x^(y − 1) does not. So the logarithm, the exponent and the

@@ -218,6 +218,22 @@ fn errors_stay_within_their_bounds() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
+/// High orders, whose powers underflow though the results do not. The expected
+/// numbers are the asymptotic series in exact fractions.
+#[test]
+fn polygamma_of_high_orders() {
+    let points = [
+        (100.0, 1e4, -9.379363201543512e-245),
+        (50.0, 4e6, -4.7985278095910656e-268),
+        (100.0, 1800.0, -2.849457061760506e-170),
+        (99.0, 6e4, 8.665e-320),
+    ];
+    for (n, x, expected) in points {
+        let got: f64 = polygamma(x, n);
+        assert!((got - expected).abs() <= 1e-13 * expected.abs() + 5e-324, "order {n} at {x}: {got}, not {expected}");
+    }
+}
+
 /// Left of 0, where the reflection formulas are used, to an absolute error near the zeros.
 #[test]
 fn polygamma_left_of_zero() {

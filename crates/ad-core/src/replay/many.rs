@@ -54,7 +54,7 @@ impl Tape {
     /// Those of [`Tape::eval_many`].
     pub fn eval_many_into(&self, ws: &mut Workspace, points: &Matrix, values: &mut Matrix) -> Result<(), Error> {
         self.check_points(points)?;
-        values.reset(points.rows(), self.num_outputs());
+        values.reset(points.rows(), self.num_outputs())?;
         let program = self.programs.forward(&self.data);
         let layout = self.lanes_of_points(ws, program, points, 0);
         let lanes = layout.map_or(FEW, |layout| layout.blocks * WIDTH);
@@ -114,7 +114,7 @@ impl Tape {
     pub fn jacobian_many_into(&self, ws: &mut Workspace, points: &Matrix, jacobians: &mut Matrix) -> Result<(), Error> {
         self.check_points(points)?;
         let (m, n) = (self.num_outputs(), self.num_inputs());
-        jacobians.reset(points.rows(), m * n);
+        jacobians.reset(points.rows(), m.saturating_mul(n))?;
         let forward = self.jacobian_is_forward();
         let program = if forward { self.programs.forward(&self.data) } else { self.programs.reverse(&self.data) };
         let layout = self.lanes_of_points(ws, program, points, if forward { n.min(DIRECTIONS) } else { 1 });

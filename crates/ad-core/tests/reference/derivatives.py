@@ -5,9 +5,9 @@ Needs mpmath (gmpy2 makes it faster, without changing a digit), best in an
 environment of its own. Run without arguments it rewrites the committed file
 beside it:
 
-    python3 -m venv /tmp/references
-    /tmp/references/bin/pip install mpmath gmpy2
-    /tmp/references/bin/python derivatives.py
+    python3 -m venv references
+    references/bin/pip install mpmath gmpy2
+    references/bin/python derivatives.py
 
 The operands are drawn as in functions.py, and every result is computed there
 too: at two working precisions of 160 bits and more, raised until both agree
