@@ -1446,7 +1446,12 @@ impl fmt::Display for SelfCheck {
         };
         let agreed = count(&|verdict| *verdict == Verdict::Agrees);
         let skipped = count(&|verdict| matches!(verdict, Verdict::NotChecked(_)));
-        writeln!(f, "self-check {}", if self.passed() { "passed" } else { "FAILED" })?;
+        let outcome = match self.passed() {
+            false => "FAILED",
+            true if agreed == 0 => "passed, but nothing could be compared",
+            true => "passed",
+        };
+        writeln!(f, "self-check {outcome}")?;
         writeln!(
             f,
             "  {} of outputs in {}: {agreed} agree with the difference quotient, {skipped} not checked",

@@ -63,7 +63,8 @@ pub enum Error {
     #[error(
         "a variable of another recording, or of one on another thread, was used at {location}: \
          a Var lives only inside the closure that it was given to, on its thread; \
-         pass the number ({value}) in as a parameter, or use .value() there to make it a constant"
+         pass the number ({}) in as a parameter, or use .value() there to make it a constant",
+        exact(*value)
     )]
     ForeignVar {
         /// Where it was first used, or where the recording that returned it was asked for.
@@ -250,10 +251,18 @@ impl fmt::Debug for Error {
     }
 }
 
+/// A number with all its digits, and an exponent where it would be long.
+fn exact(number: f64) -> String {
+    match number.abs() {
+        size if size == 0.0 || (1e-5..1e16).contains(&size) => format!("{number}"),
+        _ => format!("{number:e}"),
+    }
+}
+
 fn operands_text(guard: &Guard, lhs: f64, rhs: f64) -> String {
     match guard.question().operands() {
-        1 => format!("{lhs}"),
-        _ => format!("{lhs} and {rhs}"),
+        1 => exact(lhs),
+        _ => format!("{} and {}", exact(lhs), exact(rhs)),
     }
 }
 

@@ -433,6 +433,9 @@ operation_table!(define_inherent_methods);
 /// # Ok::<(), ad_core::Error>(())
 /// ```
 ///
+/// The functions (`cos`, `lgamma`, …) are methods of [`Rule`], which every `Real`
+/// is: outside generic code bring `Rule` into scope to call them on an `f64`.
+///
 /// An `f64` may stand on the right of an operator or a comparison (`x * 2.0`,
 /// `x > 0.0`) and as an argument (`x.max(0.0)`); on the left Rust allows none
 /// in generic code: write `T::lit(1.0) - x`. For `f64` the functions are those

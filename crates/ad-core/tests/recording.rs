@@ -430,9 +430,9 @@ fn changed(error: &Error, expected: &Guard, answer: Answer, a: f64, b: f64) {
     assert!(*now == answer && same(*lhs, a) && same(*rhs, b) && sample.is_none(), "{error:?}");
     let message = error.to_string();
     let place = format!("{}:{}", expected.location().file(), expected.location().line());
-    for part in
-        [place, expected.to_string(), format!("{a}"), answer.to_string(), "select_".to_owned(), "record".to_owned()]
-    {
+    // A long number is written with an exponent.
+    let number = if a.abs() >= 1e16 { format!("{a:e}") } else { format!("{a}") };
+    for part in [place, expected.to_string(), number, answer.to_string(), "select_".to_owned(), "record".to_owned()] {
         assert!(message.contains(&part), "{part:?} is missing: {message}");
     }
 }
