@@ -7,7 +7,8 @@
 mod common;
 
 use ad_core::{Dual, Error, Matrix, Op, Rule, SimdLevel, Tape, Var, Workspace};
-use common::{assert_equal, assert_same, operation_list, product, takes_constant, unit};
+use common::programs::call;
+use common::{assert_equal, assert_same, product, takes_constant, unit};
 
 /// A way to compute all second derivatives of a one-output tape: entry (i, j) is
 /// the derivative of ∂f/∂xᵢ along eⱼ.
@@ -61,31 +62,6 @@ fn assert_ways_agree(tape: &Tape, x: &[f64], what: &str) {
     let hessian = tape.hessian(x).unwrap();
     assert_same(hessian.as_slice(), upper.as_slice(), format_args!("hessian and hvp: {what} at {x:?}"));
 }
-
-macro_rules! define_call {
-    (
-        operations { $( $Op:ident ($x:ident, $c:ident) => $call:expr; )* }
-        folds { $( $Fold:ident ($fx:ident, $fc:ident) => $fold:expr; )* }
-    ) => {
-        /// Records an operation of the table.
-        fn call(op: Op, x: &[Var], c: f64) -> Vec<Var> {
-            match op {
-                $(Op::$Op => {
-                    let ($x, $c) = (x, c);
-                    let _ = ($x, $c);
-                    <[Var]>::to_vec(&$call)
-                })*
-                $(Op::$Fold => {
-                    let ($fx, $fc) = (x, c);
-                    let _ = ($fx, $fc);
-                    <[Var]>::to_vec(&$fold)
-                })*
-                other => panic!("{other:?} is missing from the list of operations"),
-            }
-        }
-    };
-}
-operation_list!(define_call);
 
 #[test]
 fn every_operation_has_the_same_second_derivatives_in_every_way() {

@@ -8,33 +8,9 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use ad_core::{Error, Op, Rule, SparseHessian, SparseJacobian, SparseMatrix, Sparsity, Tape, Var, Workspace};
-use common::{equal, operation_list, product, takes_constant, unit};
-
-macro_rules! define_call {
-    (
-        operations { $( $Op:ident ($x:ident, $c:ident) => $call:expr; )* }
-        folds { $( $Fold:ident ($fx:ident, $fc:ident) => $fold:expr; )* }
-    ) => {
-        /// Records an operation of the table.
-        fn call(op: Op, x: &[Var], c: f64) -> Vec<Var> {
-            match op {
-                $(Op::$Op => {
-                    let ($x, $c) = (x, c);
-                    let _ = ($x, $c);
-                    <[Var]>::to_vec(&$call)
-                })*
-                $(Op::$Fold => {
-                    let ($fx, $fc) = (x, c);
-                    let _ = ($fx, $fc);
-                    <[Var]>::to_vec(&$fold)
-                })*
-                other => panic!("{other:?} is missing from the list of operations"),
-            }
-        }
-    };
-}
-operation_list!(define_call);
+use ad_core::{Error, Op, SparseHessian, SparseJacobian, SparseMatrix, Sparsity, Tape, Var, Workspace};
+use common::programs::call;
+use common::{equal, product, takes_constant, unit};
 
 // Against the dense drivers.
 
