@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::error::Error;
 use crate::formula::{Accent, DIGITS, Formulas, Name, Script};
-use crate::ops::{Fold, Op, Operation, Visitor};
+use crate::ops::Op;
 use crate::record::{Guard, SourceLocation};
 use crate::replay::{self, Workspace};
 use crate::rule::Rule;
@@ -774,22 +774,7 @@ impl DiffWriter {
 /// ∂result/∂operand of an operation at the operands `x` with the results `v`, as
 /// the table states it; of a fold, by the operands of one term or of all.
 fn partial(op: Op, result: usize, operand: usize, x: &[f64], v: &[f64]) -> f64 {
-    struct At<'a>(usize, usize, &'a [f64], &'a [f64]);
-    impl Visitor for At<'_> {
-        type Output = f64;
-        fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> f64 {
-            let At(result, operand, x, v) = self;
-            O::partial(result, operand, std::array::from_fn(|i| x[i]), std::array::from_fn(|j| v[j]))
-        }
-        fn fold<O: Fold>(self) -> f64 {
-            let At(_, operand, x, _) = self;
-            O::partial(operand, x)
-        }
-        fn further_result(self) -> f64 {
-            0.0
-        }
-    }
-    op.visit(At(result, operand, x, v))
+    op.partial(result, operand, x, v)
 }
 
 /// A function like [`partial`].
@@ -797,21 +782,7 @@ type Partial<'a> = dyn Fn(Op, usize, usize, &[f64], &[f64]) -> f64 + 'a;
 
 /// One result of an operation at the operands `x`.
 fn value(op: Op, result: usize, x: &[f64]) -> f64 {
-    struct Value<'a>(usize, &'a [f64]);
-    impl Visitor for Value<'_> {
-        type Output = f64;
-        fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> f64 {
-            let Value(result, x) = self;
-            O::value(std::array::from_fn(|i| x[i]))[result]
-        }
-        fn fold<O: Fold>(self) -> f64 {
-            O::value(self.1)
-        }
-        fn further_result(self) -> f64 {
-            f64::NAN
-        }
-    }
-    op.visit(Value(result, x))
+    op.results(x)[result]
 }
 
 /// A row at a point: its operation, operands and results.

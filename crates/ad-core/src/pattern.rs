@@ -351,7 +351,7 @@ impl Bits {
 
     /// The first value that waits, and its bits, which it keeps.
     fn visit_first(&mut self) -> Option<(usize, u64)> {
-        while self.first < self.waiting.len() {
+        while self.first <= self.last && self.first < self.waiting.len() {
             let waiting = &mut self.waiting[self.first];
             if *waiting != 0 {
                 let value = 64 * self.first + waiting.trailing_zeros() as usize;
@@ -360,7 +360,7 @@ impl Bits {
             }
             self.first += 1;
         }
-        self.last = 0;
+        (self.first, self.last) = (self.waiting.len(), 0);
         None
     }
 
@@ -373,8 +373,8 @@ impl Bits {
                 *waiting ^= 1 << (value % 64);
                 return Some((value, std::mem::take(&mut self.words[value])));
             }
-            if self.last == 0 {
-                self.first = self.waiting.len();
+            if self.last <= self.first {
+                (self.first, self.last) = (self.waiting.len(), 0);
                 return None;
             }
             self.last -= 1;
@@ -452,7 +452,11 @@ fn forward(graph: &Graph<'_>, most: usize) -> Result<Sparsity, Error> {
     let dependents = graph.dependents(|_| true);
     let mut collector = Collector::new(data.outputs.len(), most);
     let mut bits = Bits::new(graph.num_values());
-    let mut visited = Vec::new();
+    let (mut visited, mut words) = (Vec::new(), Vec::new());
+    // Which outputs a value is, so that a sweep looks at those alone that it reaches.
+    let nodes = data.outputs.iter().map(|&output| graph.node[output as usize]).enumerate();
+    let of_values = nodes.filter(|(_, node)| *node != Graph::NONE).map(|(i, node)| [node, i as u32]);
+    let outputs = Lists::from_pairs(graph.num_values(), of_values);
     for first in (0..data.num_inputs).step_by(64) {
         let count = 64.min(data.num_inputs - first);
         (0..count).for_each(|i| bits.add(data.first_input() + first + i, 1 << i));
@@ -460,9 +464,12 @@ fn forward(graph: &Graph<'_>, most: usize) -> Result<Sparsity, Error> {
             visited.push(value);
             dependents.of(value).iter().for_each(|&dependent| bits.add(dependent as usize, word));
         }
-        let outputs = data.outputs.iter().map(|&output| graph.node[output as usize]).enumerate();
-        let words = outputs.filter(|(_, node)| *node != Graph::NONE).map(|(i, node)| (i, bits.words[node as usize]));
-        collector.append(count, words)?;
+        words.clear();
+        for &value in &visited {
+            words.extend(outputs.of(value).iter().map(|&output| (output as usize, bits.words[value])));
+        }
+        words.sort_unstable();
+        collector.append(count, words.iter().copied())?;
         visited.drain(..).for_each(|value| bits.words[value] = 0);
     }
     Ok(collector.pattern.transposed())
