@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use crate::drivers::of_function;
 use crate::error::Error;
 use crate::formula::{Accent, DIGITS, Formulas, Name, Script};
 use crate::ops::Op;
@@ -804,7 +805,7 @@ impl<'a> RowAt<'a> {
         let operands = data.operands(head);
         let x: Numbers = operands.iter().map(|&operand| values[operand as usize]).collect();
         let first = data.first_row() + head;
-        let v = Numbers::from_slice(&values[first..first + op.info().forms.len()]);
+        let v = Numbers::from_slice(&values[first..first + data.num_results(head)]);
         let largest = x.iter().skip(1).fold(x[0], |largest, &x| Rule::max(largest, x));
         RowAt { op, result, operands, x, v, largest }
     }
@@ -1198,7 +1199,7 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
-        replay::tangent_sweep::<f64, true>(&self.data, &ws.values, p, 1, tangents, gathered);
+        replay::tangent_sweep::<true>(&self.data, &ws.values, p, 1, tangents, gathered).map_err(of_function)?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Tangent,
@@ -1244,7 +1245,7 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
-        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered);
+        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered).map_err(of_function)?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Adjoint,

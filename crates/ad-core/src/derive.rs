@@ -41,6 +41,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::error::Error;
 use crate::formula::{Accent, Name};
+use crate::function::Function;
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::optimize::{Ends, Identities, List, Operands};
 use crate::record::{Answer, LIMIT, Question, SourceLocation};
@@ -64,7 +65,8 @@ impl Tape {
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] if the derivative has more rows than an index can name.
+    /// [`Error::TooLarge`] if the derivative has more rows than an index can name,
+    /// [`Error::NoSecondDerivative`] for a [`Custom`](crate::Custom) operation without one.
     ///
     /// ```
     /// use ad_core::Tape;
@@ -204,6 +206,18 @@ impl Tape {
         })
     }
 
+    /// f(x) and J·ẋ as a tape, for functions that run this one with tangents: its
+    /// inputs are x and then ẋ, its outputs y and then ẏ.
+    pub(crate) fn tangent_body(&self) -> Result<Tape, Error> {
+        let body = self.derivative(Location::caller(), self.tangent_names(), "y", 0, |sweep, seeds| {
+            let seeds = seeds.iter().map(|&seed| vec![(0, seed)]).collect();
+            let tangents = sweep.forward(seeds, 1);
+            let tangents = tangents.iter().map(|row| row.first().map_or(Node::lit(0.0), |&(_, t)| t));
+            sweep.outputs().into_iter().chain(tangents).collect()
+        })?;
+        Ok(Tape { name: self.name.clone(), ..body })
+    }
+
     /// A tape with the inputs of this one and `seed_names` more, whose outputs,
     /// at most `entries` of them if that is more than usual, `sweep` computes
     /// from the seeds.
@@ -232,7 +246,11 @@ impl Tape {
         };
         let values = recorder.list.borrow_mut().copy(data, num_inputs, Identities::Leave);
         let seeds: Vec<Node<'_>> = (data.num_inputs..num_inputs).map(|seed| recorder.node(seed as u32)).collect();
-        let outputs = sweep(&mut Sweep::new(data, &recorder, &values), &seeds);
+        let mut rules = Sweep::new(data, &recorder, &values);
+        let outputs = sweep(&mut rules, &seeds);
+        if let Some(error) = rules.failure.take() {
+            return Err(error);
+        }
         let outputs = outputs.into_iter().map(|output| recorder.operand(output)).collect();
         let list = recorder.list.into_inner();
         if list.overflows() {
@@ -286,6 +304,31 @@ impl Tape {
         // There are more primes than names.
         candidates.find(is_fresh).unwrap_or(names)
     }
+}
+
+/// TF of a custom operation as a tape, from the function of its partials:
+/// (x, ẋ) ↦ (f(x), J(x)·ẋ).
+pub(crate) fn tangent_of_custom(function: &Function, derivative: &Function) -> Result<Tape, Error> {
+    let (n, m) = (function.num_operands(), function.num_results());
+    let recorder = Recorder { list: RefCell::new(List::new(2 * n)), location: Cell::new(0) };
+    let inputs: Vec<Node<'_>> = (0..2 * n).map(|i| recorder.node(i as u32)).collect();
+    let (x, dx) = inputs.split_at(n);
+    let mut outputs = Node::call(&recorder, function, x);
+    let partials = Node::call(&recorder, derivative, x);
+    for j in 0..m {
+        let mut tangent = None;
+        for (&partial, &dx) in partials[j * n..(j + 1) * n].iter().zip(dx) {
+            if let Some(term) = Node::chain_product(partial, dx) {
+                Node::add_to(&mut tangent, term);
+            }
+        }
+        outputs.push(tangent.unwrap_or(Node::lit(0.0)));
+    }
+    let outputs = outputs.into_iter().map(|output| recorder.operand(output)).collect();
+    let ends = Ends { outputs, output_letter: "y", num_inputs: 2 * n, input_names: Vec::new() };
+    let places = TapeData { locations: vec![SourceLocation::new(Location::caller())], ..TapeData::default() };
+    let tape = Tape::new(recorder.list.into_inner().finish(&places, &[], ends), Vec::new());
+    Ok(Tape { name: function.name().map(Into::into), ..tape })
 }
 
 /// What [`Node`]s are written into.
@@ -356,6 +399,13 @@ impl<'a> Node<'a> {
         Some(results.into_iter().map(|result| recorder.node(result)).collect())
     }
 
+    /// The results of a function at `x`, of which one at least is no constant.
+    fn call(recorder: &'a Recorder, function: &Function, x: &[Node<'a>]) -> Vec<Node<'a>> {
+        let operands: Operands = x.iter().map(|&node| recorder.operand(node)).collect();
+        let results = recorder.list.borrow_mut().push_call(function, &operands, recorder.location.get());
+        results.into_iter().map(|result| recorder.node(result)).collect()
+    }
+
     /// partial·derivative by the chain rule; none if it is 0 whatever the values.
     fn chain_product(partial: Node<'a>, derivative: Node<'a>) -> Option<Node<'a>> {
         if partial.is_zero() || derivative.is_zero() {
@@ -424,12 +474,14 @@ struct Sweep<'a> {
     no_row: u32,
     values: Vec<Node<'a>>,
     domains: Domains,
+    /// The first function that has no derivative.
+    failure: Option<Error>,
 }
 
 impl<'a> Sweep<'a> {
     fn new(data: &'a TapeData, recorder: &'a Recorder, values: &[u32]) -> Sweep<'a> {
         let values = values.iter().map(|&operand| recorder.node(operand)).collect();
-        Sweep { data, recorder, no_row: recorder.location.get(), values, domains: Domains::default() }
+        Sweep { data, recorder, no_row: recorder.location.get(), values, domains: Domains::default(), failure: None }
     }
 
     /// What the rules of a row are evaluated at; what they add is at its place.
@@ -450,6 +502,57 @@ impl<'a> Sweep<'a> {
         self.recorder.list.borrow().overflows()
     }
 
+    /// The values of the outputs.
+    fn outputs(&self) -> Vec<Node<'a>> {
+        self.data.outputs.iter().map(|&output| self.values[output as usize]).collect()
+    }
+
+    /// The values of the operands of a row; what is added is at its place.
+    fn operands(&self, row: usize) -> Vec<Node<'a>> {
+        self.recorder.location.set(self.data.rows[row].location());
+        self.data.operands(row).iter().map(|&operand| self.values[operand as usize]).collect()
+    }
+
+    /// The tangents of the results of a call, direction by direction, by the tangent function.
+    fn tangents_of_call(&self, row: usize, function: &Function, tangents: &mut [Directions<'a>]) -> Result<(), Error> {
+        let data = self.data;
+        let operands = data.operands(row);
+        let mut directions: Vec<u32> = operands
+            .iter()
+            .flat_map(|&operand| tangents[operand as usize].iter().map(|&(direction, _)| direction))
+            .collect();
+        directions.sort_unstable();
+        directions.dedup();
+        let tangent = function.tangent()?;
+        for direction in directions {
+            let mut x = self.operands(row);
+            for &operand in operands {
+                let of_operand = &tangents[operand as usize];
+                let place = of_operand.binary_search_by_key(&direction, |&(direction, _)| direction);
+                x.push(place.map_or(Node::lit(0.0), |place| of_operand[place].1));
+            }
+            let results = Node::call(self.recorder, &tangent.function, &x);
+            for (result, &place) in tangent.tangents.iter().enumerate() {
+                tangents[data.first_row() + row + result].push((direction, results[place as usize]));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a call contributes to its operands, by the function of its adjoints.
+    fn adjoints_of_call(&self, row: usize, function: &Function, adjoints: &mut [Option<Node<'a>>]) {
+        let data = self.data;
+        let first = data.first_row() + row;
+        let mut x = self.operands(row);
+        x.extend(adjoints[first..first + function.num_results()].iter().map(|a| a.unwrap_or(Node::lit(0.0))));
+        let contributions = Node::call(self.recorder, &function.adjoint(), &x);
+        for (&operand, contribution) in data.operands(row).iter().zip(contributions) {
+            if data.active[operand as usize] {
+                Node::add_to(&mut adjoints[operand as usize], contribution);
+            }
+        }
+    }
+
     /// The tangents of the outputs in `directions` directions, from those of the
     /// inputs: partial·tangent over the operands, in their order.
     fn forward(&mut self, seeds: Vec<Directions<'a>>, directions: usize) -> Vec<Directions<'a>> {
@@ -463,6 +566,13 @@ impl<'a> Sweep<'a> {
         for row in data.spans.iter().flat_map(|span| span.clone()) {
             let operands = data.operands(row);
             if operands.iter().all(|&operand| tangents[operand as usize].is_empty()) || self.is_over() {
+                continue;
+            }
+            if let Some(function) = data.function(row) {
+                if let Err(error) = self.tangents_of_call(row, function, &mut tangents) {
+                    self.failure.get_or_insert(error);
+                    break;
+                }
                 continue;
             }
             let rules = self.rules(row);
@@ -499,8 +609,12 @@ impl<'a> Sweep<'a> {
         }
         for row in data.spans.iter().rev().flat_map(|span| span.clone().rev()) {
             let first = data.first_row() + row;
-            let results = data.op(row).info().forms.len();
+            let results = data.num_results(row);
             if adjoints[first..first + results].iter().all(Option::is_none) || self.is_over() {
+                continue;
+            }
+            if let Some(function) = data.function(row) {
+                self.adjoints_of_call(row, function, &mut adjoints);
                 continue;
             }
             let rules = self.rules(row);
@@ -613,7 +727,7 @@ impl Visitor for Undefined<'_> {
         Vec::new()
     }
 
-    fn further_result(self) -> Vec<bool> {
+    fn no_operation(self) -> Vec<bool> {
         Vec::new()
     }
 }

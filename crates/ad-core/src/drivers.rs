@@ -2,9 +2,10 @@
 
 use crate::dual::Dual;
 use crate::error::{Error, expect_len};
+use crate::function::{Function, Numbers, NumbersMut};
 use crate::matrix::Matrix;
-use crate::record::Answer;
-use crate::replay::{self, Program, SimdLevel, Workspace};
+use crate::record::{Answer, Guard};
+use crate::replay::{self, CallError, CallMemory, Calls, Program, SimdLevel, Step, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
@@ -27,6 +28,32 @@ impl Columns<'_> {
         let start = i * self.stride + self.first;
         &mut self.numbers[start..start + self.count]
     }
+}
+
+/// The weights of the outputs, and some of their tangents; no tangents for 0.
+#[derive(Clone, Copy)]
+pub(crate) struct OutputWeights<'a> {
+    pub w: &'a [f64],
+    pub tangents: &'a [f64],
+    pub stride: usize,
+    pub first: usize,
+}
+
+impl OutputWeights<'_> {
+    /// The weight of one output.
+    pub const ONE: OutputWeights<'static> = OutputWeights { w: &[1.0], tangents: &[], stride: 0, first: 0 };
+
+    fn tangent(&self, output: usize, direction: usize) -> f64 {
+        match self.tangents {
+            [] => 0.0,
+            tangents => tangents[output * self.stride + self.first + direction],
+        }
+    }
+}
+
+/// The error of a function, wherever it was called.
+pub(crate) fn of_function((_, error): CallError) -> Error {
+    error
 }
 
 /// A number of a seed, unless it is not finite.
@@ -55,8 +82,10 @@ impl Error {
 /// A primal sweep of the program for reverse sweeps.
 pub(crate) struct Primal<'p, 'w> {
     program: &'p Program,
+    functions: &'p [Function],
     values: &'w [f64],
     adjoints: &'w mut [f64],
+    calls: &'w mut CallMemory,
 }
 
 impl Primal<'_, '_> {
@@ -68,21 +97,40 @@ impl Primal<'_, '_> {
     /// NaN shows, and the strict rule decides. If it shows in an adjoint, those
     /// up to it are in `xbar`.
     #[inline]
-    pub fn reverse_into(&mut self, w: impl Iterator<Item = f64>, xbar: &mut [f64]) -> bool {
+    pub fn reverse_into(&mut self, w: impl Iterator<Item = f64>, xbar: &mut [f64]) -> Result<bool, Error> {
         self.adjoints.fill(0.0);
         for (&output, weight) in self.program.outputs.iter().zip(w) {
             self.adjoints[output as usize] += weight;
         }
-        replay::reverse(self.program, self.values, self.adjoints);
+        if self.program.calls.is_empty() {
+            replay::reverse(self.program, 0..self.program.rows.len(), self.values, self.adjoints);
+        } else {
+            self.reverse_with_calls()?;
+        }
         // Number by number, as the sweep wrote them: a copy of memory reads in
         // wider pieces what was only just written, which stalls.
         for (xbar, &adjoint) in xbar.iter_mut().zip(&self.adjoints[self.program.first_input..]) {
             *xbar = adjoint;
             if adjoint.is_nan() {
-                return false;
+                return Ok(false);
             }
         }
-        !self.outputs().any(f64::is_nan)
+        Ok(!self.outputs().any(f64::is_nan))
+    }
+
+    #[inline(never)]
+    fn reverse_with_calls(&mut self) -> Result<(), Error> {
+        let Primal { program, functions, values, adjoints, calls } = self;
+        let none = vec![[]; values.len()];
+        let mut none_of_adjoints = none.clone();
+        let mut calls = Calls { program, functions, memory: calls };
+        replay::reverse_steps(program, |step| match step {
+            Step::Rows(rows) => {
+                replay::reverse(program, rows, values, adjoints);
+                Ok(())
+            }
+            Step::Call(row) => calls.adjoints::<0>(row, values, &none, adjoints, &mut none_of_adjoints),
+        })
     }
 }
 
@@ -113,18 +161,76 @@ impl Tape {
 
     /// The values of a program's slots.
     #[inline(always)]
-    fn unguarded_values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) {
+    fn unguarded_values(
+        &self,
+        program: &Program,
+        x: &[f64],
+        params: Option<&[f64]>,
+        values: &mut [f64],
+        calls: &mut CallMemory,
+    ) -> Result<(), Error> {
         for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
             *slot = x;
         }
-        replay::values(&program.rows, &program.runs, &program.wide, values);
+        if program.calls.is_empty() {
+            replay::values(program, 0..program.rows.len(), values);
+            return Ok(());
+        }
+        self.values_with_calls(program, values, calls)
+    }
+
+    #[inline(never)]
+    fn values_with_calls(&self, program: &Program, values: &mut [f64], calls: &mut CallMemory) -> Result<(), Error> {
+        let mut none = vec![[]; values.len()];
+        let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
+        replay::forward_steps(program, |step| match step {
+            Step::Rows(rows) => {
+                replay::values(program, rows, values);
+                Ok(())
+            }
+            Step::Call(row) => calls.values::<0>(row, values, &mut none),
+        })
     }
 
     /// The values of a program's slots, guards checked.
     #[inline(always)]
-    fn values(&self, program: &Program, x: &[f64], params: Option<&[f64]>, values: &mut [f64]) -> Result<(), Error> {
-        self.unguarded_values(program, x, params, values);
-        self.check_guards_of(program, values)
+    fn values(
+        &self,
+        program: &Program,
+        x: &[f64],
+        params: Option<&[f64]>,
+        values: &mut [f64],
+        calls: &mut CallMemory,
+    ) -> Result<(), Error> {
+        match self.unguarded_values(program, x, params, values, calls) {
+            Ok(()) => self.check_guards_of(program, values),
+            Err(error) => Err(self.first_cause(x, params, error)),
+        }
+    }
+
+    /// Why a sweep failed in a function: because a guard above it is off its
+    /// branch, if one is, else for the error of the function.
+    #[cold]
+    #[inline(never)]
+    fn first_cause(&self, x: &[f64], params: Option<&[f64]>, error: Error) -> Error {
+        match self.guards_before_failure(x, params) {
+            Err(changed) => changed,
+            Ok(failure) => failure.unwrap_or(error),
+        }
+    }
+
+    /// The error of the first function that fails at x, if one does and no guard
+    /// above it is off its branch.
+    fn guards_before_failure(&self, x: &[f64], params: Option<&[f64]>) -> Result<Option<Error>, Error> {
+        let data = &*self.data;
+        let mut values = Vec::new();
+        replay::load(data, x, params.unwrap_or(&self.params), &mut values);
+        let failure = replay::primal_all(data, &mut values, &mut Vec::new()).err();
+        let known = failure.as_ref().map_or(data.num_values(), |(row, _)| data.first_row() + row);
+        let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
+        let guards = self.guards().iter().take_while(above);
+        self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))?;
+        Ok(failure.map(|(_, error)| error))
     }
 
     /// The position of the first guard that is answered otherwise at x than in
@@ -136,8 +242,14 @@ impl Tape {
         params: Option<&[f64]>,
     ) -> Option<(usize, Answer)> {
         let program = self.programs.forward(&self.data);
-        let values = ws.slots(program.num_slots);
-        self.unguarded_values(program, x, params, values);
+        let (values, calls) = ws.slots_and_calls(program.num_slots);
+        if self.unguarded_values(program, x, params, values, calls).is_err() {
+            // A function failed, for which a guard above it may be the cause.
+            let Err(Error::BranchChanged { guard, now, .. }) = self.guards_before_failure(x, params) else {
+                return None;
+            };
+            return self.guards().iter().position(|other| *other == *guard).map(|position| (position, now));
+        }
         let guards = self.guards().iter().zip(&program.guards);
         guards.enumerate().find_map(|(position, (guard, slots))| {
             let [a, b] = slots.map(|slot| values[slot as usize]);
@@ -160,6 +272,7 @@ impl Tape {
         count: usize,
         values: &mut [f64],
         tangents: &mut [[f64; K]],
+        calls: &mut CallMemory,
     ) -> Result<(), Error> {
         let inputs = self.load(program, params, values).iter_mut().zip(&mut tangents[program.first_input..]);
         for (i, ((value, tangents), &x)) in inputs.zip(x).enumerate() {
@@ -169,8 +282,31 @@ impl Tape {
                 *tangent = seed(i, d)?;
             }
         }
-        replay::forward(level, program, values, tangents);
+        if program.calls.is_empty() {
+            replay::forward(level, program, 0..program.rows.len(), values, tangents);
+        } else if let Err(error) = self.forward_with_calls(program, level, values, tangents, calls) {
+            return Err(self.first_cause(x, params, error));
+        }
         self.check_guards_of(program, values)
+    }
+
+    #[inline(never)]
+    fn forward_with_calls<const K: usize>(
+        &self,
+        program: &Program,
+        level: SimdLevel,
+        values: &mut [f64],
+        tangents: &mut [[f64; K]],
+        calls: &mut CallMemory,
+    ) -> Result<(), Error> {
+        let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
+        replay::forward_steps(program, |step| match step {
+            Step::Rows(rows) => {
+                replay::forward(level, program, rows, values, tangents);
+                Ok(())
+            }
+            Step::Call(row) => calls.values(row, values, tangents),
+        })
     }
 
     /// The value and, unless `gradient` is empty, the gradient of a one-output
@@ -184,14 +320,14 @@ impl Tape {
     ) -> Result<f64, Error> {
         if gradient.is_empty() {
             let program = self.programs.forward(&self.data);
-            let values = ws.slots(program.num_slots);
-            self.values(program, x, params, values)?;
+            let (values, calls) = ws.slots_and_calls(program.num_slots);
+            self.values(program, x, params, values, calls)?;
             return Ok(values[program.outputs[0] as usize]);
         }
         let mut primal = self.primal(ws, x, params)?;
         let value = primal.values[primal.program.outputs[0] as usize];
-        if !primal.reverse_into(std::iter::once(1.0), gradient) {
-            self.strict_adjoints_into(ws, x, params.unwrap_or(&self.params), &[1.0], gradient);
+        if !primal.reverse_into(std::iter::once(1.0), gradient)? {
+            self.strict_adjoints_into(ws, x, params.unwrap_or(&self.params), &[1.0], gradient)?;
         }
         Ok(value)
     }
@@ -207,17 +343,20 @@ impl Tape {
         params: Option<&[f64]>,
     ) -> Result<Primal<'_, 'w>, Error> {
         let program = self.programs.reverse(&self.data);
-        let (values, adjoints) = ws.slots(2 * program.num_slots).split_at_mut(program.num_slots);
-        self.values(program, x, params, values)?;
-        Ok(Primal { program, values, adjoints })
+        let (slots, calls) = ws.slots_and_calls(2 * program.num_slots);
+        let (values, adjoints) = slots.split_at_mut(program.num_slots);
+        self.values(program, x, params, values, calls)?;
+        Ok(Primal { program, functions: &self.data.functions, values, adjoints, calls })
     }
 
     /// The values of all rows at x, guards checked, in the workspace.
     pub(crate) fn reference(&self, ws: &mut Workspace, x: &[f64]) -> Result<(), Error> {
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         replay::load(&self.data, x, &self.params, &mut ws.values);
-        replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered);
-        self.check_guards(&ws.values)
+        match replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered) {
+            Ok(()) => self.check_guards(&ws.values),
+            Err((_, error)) => Err(self.first_cause(x, None, error)),
+        }
     }
 
     /// Puts the question of every guard again, in the order of the recording.
@@ -262,17 +401,24 @@ impl Tape {
 
     /// Tangents of the outputs in k directions, from `seeds` (k numbers an
     /// input) into `dy` (k numbers per output), after a primal sweep.
-    fn tangents_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, seeds: &[f64], k: usize, dy: &mut [f64]) {
+    fn tangents_into(
+        &self,
+        values: &[f64],
+        sweep: &mut replay::SweepMemory,
+        seeds: &[f64],
+        k: usize,
+        dy: &mut [f64],
+    ) -> Result<(), Error> {
         let data = &*self.data;
         let replay::SweepMemory { tangents, gathered, .. } = sweep;
-        replay::tangent_sweep::<f64, false>(data, values, seeds, k, tangents, gathered);
+        replay::tangent_sweep::<false>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
         let mut strict = self.outputs(values).any(f64::is_nan);
         for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
             dy.copy_from_slice(&tangents[output as usize * k..(output as usize + 1) * k]);
             strict |= dy.iter().any(|t| t.is_nan());
         }
         if strict {
-            replay::tangent_sweep::<f64, true>(data, values, seeds, k, tangents, gathered);
+            replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
             for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
                 let output = output as usize;
                 for (dy, &strict) in dy.iter_mut().zip(&tangents[output * k..(output + 1) * k]) {
@@ -285,18 +431,26 @@ impl Tape {
                 }
             }
         }
+        Ok(())
     }
 
     /// Adjoints of the inputs for the weights `w` into `xbar`, after a primal sweep.
-    fn adjoints_into(&self, values: &[f64], sweep: &mut replay::SweepMemory, w: &[f64], xbar: &mut [f64]) {
+    fn adjoints_into(
+        &self,
+        values: &[f64],
+        sweep: &mut replay::SweepMemory,
+        w: &[f64],
+        xbar: &mut [f64],
+    ) -> Result<(), Error> {
         let data = &*self.data;
         let inputs = data.first_input()..data.first_param();
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
-        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered);
+        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered).map_err(of_function)?;
         if adjoints[inputs.clone()].iter().any(|a| a.is_nan()) || self.outputs(values).any(f64::is_nan) {
-            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered);
+            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(of_function)?;
         }
         xbar.copy_from_slice(&adjoints[inputs]);
+        Ok(())
     }
 
     /// The reference sweep by the strict rule.
@@ -308,14 +462,15 @@ impl Tape {
         params: &[f64],
         w: &[f64],
         xbar: &mut [f64],
-    ) {
+    ) -> Result<(), Error> {
         let data = &*self.data;
         let Workspace { values, sweep, .. } = ws;
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
         replay::load(data, x, params, values);
-        replay::primal_all(data, values, gathered);
-        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered);
+        replay::primal_all(data, values, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(of_function)?;
         xbar.copy_from_slice(&adjoints[data.first_input()..data.first_param()]);
+        Ok(())
     }
 
     /// Values and tangents by one forward sweep in as many directions as `dy` has
@@ -349,9 +504,10 @@ impl Tape {
     ) -> Result<(), Error> {
         let program = self.programs.forward(&self.data);
         let level = ws.lanes.level();
-        let (tangents, values) = ws.slots(program.num_slots * (1 + K)).split_at_mut(program.num_slots * K);
+        let (slots, calls) = ws.slots_and_calls(program.num_slots * (1 + K));
+        let (tangents, values) = slots.split_at_mut(program.num_slots * K);
         let tangents = tangents.as_chunks_mut().0;
-        self.forward::<K>(program, level, x, params, &seed, dy.count, values, tangents)?;
+        self.forward::<K>(program, level, x, params, &seed, dy.count, values, tangents, calls)?;
         let mut plain = true;
         for (i, (y, &output)) in y.iter_mut().zip(&program.outputs).enumerate() {
             let output = output as usize;
@@ -365,7 +521,7 @@ impl Tape {
             }
         }
         if !plain {
-            self.strict_tangents(ws, x, params, seed, y, dy);
+            self.strict_tangents(ws, x, params, seed, y, dy)?;
         }
         Ok(())
     }
@@ -381,7 +537,7 @@ impl Tape {
         seed: impl Fn(usize, usize) -> Result<f64, Error>,
         y: &[f64],
         mut dy: Columns<'_>,
-    ) {
+    ) -> Result<(), Error> {
         let data = &*self.data;
         let k = dy.count;
         let Workspace { values, sweep, seed: seeds, .. } = ws;
@@ -389,8 +545,8 @@ impl Tape {
         seeds.clear();
         seeds.extend((0..x.len()).flat_map(|i| (0..k).map(move |d| (i, d))).flat_map(|(i, d)| seed(i, d)));
         replay::load(data, x, params.unwrap_or(&self.params), values);
-        replay::primal_all(data, values, gathered);
-        replay::tangent_sweep::<f64, true>(data, values, seeds, k, tangents, gathered);
+        replay::primal_all(data, values, gathered).map_err(of_function)?;
+        replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
         for (i, (y, &output)) in y.iter().zip(&data.outputs).enumerate() {
             let strict = &tangents[output as usize * k..];
             for (dy, &strict) in dy.row(i).iter_mut().zip(strict) {
@@ -402,22 +558,28 @@ impl Tape {
                 }
             }
         }
+        Ok(())
     }
 
-    /// The value and, unless `gradient` is empty, the gradient of a one-output
-    /// tape, and H·V in `hv` for as many directions as it has columns, at most
-    /// [`SECOND_DIRECTIONS`]; `seed(i, d)` is entry (i, d) of V.
+    /// The adjoints x̄ = Jᵀ·w, unless `xbar` is empty, and their tangents in as
+    /// many directions as `dxbar` has columns, at most [`SECOND_DIRECTIONS`];
+    /// `seed(i, d)` is the tangent of input i in direction d, `weights` are w and
+    /// its tangents. Gives the value of the first output.
+    ///
+    /// For one output with the weight 1, whose tangents are 0, x̄ is the gradient
+    /// and its tangents are H·V.
     pub(crate) fn second_order(
         &self,
         ws: &mut Workspace,
         x: &[f64],
         seed: impl Fn(usize, usize) -> Result<f64, Error>,
-        gradient: &mut [f64],
-        hv: Columns<'_>,
+        weights: OutputWeights<'_>,
+        xbar: &mut [f64],
+        dxbar: Columns<'_>,
     ) -> Result<f64, Error> {
-        match hv.count {
-            1 => self.second_order_in::<1>(ws, x, seed, gradient, hv),
-            _ => self.second_order_in::<SECOND_DIRECTIONS>(ws, x, seed, gradient, hv),
+        match dxbar.count {
+            1 => self.second_order_in::<1>(ws, x, seed, weights, xbar, dxbar),
+            _ => self.second_order_in::<SECOND_DIRECTIONS>(ws, x, seed, weights, xbar, dxbar),
         }
     }
 
@@ -426,58 +588,75 @@ impl Tape {
         ws: &mut Workspace,
         x: &[f64],
         seed: impl Fn(usize, usize) -> Result<f64, Error>,
-        gradient: &mut [f64],
-        mut hv: Columns<'_>,
+        weights: OutputWeights<'_>,
+        xbar: &mut [f64],
+        mut dxbar: Columns<'_>,
     ) -> Result<f64, Error> {
         let program = self.programs.reverse(&self.data);
         let level = ws.lanes.level();
         let slots = program.num_slots;
-        let (all_tangents, numbers) = ws.slots(slots * (2 * K + 2)).split_at_mut(slots * 2 * K);
+        let (all, calls) = ws.slots_and_calls(slots * (2 * K + 2));
+        let (all_tangents, numbers) = all.split_at_mut(slots * 2 * K);
         let (tangents, adjoint_tangents) = all_tangents.as_chunks_mut().0.split_at_mut(slots);
         let (values, adjoints) = numbers.split_at_mut(slots);
 
         tangents[..program.first_input].fill([0.0; K]);
-        self.forward::<K>(program, level, x, None, &seed, hv.count, values, tangents)?;
+        self.forward::<K>(program, level, x, None, &seed, dxbar.count, values, tangents, calls)?;
         adjoints.fill(0.0);
         adjoint_tangents.fill([0.0; K]);
-        let output = program.outputs[0] as usize;
-        adjoints[output] = 1.0;
-        replay::reverse_with_tangents(program, values, tangents, adjoints, adjoint_tangents);
+        for (j, &output) in program.outputs.iter().enumerate() {
+            let output = output as usize;
+            adjoints[output] += weights.w[j];
+            for (d, sum) in adjoint_tangents[output].iter_mut().enumerate().take(dxbar.count) {
+                *sum += weights.tangent(j, d);
+            }
+        }
+        let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
+        replay::reverse_steps(program, |step| match step {
+            Step::Rows(rows) => {
+                replay::reverse_with_tangents(program, rows, values, tangents, adjoints, adjoint_tangents);
+                Ok(())
+            }
+            Step::Call(row) => calls.adjoints(row, values, tangents, adjoints, adjoint_tangents),
+        })?;
 
-        let value = values[output];
+        let value = values[program.outputs[0] as usize];
+        let nan = program.outputs.iter().any(|&output| values[output as usize].is_nan());
         let inputs = program.first_input..program.first_input + x.len();
         let adjoints = &adjoints[inputs.clone()];
-        let strict = value.is_nan() || adjoints.iter().any(|adjoint| adjoint.is_nan());
+        let strict = nan || adjoints.iter().any(|adjoint| adjoint.is_nan());
         let mut concerned = [strict; K];
         for (i, tangents) in adjoint_tangents[inputs].iter().enumerate() {
-            for (d, (hv, &tangent)) in hv.row(i).iter_mut().zip(tangents).enumerate() {
-                *hv = tangent;
+            for (d, (dxbar, &tangent)) in dxbar.row(i).iter_mut().zip(tangents).enumerate() {
+                *dxbar = tangent;
                 concerned[d] |= tangent.is_nan();
             }
         }
-        for (gradient, &adjoint) in gradient.iter_mut().zip(adjoints) {
-            *gradient = adjoint;
+        for (xbar, &adjoint) in xbar.iter_mut().zip(adjoints) {
+            *xbar = adjoint;
         }
-        for d in (0..hv.count).filter(|&d| concerned[d]) {
-            // The gradient is the same in every direction, and only if a NaN
-            // concerns it does it come from here.
-            let gradient = if strict { &mut *gradient } else { &mut [] };
-            self.strict_second_order(ws, x, |i| seed(i, d), gradient, d, &mut hv)?;
+        for d in (0..dxbar.count).filter(|&d| concerned[d]) {
+            // The adjoints are the same in every direction, and only if a NaN
+            // concerns them do they come from here.
+            let xbar = if strict { &mut *xbar } else { &mut [] };
+            self.strict_second_order(ws, x, |i| seed(i, d), weights, xbar, d, &mut dxbar)?;
         }
         Ok(value)
     }
 
-    /// Replaces the gradient, unless it is empty, and column `d` of `hv` by what
-    /// the reference sweep gives by the strict rule.
+    /// Replaces the adjoints, unless there are to be none, and column `d` of
+    /// `dxbar` by what the reference sweep gives by the strict rule.
     #[cold]
+    #[allow(clippy::too_many_arguments, reason = "two of them are what it fills")]
     fn strict_second_order(
         &self,
         ws: &mut Workspace,
         x: &[f64],
         seed: impl Fn(usize) -> Result<f64, Error>,
-        gradient: &mut [f64],
+        weights: OutputWeights<'_>,
+        xbar: &mut [f64],
         d: usize,
-        hv: &mut Columns<'_>,
+        dxbar: &mut Columns<'_>,
     ) -> Result<(), Error> {
         let data = &*self.data;
         let replay::SecondMemory { inputs, values, adjoints, gathered } = &mut ws.second;
@@ -486,14 +665,61 @@ impl Tape {
             inputs.push(Dual::new(x, seed(i)?));
         }
         replay::load(data, inputs, &self.params, values);
-        replay::primal_all(data, values, gathered);
-        replay::reverse_sweep::<Dual, true>(data, values, &[Dual::from(1.0)], adjoints, gathered);
+        replay::primal_all(data, values, gathered).map_err(of_function)?;
+        inputs.clear();
+        inputs.extend((0..self.num_outputs()).map(|j| Dual::new(weights.w[j], weights.tangent(j, d))));
+        replay::reverse_sweep::<Dual, true>(data, values, inputs, adjoints, gathered).map_err(of_function)?;
         let adjoints = &adjoints[data.first_input()..data.first_param()];
-        for (gradient, adjoint) in gradient.iter_mut().zip(adjoints) {
-            *gradient = adjoint.v;
+        for (xbar, adjoint) in xbar.iter_mut().zip(adjoints) {
+            *xbar = adjoint.v;
         }
         for (i, adjoint) in adjoints.iter().enumerate() {
-            hv.row(i)[d] = adjoint.dv;
+            dxbar.row(i)[d] = adjoint.dv;
+        }
+        Ok(())
+    }
+
+    /// The outputs of a body at x, with k tangents each.
+    pub(crate) fn body_values(
+        &self,
+        ws: &mut Workspace,
+        k: usize,
+        x: Numbers<'_>,
+        y: NumbersMut<'_>,
+    ) -> Result<(), Error> {
+        if k == 0 {
+            return self.eval_at(ws, x.v, None, y.v);
+        }
+        for first in (0..k).step_by(DIRECTIONS) {
+            let dy = Columns { numbers: &mut *y.t, stride: k, first, count: DIRECTIONS.min(k - first) };
+            self.tangents(ws, x.v, None, |i, d| Ok(x.t[i * k + first + d]), &mut *y.v, dy)?;
+        }
+        Ok(())
+    }
+
+    /// The adjoints of the inputs of a body for the weights w, with k tangents each.
+    pub(crate) fn body_adjoints(
+        &self,
+        ws: &mut Workspace,
+        k: usize,
+        x: Numbers<'_>,
+        w: Numbers<'_>,
+        xbar: NumbersMut<'_>,
+    ) -> Result<(), Error> {
+        if k == 0 {
+            let mut primal = self.primal(ws, x.v, None)?;
+            if !primal.reverse_into(w.v.iter().copied(), xbar.v)? {
+                self.strict_adjoints_into(ws, x.v, &self.params, w.v, xbar.v)?;
+            }
+            return Ok(());
+        }
+        for first in (0..k).step_by(SECOND_DIRECTIONS) {
+            let count = SECOND_DIRECTIONS.min(k - first);
+            let dxbar = Columns { numbers: &mut *xbar.t, stride: k, first, count };
+            let weights = OutputWeights { w: w.v, tangents: w.t, stride: k, first };
+            // The adjoints are the same in every sweep.
+            let adjoints = if first == 0 { &mut *xbar.v } else { &mut [] };
+            self.second_order(ws, x.v, |i, d| Ok(x.t[i * k + first + d]), weights, adjoints, dxbar)?;
         }
         Ok(())
     }
@@ -540,8 +766,8 @@ impl Tape {
         y: &mut [f64],
     ) -> Result<(), Error> {
         let program = self.programs.forward(&self.data);
-        let values = ws.slots(program.num_slots);
-        self.values(program, x, params, values)?;
+        let (values, calls) = ws.slots_and_calls(program.num_slots);
+        self.values(program, x, params, values, calls)?;
         for (y, &output) in y.iter_mut().zip(&program.outputs) {
             *y = values[output as usize];
         }
@@ -573,7 +799,14 @@ impl Tape {
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         let mut values = Vec::new();
         replay::load(&self.data, x, &self.params, &mut values);
-        replay::primal_all(&self.data, &mut values, &mut Vec::new());
+        if let Err((row, error)) = replay::primal_all(&self.data, &mut values, &mut Vec::new()) {
+            // Where a guard above the function is off its branch, that is the cause.
+            let known = self.data.first_row() + row;
+            let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
+            let guards = self.guards().iter().take_while(above);
+            self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))?;
+            return Err(error);
+        }
         self.check_guards(&values)?;
         Ok(self.data.outputs.iter().map(|&output| values[output as usize]).collect())
     }
@@ -715,8 +948,8 @@ impl Tape {
         for (y, value) in y.iter_mut().zip(primal.outputs()) {
             *y = value;
         }
-        if !primal.reverse_into(w.iter().copied(), xbar) {
-            self.strict_adjoints_into(ws, x, &self.params, w, xbar);
+        if !primal.reverse_into(w.iter().copied(), xbar)? {
+            self.strict_adjoints_into(ws, x, &self.params, w, xbar)?;
         }
         Ok(())
     }
@@ -814,7 +1047,7 @@ impl Tape {
         let mut plain = true;
         for i in 0..m {
             let unit = (0..m).map(|j| if i == j { 1.0 } else { 0.0 });
-            plain &= primal.reverse_into(unit, jac.row_mut(i));
+            plain &= primal.reverse_into(unit, jac.row_mut(i))?;
         }
         if !plain {
             let all = primal.outputs().any(f64::is_nan);
@@ -825,7 +1058,7 @@ impl Tape {
                 let row = jac.row_mut(i);
                 if all || row.iter().any(|entry| entry.is_nan()) {
                     w[i] = 1.0;
-                    self.strict_adjoints_into(ws, x, params.unwrap_or(&self.params), &w, row);
+                    self.strict_adjoints_into(ws, x, params.unwrap_or(&self.params), &w, row)?;
                     w[i] = 0.0;
                 }
             }
@@ -916,7 +1149,7 @@ impl Tape {
         expect_len("hv (one number per input)", hv.len(), self.num_inputs())?;
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
         let hv = Columns { numbers: hv, stride: 1, first: 0, count: 1 };
-        self.second_order(ws, x, |i, _| finite("v", v, i), gradient, hv)
+        self.second_order(ws, x, |i, _| finite("v", v, i), OutputWeights::ONE, gradient, hv)
     }
 
     /// The Hessian H of a one-output tape (n × n), entry (i, j) = ∂²f/∂xᵢ∂xⱼ,
@@ -1000,7 +1233,7 @@ impl Tape {
             let seed = |i, d| Ok(if i == first + d { 1.0 } else { 0.0 });
             // The gradient is the same in every sweep.
             let gradient = if first == 0 { &mut *gradient } else { &mut [] };
-            value = self.second_order(ws, x, seed, gradient, columns)?;
+            value = self.second_order(ws, x, seed, OutputWeights::ONE, gradient, columns)?;
         }
         for j in 0..n {
             for i in 0..j {
@@ -1064,7 +1297,7 @@ impl Linearization {
         expect_len("p (one number per input)", p.len(), self.tape.num_inputs())?;
         check_seed("p", p)?;
         let mut dy = vec![0.0; self.value.len()];
-        self.tape.tangents_into(&self.values, &mut Default::default(), p, 1, &mut dy);
+        self.tape.tangents_into(&self.values, &mut Default::default(), p, 1, &mut dy)?;
         Ok(dy)
     }
 
@@ -1077,7 +1310,7 @@ impl Linearization {
         expect_len("w (one number per output)", w.len(), self.value.len())?;
         check_seed("w", w)?;
         let mut xbar = vec![0.0; self.tape.num_inputs()];
-        self.tape.adjoints_into(&self.values, &mut Default::default(), w, &mut xbar);
+        self.tape.adjoints_into(&self.values, &mut Default::default(), w, &mut xbar)?;
         Ok(xbar)
     }
 }

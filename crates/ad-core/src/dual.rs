@@ -7,6 +7,8 @@ use std::num::FpCategory;
 
 use num_traits::Float;
 
+use crate::error::Error;
+use crate::function::Function;
 use crate::ops::{Fold, Operation};
 use crate::record::{Answer, Question};
 use crate::rule::{Real, Rule};
@@ -97,6 +99,13 @@ impl<T: Rule> Rule for Dual<T> {
 
     fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {
         T::confirm(question, answer, a.v, b.v)
+    }
+
+    #[track_caller]
+    fn call(function: &Function, x: &[Self]) -> Result<Vec<Self>, Error> {
+        let (primals, tangents): (Vec<T>, Vec<T>) = x.iter().map(|d| (d.v, d.dv)).unzip();
+        let [v, dv] = T::call_with_tangents(function, &primals, &tangents)?;
+        Ok(v.into_iter().zip(dv).map(|(v, dv)| Dual::new(v, dv)).collect())
     }
 }
 

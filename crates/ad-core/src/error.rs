@@ -124,6 +124,120 @@ pub enum Error {
         now: Answer,
     },
 
+    /// A function was called in a recording with arguments that do not fit it.
+    #[error("{function} was called at {location} with {got} {what}, and takes {expected}")]
+    CallArguments {
+        /// The name of the function.
+        function: String,
+        /// What was counted.
+        what: &'static str,
+        /// How many fit.
+        expected: usize,
+        /// How many were given.
+        got: usize,
+        /// Where it was called.
+        location: SourceLocation,
+    },
+
+    /// A recorded tape calls a tape that calls a tape and so on, too deep.
+    #[error(
+        "{function} was called at {location}, and functions in it are nested deeper than {limit}: record some of them as plain code"
+    )]
+    NestedTooDeep {
+        /// The name of the outermost function.
+        function: String,
+        /// How deep they may be nested.
+        limit: usize,
+        /// Where it was called.
+        location: SourceLocation,
+    },
+
+    /// Your rule or equations have another shape than the function.
+    #[error("{function}: {what}: expected {expected}, got {got}")]
+    RuleShape {
+        /// The name of the function.
+        function: String,
+        /// What was counted.
+        what: &'static str,
+        /// How many fit.
+        expected: usize,
+        /// How many there are.
+        got: usize,
+    },
+
+    /// The rule of a custom operation is not its derivative.
+    #[error(
+        "{function}: {what} give {} for the derivative of result {result} by operand {operand}, and what they are checked against gives {}",
+        exact(*stated), exact(*found)
+    )]
+    WrongRule {
+        /// The name of the operation.
+        function: String,
+        /// Which statement of the derivative was checked.
+        what: &'static str,
+        /// The result, counted from 0.
+        result: usize,
+        /// The operand, counted from 0.
+        operand: usize,
+        /// The derivative as stated.
+        stated: f64,
+        /// The derivative as found, by difference quotients or by the other statement.
+        found: f64,
+    },
+
+    /// Second derivatives of a custom operation are wanted that it does not state.
+    #[error(
+        "second derivatives of {function} are wanted, and it states first ones alone: implement CustomOp::derivative for it"
+    )]
+    NoSecondDerivative {
+        /// The name of the operation.
+        function: String,
+    },
+
+    /// A function that is no tape was to be replayed in another number type than `f64` and `Dual`.
+    #[error("{function} is no tape, so it can only be replayed in f64, Dual, Lanes and Var, not in {number}")]
+    OnlyNumbers {
+        /// The function.
+        function: String,
+        /// The number type.
+        number: &'static str,
+    },
+
+    /// The matrix ∂g/∂y of an implicit function is singular, or nearly so.
+    #[error(
+        "{function}: the derivative of the equations by the unknowns is singular (condition number {}):          there the solution is no differentiable function; look for equations that are missing or say the same",
+        exact(*condition)
+    )]
+    SingularImplicit {
+        /// The name of the equations.
+        function: String,
+        /// The condition number in the 1-norm; infinite if a pivot is 0.
+        condition: f64,
+    },
+
+    /// What the solver of an implicit function gave does not solve its equations.
+    #[error(
+        "{function}: the solver's result is no solution: the next Newton step would be {}, more than {}; let the solver go on for longer",
+        exact(*step), exact(*limit)
+    )]
+    NotSolved {
+        /// The name of the equations.
+        function: String,
+        /// The largest change of an unknown in a Newton step.
+        step: f64,
+        /// The largest that is let pass.
+        limit: f64,
+    },
+
+    /// The solver of an implicit function gave up.
+    #[error("{function}: the solver failed: {reason}")]
+    SolverFailed {
+        /// The name of the equations.
+        function: String,
+        /// What the solver said.
+        reason: String,
+    },
+
     /// Room for zero tapes was asked for.
     #[error("room for 0 tapes was asked for: give 1 or more")]
     NoTapes,

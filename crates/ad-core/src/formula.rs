@@ -11,6 +11,8 @@ use std::fmt::{self, Write};
 
 use smallvec::SmallVec;
 
+use crate::error::Error;
+use crate::function::Function;
 use crate::ops::{self, Fold, Form, Op, Operation, Relation};
 use crate::record::{Answer, Question};
 use crate::rule::Rule;
@@ -206,7 +208,41 @@ pub struct Formulas {
 #[derive(Debug, Clone)]
 enum Node {
     Symbol(Name),
-    Apply { op: Op, result: usize, operands: SmallVec<[Term; 4]> },
+    Apply {
+        op: Op,
+        result: usize,
+        operands: SmallVec<[Term; 4]>,
+    },
+    /// A function of a name, whose operands stand in groups; one of its results, if there are several.
+    Call {
+        name: CallName,
+        result: Option<usize>,
+        groups: Vec<Vec<Term>>,
+    },
+}
+
+/// What a function is, as [`Function::word`](crate::Function) has it, and its name.
+#[derive(Debug, Clone)]
+pub(crate) struct CallName {
+    pub words: Vec<&'static str>,
+    pub name: Name,
+}
+
+impl CallName {
+    /// The name as it stands before the operands.
+    pub fn render(&self, script: Script, digits: usize) -> String {
+        let mut text = String::new();
+        for &word in &self.words {
+            match (word, script) {
+                ("Σ", Script::Unicode) => text.push_str("Σ "),
+                ("Σ", Script::Ascii) => text.push_str("sum "),
+                ("Σ", Script::Latex) => text.push_str(r"\sum "),
+                (word, Script::Latex) => text.push_str(&format!(r"\operatorname{{{word}}} ")),
+                (word, _) => text.push_str(&format!("{word} ")),
+            }
+        }
+        text + &self.name.render(script, digits)
+    }
 }
 
 /// An operand inside the arena.
@@ -263,6 +299,13 @@ impl Formulas {
     /// An operation exactly as it stands, nothing left out.
     pub(crate) fn verbatim(&self, op: Op, result: usize, operands: &[Formula<'_>]) -> Formula<'_> {
         self.node(Node::Apply { op, result, operands: operands.iter().map(|x| x.term).collect() })
+    }
+
+    /// A function of groups of operands, such as values and tangents; one of its
+    /// results, if there are several.
+    pub(crate) fn call(&self, name: CallName, result: Option<usize>, groups: &[&[Formula<'_>]]) -> Formula<'_> {
+        let groups = groups.iter().map(|group| group.iter().map(|x| x.term).collect()).collect();
+        self.node(Node::Call { name, result, groups })
     }
 
     fn node(&self, node: Node) -> Formula<'_> {
@@ -399,6 +442,17 @@ impl<'a> Rule for Formula<'a> {
         Ok(())
     }
 
+    fn call(function: &Function, x: &[Self]) -> Result<Vec<Self>, Error> {
+        let arena = match Formula::common_arena(x) {
+            Arena::One(arena) => arena,
+            Arena::Mixed(arena) => return Ok(vec![arena.unknown(); function.num_results()]),
+            Arena::None => return Ok(vec![Formula::from(f64::NAN); function.num_results()]),
+        };
+        let results = function.num_results();
+        let result = |i: usize| arena.call(function.call_name(), (results > 1).then_some(i), &[x]);
+        Ok((0..results).map(result).collect())
+    }
+
     fn fold<O: Fold>(x: &[Self]) -> Self {
         match Formula::common_arena(x) {
             Arena::One(arena) => arena.verbatim(O::OP, 0, x),
@@ -475,7 +529,7 @@ impl Op {
             fn fold<O: Fold>(self) -> Option<usize> {
                 Some(O::STRIDE)
             }
-            fn further_result(self) -> Option<usize> {
+            fn no_operation(self) -> Option<usize> {
                 None
             }
         }
@@ -574,6 +628,9 @@ impl Printer<'_> {
             (_, Some(Node::Apply { op, result, operands })) => {
                 self.print_form(op, result, &operands, depth + 1, out)?
             }
+            (_, Some(Node::Call { name, result, groups })) => {
+                self.print_function(&name, result, &groups, depth + 1, out)?
+            }
             (_, None) => out.write_str("?")?,
         }
         if parentheses {
@@ -627,21 +684,57 @@ impl Printer<'_> {
             if stride > 1 {
                 write!(out, "{}{open}", if vector > 0 { ", " } else { "" })?;
             }
-            let count = members.len();
-            for (i, &member) in members.take(SHOWN_OPERANDS).enumerate() {
-                if i > 0 {
-                    out.write_str(", ")?;
-                }
-                self.print(member, Binding::Sum, depth, out)?;
-            }
-            if count > SHOWN_OPERANDS {
-                write!(out, ", {}", more(count - SHOWN_OPERANDS, self.script))?;
-            }
+            self.print_list(members, depth, out)?;
             if stride > 1 {
                 out.write_str(close)?;
             }
         }
         out.write_str(close)
+    }
+
+    fn print_function(
+        &mut self,
+        name: &CallName,
+        result: Option<usize>,
+        groups: &[Vec<Term>],
+        depth: usize,
+        out: &mut String,
+    ) -> fmt::Result {
+        out.write_str(&name.render(self.script, self.digits))?;
+        out.write_str(self.symbols("(", "(", r"\left("))?;
+        for (i, group) in groups.iter().enumerate() {
+            if i > 0 {
+                out.write_str("; ")?;
+            }
+            self.print_list(group.iter(), depth, out)?;
+        }
+        out.write_str(self.symbols(")", ")", r"\right)"))?;
+        match (result, self.script) {
+            (None, _) => Ok(()),
+            (Some(result), Script::Unicode) => out.write_str(&subscript(result as i64 + 1)),
+            (Some(result), Script::Ascii) => write!(out, "[{}]", result + 1),
+            (Some(result), Script::Latex) => write!(out, "_{{{}}}", result + 1),
+        }
+    }
+
+    /// Operands, the ninth and later ones counted.
+    fn print_list<'t>(
+        &mut self,
+        operands: impl ExactSizeIterator<Item = &'t Term>,
+        depth: usize,
+        out: &mut String,
+    ) -> fmt::Result {
+        let count = operands.len();
+        for (i, &operand) in operands.take(SHOWN_OPERANDS).enumerate() {
+            if i > 0 {
+                out.write_str(", ")?;
+            }
+            self.print(operand, Binding::Sum, depth, out)?;
+        }
+        if count > SHOWN_OPERANDS {
+            write!(out, ", {}", more(count - SHOWN_OPERANDS, self.script))?;
+        }
+        Ok(())
     }
 
     fn print_select(&mut self, relation: Relation, x: &[Term], depth: usize, out: &mut String) -> fmt::Result {

@@ -1,5 +1,7 @@
 //! A block of numbers that every operation acts on side by side.
 
+use crate::error::Error;
+use crate::function::Function;
 use crate::ops::Operation;
 use crate::record::{Answer, Question};
 use crate::rule::Rule;
@@ -66,6 +68,30 @@ impl<const L: usize> Rule for Lanes<L> {
 
     fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {
         a.0.into_iter().zip(b.0).try_for_each(|(a, b)| f64::confirm(question, answer, a, b))
+    }
+
+    fn call(function: &Function, x: &[Self]) -> Result<Vec<Self>, Error> {
+        let mut results = vec![Lanes([0.0; L]); function.num_results()];
+        for lane in 0..L {
+            let x: Vec<f64> = x.iter().map(|x| x.0[lane]).collect();
+            for (result, value) in results.iter_mut().zip(f64::call(function, &x)?) {
+                result.0[lane] = value;
+            }
+        }
+        Ok(results)
+    }
+
+    fn call_with_tangents(function: &Function, x: &[Self], dx: &[Self]) -> Result<[Vec<Self>; 2], Error> {
+        let mut results = [(); 2].map(|()| vec![Lanes([0.0; L]); function.num_results()]);
+        for lane in 0..L {
+            let [x, dx] = [x, dx].map(|x| x.iter().map(|x| x.0[lane]).collect::<Vec<f64>>());
+            for (results, of_lane) in results.iter_mut().zip(f64::call_with_tangents(function, &x, &dx)?) {
+                for (result, value) in results.iter_mut().zip(of_lane) {
+                    result.0[lane] = value;
+                }
+            }
+        }
+        Ok(results)
     }
 }
 

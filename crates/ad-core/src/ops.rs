@@ -216,8 +216,9 @@ pub(crate) trait Visitor {
     type Output;
     fn operation<O: Operation<N, M>, const N: usize, const M: usize>(self) -> Self::Output;
     fn fold<O: Fold>(self) -> Self::Output;
-    /// The row holds a result, other than the first, of a row above it.
-    fn further_result(self) -> Self::Output;
+    /// The row has no entry in the table: it holds a further result of a row
+    /// above it, or it calls a function, which engines see to before they visit.
+    fn no_operation(self) -> Self::Output;
 }
 
 /// What the table says of an operation, apart from its value and derivative.
@@ -975,6 +976,8 @@ macro_rules! define_operations {
             $(#[doc = concat!("`", stringify!($fold), "`, of any number of operands.")] $Fold,)*
             /// A result, other than the first, of a row above it.
             FurtherResult,
+            /// A function called as one row; see [`Tape::functions`](crate::Tape::functions).
+            Call,
         }
 
         impl Op {
@@ -987,7 +990,7 @@ macro_rules! define_operations {
                 match self {
                     $(Op::$Op => visitor.operation::<$Op, { count!($($x),* $(, $c)?) }, { count!($($v),*) }>(),)*
                     $(Op::$Fold => visitor.fold::<$Fold>(),)*
-                    Op::FurtherResult => visitor.further_result(),
+                    Op::FurtherResult | Op::Call => visitor.no_operation(),
                 }
             }
 
@@ -1004,6 +1007,10 @@ macro_rules! define_operations {
                     $(Op::$Fold => const { &$Fold::INFO },)*
                     Op::FurtherResult => const { &OpInfo {
                         name: "further_result", doc: "a further result of a row above",
+                        operands: &[], forms: &[], domain: "", kink: "", probes: &[],
+                    } },
+                    Op::Call => const { &OpInfo {
+                        name: "call", doc: "a function called as one row",
                         operands: &[], forms: &[], domain: "", kink: "", probes: &[],
                     } },
                 }
@@ -1089,7 +1096,7 @@ impl Op {
             fn fold<O: Fold>(self) -> SmallVec<[T; 2]> {
                 SmallVec::from_slice(&[T::fold::<O>(self.0)])
             }
-            fn further_result(self) -> SmallVec<[T; 2]> {
+            fn no_operation(self) -> SmallVec<[T; 2]> {
                 SmallVec::new()
             }
         }
@@ -1109,7 +1116,7 @@ impl Op {
                 let Partial(_, operand, x, _) = self;
                 O::partial(operand, x)
             }
-            fn further_result(self) -> T {
+            fn no_operation(self) -> T {
                 T::lit(0.0)
             }
         }
@@ -1148,6 +1155,9 @@ pub(crate) trait ProgramVisitor {
     /// Rows that compute a term each and rows that add it: to an operand, if
     /// there is an `INITIAL` one, and then to what came before.
     fn chain<O: Fold, const INITIAL: bool>(&mut self, row: Self::Row);
+    /// A row that calls a function. Sweeps stop before it, so only passes over a
+    /// program meet it here.
+    fn call(&mut self, _row: Self::Row) {}
 }
 
 /// Writes [`Code`] and its `match`.
@@ -1176,6 +1186,8 @@ macro_rules! define_codes {
             $($A, $B, $Ab, $Ac, $Bc, $Abc,)*
             $($Kept,)*
             $($Chain,)*
+            /// A function called as one row.
+            Call,
         }
 
         impl Code {
@@ -1200,6 +1212,7 @@ macro_rules! define_codes {
                     )*
                     $(Code::$Kept => visitor.kept::<$Keeping>(row),)*
                     $(Code::$Chain => visitor.chain::<$Fold_of_chain, $initial>(row),)*
+                    Code::Call => visitor.call(row),
                 }
             }
 
@@ -1208,7 +1221,7 @@ macro_rules! define_codes {
                 match op {
                     $(Op::$Op => Some(Code::$Op),)*
                     $(Op::$Fold => Some(Code::$Fold),)*
-                    Op::FurtherResult => None,
+                    Op::FurtherResult | Op::Call => None,
                 }
             }
 

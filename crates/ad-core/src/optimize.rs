@@ -21,8 +21,9 @@ use std::ops::Deref;
 use smallvec::SmallVec;
 
 use crate::formula::Name;
+use crate::function::Function;
 use crate::ops::Op;
-use crate::record::{Escape, Guard, LIMIT};
+use crate::record::{Escape, Guard, LIMIT, number_of};
 use crate::replay::shape;
 use crate::tape::{Row, Tape, TapeData};
 
@@ -200,9 +201,11 @@ pub(crate) struct List {
     num_variables: u32,
     rows: Vec<Entry>,
     operands: Vec<u32>,
+    /// The functions that rows call; the number of a call's one stands before its operands.
+    functions: Vec<Function>,
     constants: Vec<f64>,
     /// The number of each constant, by its bits.
-    numbers: HashMap<u64, u32>,
+    constant_numbers: HashMap<u64, u32>,
     /// The places of the rows, where their hashes say or after that.
     places: Vec<Place>,
     used: usize,
@@ -216,8 +219,9 @@ impl List {
             num_variables: num_variables as u32,
             rows: Vec::new(),
             operands: Vec::new(),
+            functions: Vec::new(),
             constants: Vec::new(),
-            numbers: HashMap::new(),
+            constant_numbers: HashMap::new(),
             places: vec![Place::default(); 64],
             used: 0,
             overflow: false,
@@ -227,8 +231,8 @@ impl List {
 
     /// The operand for a constant.
     pub fn constant(&mut self, c: f64) -> u32 {
-        let List { numbers, constants, .. } = self;
-        let number = *numbers.entry(c.to_bits()).or_insert_with(|| {
+        let List { constant_numbers, constants, .. } = self;
+        let number = *constant_numbers.entry(c.to_bits()).or_insert_with(|| {
             constants.push(c);
             constants.len() as u32 - 1
         });
@@ -266,6 +270,10 @@ impl List {
         values.extend(num_inputs as u32..(num_inputs + data.num_params) as u32);
         for row in (0..data.num_rows()).filter(|&row| data.op(row) != Op::FurtherResult) {
             let operands: Operands = data.operands(row).iter().map(|&operand| values[operand as usize]).collect();
+            if let Some(function) = data.function(row) {
+                values.extend(self.push_call(function, &operands, data.rows[row].location()));
+                continue;
+            }
             values.extend(self.push(data.op(row), operands, data.rows[row].location(), identities));
         }
         values
@@ -291,6 +299,14 @@ impl List {
                 None => return self.share(op, &operands, location),
             }
         }
+    }
+
+    /// The results of a row that calls a function, which is appended if it is not there.
+    pub fn push_call(&mut self, function: &Function, operands: &[u32], location: u32) -> Results {
+        let mut row = Operands::with_capacity(operands.len() + 1);
+        row.push(number_of(&mut self.functions, function));
+        row.extend_from_slice(operands);
+        self.share(Op::Call, &row, location)
     }
 
     /// What is equal to a row to the last bit, value and tangent, by an identity
@@ -335,7 +351,10 @@ impl List {
 
     /// The results of a row that is there already, or else is appended.
     fn share(&mut self, op: Op, operands: &[u32], location: u32) -> Results {
-        let results = shape(op, operands.len()).1;
+        let results = match op {
+            Op::Call => self.functions[operands[0] as usize].num_results(),
+            op => shape(op, operands.len()).1,
+        };
         let mask = self.places.len() - 1;
         let hash = hash(op, operands);
         let mut at = hash as usize & mask;
@@ -372,6 +391,13 @@ impl List {
     }
 
     fn operands(&self, row: usize) -> &[u32] {
+        let number_of_function = usize::from(self.rows[row].op == Op::Call);
+        &self.numbers(row)[number_of_function..]
+    }
+
+    /// What identifies a row besides its operation: the operands, and before them
+    /// the number of the function that it calls.
+    fn numbers(&self, row: usize) -> &[u32] {
         let Entry { start, count, .. } = self.rows[row];
         &self.operands[start as usize..(start + count) as usize]
     }
@@ -380,7 +406,7 @@ impl List {
     fn is(&self, row: u32, op: Op, x: &[u32]) -> bool {
         let row = row as usize;
         self.rows[row].op == op
-            && match (self.operands(row), x) {
+            && match (self.numbers(row), x) {
                 (&[a, b], &[c, d]) if commutes(op) => (a, b) == (c, d) || (a, b) == (d, c),
                 (operands, x) => operands == x,
             }
@@ -417,6 +443,8 @@ impl List {
             output_letter: ends.output_letter,
             input_names: ends.input_names,
             param_names: from.param_names.clone(),
+            functions: Vec::new(),
+            calls: Vec::new(),
             guards: Vec::new(),
             escapes: Vec::new(),
             locations: from.locations.clone(),
@@ -450,10 +478,15 @@ impl List {
             if !live {
                 continue;
             }
-            let Entry { op, location, count, .. } = self.rows[row];
+            let Entry { op, location, .. } = self.rows[row];
+            if op == Op::Call {
+                let function = &self.functions[self.numbers(row)[0] as usize];
+                data.wide.push(number_of(&mut data.functions, function));
+            }
             let mut operands = self.operands(row).iter().map(|&operand| index(&rows, operand));
+            let count = operands.len() as u32;
             data.rows.push(match count {
-                0..=2 => {
+                0..=2 if op != Op::Call => {
                     let mut next = || operands.next().unwrap_or(0);
                     Row::new(op, location, count as usize, [next(), next()])
                 }

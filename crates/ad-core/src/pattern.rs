@@ -178,7 +178,7 @@ impl Visitor for StructureOf<'_> {
         }
     }
 
-    fn further_result(self) {}
+    fn no_operation(self) {}
 }
 
 impl Structure {

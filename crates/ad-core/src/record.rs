@@ -20,6 +20,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::formula::{Accent, DIGITS, Name, Script};
+use crate::function::{DEEPEST, Function};
 use crate::ops::{Fold, Op, Operation, Relation};
 use crate::rule::{Real, Rule};
 use crate::rule_operators;
@@ -543,6 +544,12 @@ struct Recording {
     locations: Locations,
     guards: Vec<RecordedGuard>,
     escapes: Vec<RecordedEscape>,
+    /// The functions that rows call.
+    functions: Vec<Function>,
+    /// Where in the list of operands the number of the function of each calling row is, and the number.
+    calls: Vec<(u32, u32)>,
+    /// What was wrong with the first call that was.
+    refused: Option<Error>,
     /// The first foreign variable met: its value and where.
     foreign: Option<Stray>,
     /// What an index could not hold any more.
@@ -598,6 +605,9 @@ impl Recording {
             },
             guards: Vec::new(),
             escapes: Vec::new(),
+            functions: Vec::new(),
+            calls: Vec::new(),
+            refused: None,
             foreign: None,
             overflow: None,
         }
@@ -622,6 +632,9 @@ impl Recording {
         self.locations.nearest.clear();
         self.guards = Vec::new();
         self.escapes = Vec::new();
+        self.functions = Vec::new();
+        self.calls = Vec::new();
+        self.refused = None;
         self.foreign = None;
         self.overflow = None;
     }
@@ -717,10 +730,45 @@ impl Recording {
                 Row::wide(op, location, start, x.len() as u32)
             }
         };
-        self.rows.push(row);
-        self.rows.extend((1..results).map(|_| Row::new(Op::FurtherResult, location, 0, [0; 2])));
+        self.push_with_results(row, results);
         node
     }
+
+    fn push_with_results(&mut self, row: Row, results: usize) {
+        self.rows.push(row);
+        self.rows.extend((1..results).map(|_| Row::new(Op::FurtherResult, row.location(), 0, [0; 2])));
+    }
+
+    /// Appends a row that calls a function, and gives the node of its first result.
+    fn push_call(&mut self, function: &Function, x: &[Var], location: &'static Location<'static>) -> u32 {
+        let node = self.next_node();
+        if self.overflows(function.num_results(), x.len() + 1) {
+            return node;
+        }
+        let location = self.locations.of_row(location);
+        let number = number_of(&mut self.functions, function);
+        self.calls.push((self.wide.len() as u32, number));
+        self.wide.push(number);
+        let start = self.wide.len() as u32;
+        for &operand in x {
+            let operand = self.row_operand(operand);
+            self.wide.push(operand);
+        }
+        self.push_with_results(Row::wide(Op::Call, location, start, x.len() as u32), function.num_results());
+        node
+    }
+}
+
+/// The number of a function on a list, to which it is added if it is not among the last ones.
+pub(crate) fn number_of(functions: &mut Vec<Function>, function: &Function) -> u32 {
+    const LAST: usize = 16;
+    let first = functions.len().saturating_sub(LAST);
+    let found = functions[first..].iter().position(|other| other == function);
+    let number = found.map_or(functions.len(), |position| first + position);
+    if number == functions.len() {
+        functions.push(function.clone());
+    }
+    number as u32
 }
 
 /// What became of the last rows: a line of code that runs again mostly leaves
@@ -991,6 +1039,46 @@ fn push_wide<const M: usize>(op: Op, x: &[Var], values: [f64; M], location: &'st
     Var::results(values, recording, node)
 }
 
+/// What identifies a variable: its recording and node, or the bits of a constant.
+pub(crate) type VarKey = (u64, u64);
+
+/// Records a row that calls a function, or poisons its results; the error of a
+/// call that fails here ends the recording.
+pub(crate) fn record_call(function: &Function, x: &[Var], location: &'static Location<'static>) -> Vec<Var> {
+    let point: Vec<f64> = x.iter().map(|v| v.value).collect();
+    let evaluated = if function.is_too_deep() {
+        let location = SourceLocation::new(location);
+        Err(Error::NestedTooDeep { function: function.to_string(), limit: DEEPEST, location })
+    } else {
+        f64::call(function, &point)
+    };
+    let values = match evaluated {
+        Ok(values) => values,
+        Err(error) => {
+            refuse_call(error);
+            return vec![Var::poisoned(); function.num_results()];
+        }
+    };
+    if x.iter().all(|v| v.recording == CONSTANT) {
+        return values.into_iter().map(Var::constant).collect();
+    }
+    let pushed = with_recordings(|recordings| {
+        let active = recordings.last_mut()?;
+        active.owns(x, location).then(|| {
+            let node = active.push_call(function, x, location);
+            CHUNK_OF_THREAD.with(|chunk| chunk.next_node.set(active.next_node()));
+            (active.id, node)
+        })
+    });
+    let (recording, node) = pushed.flatten().unwrap_or((POISONED, 0));
+    values.into_iter().zip(node..).map(|(value, node)| Var { value, recording, node }).collect()
+}
+
+/// Lets the active recording end in an error.
+pub(crate) fn refuse_call(error: Error) {
+    with_recordings(|recordings| recordings.last_mut().map(|active| active.refused.get_or_insert(error).clone()));
+}
+
 /// Answers a question and notes it as a guard, unless its operands are constants.
 fn ask(question: Question, a: Var, b: Var, location: &'static Location<'static>) -> Answer {
     let answer = question.ask(a.value, b.value);
@@ -1026,6 +1114,19 @@ impl Var {
     #[inline]
     pub(crate) const fn constant(value: f64) -> Var {
         Var { value, recording: CONSTANT, node: 0 }
+    }
+
+    /// What stands for a result that there is none of.
+    pub(crate) const fn poisoned() -> Var {
+        Var { value: f64::NAN, recording: POISONED, node: 0 }
+    }
+
+    /// What identifies it.
+    pub(crate) fn key(self) -> VarKey {
+        match self.recording {
+            CONSTANT => (CONSTANT, self.value.to_bits()),
+            recording => (recording, self.node.into()),
+        }
     }
 
     /// Whether it belongs to no recording.
@@ -1221,6 +1322,11 @@ impl Rule for Var {
     fn confirm(question: Question, answer: Answer, a: Var, b: Var) -> Result<(), (Answer, f64, f64)> {
         let now = ask(question, a, b, Location::caller());
         if now == answer { Ok(()) } else { Err((now, a.value, b.value)) }
+    }
+
+    #[track_caller]
+    fn call(function: &Function, x: &[Var]) -> Result<Vec<Var>, Error> {
+        Ok(record_call(function, x, Location::caller()))
     }
 }
 
@@ -1542,6 +1648,9 @@ impl Builder {
         let mut outputs = Vec::new();
         f(x, k).collect_into(&mut outputs);
         let tape = activation.finish(|recording| {
+            if let Some(error) = recording.refused.take() {
+                return Err(error);
+            }
             recording.owns(&outputs, caller);
             if let Some((value, location)) = recording.foreign {
                 return Err(Error::ForeignVar { location: SourceLocation::new(location), value });
@@ -1578,6 +1687,8 @@ impl Builder {
             output_letter: "y",
             input_names: self.input_names.into_iter().map(|name| Name::Given(name, Accent::None)).collect(),
             param_names: self.param_names,
+            functions: mem::take(&mut recording.functions),
+            calls: Vec::new(),
             active: Vec::new(),
             spans: Vec::new(),
             param_rows: Vec::new(),
@@ -1600,6 +1711,10 @@ impl Builder {
                 data.wide[wide..run.wide].iter_mut().for_each(|operand| *operand = index(*operand));
             }
             (row, wide) = (run.rows, run.wide);
+        }
+        for &(place, number) in &recording.calls {
+            // It lies among operands, and is none.
+            data.wide[place as usize] = number;
         }
         data.rows.shrink_to_fit();
         data.wide.shrink_to_fit();

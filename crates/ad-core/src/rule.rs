@@ -5,6 +5,8 @@ use std::fmt::{Debug, Display};
 use std::iter::{Product, Sum};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Rem, RemAssign, Sub, SubAssign};
 
+use crate::error::Error;
+use crate::function::{Function, FunctionMemory, Numbers, NumbersMut};
 use crate::ops::{self, Fold, Operation, operation_table};
 use crate::record::{Answer, Question};
 
@@ -163,6 +165,28 @@ macro_rules! define_rule {
             #[track_caller]
             fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)>;
 
+            /// The results of a function that a row calls.
+            ///
+            /// # Errors
+            ///
+            /// That of the function: a changed branch in its body, say.
+            #[doc(hidden)]
+            #[track_caller]
+            fn call(function: &Function, x: &[Self]) -> Result<Vec<Self>, Error> {
+                function.replay(x)
+            }
+
+            /// The results of a function that a row calls, and their tangents.
+            #[doc(hidden)]
+            #[track_caller]
+            fn call_with_tangents(function: &Function, x: &[Self], dx: &[Self]) -> Result<[Vec<Self>; 2], Error> {
+                let tangent = function.tangent()?;
+                let operands: Vec<Self> = x.iter().chain(dx).copied().collect();
+                let results = Self::call(&tangent.function, &operands)?;
+                let at = |places: &[u32]| places.iter().map(|&place| results[place as usize]).collect();
+                Ok([at(&tangent.values), at(&tangent.tangents)])
+            }
+
             /// [`Rule::powi`] with the exponent as an operand, for the rules of the table.
             #[doc(hidden)]
             #[inline(always)]
@@ -234,6 +258,20 @@ impl Rule for f64 {
     fn confirm(question: Question, answer: Answer, a: f64, b: f64) -> Result<(), (Answer, f64, f64)> {
         let now = question.ask(a, b);
         if now == answer { Ok(()) } else { Err((now, a, b)) }
+    }
+
+    fn call(function: &Function, x: &[f64]) -> Result<Vec<f64>, Error> {
+        let mut y = vec![0.0; function.num_results()];
+        let (x, results) = (Numbers { v: x, t: &[] }, NumbersMut { v: &mut y, t: &mut [] });
+        function.values(0, x, results, &mut FunctionMemory::default())?;
+        Ok(y)
+    }
+
+    fn call_with_tangents(function: &Function, x: &[f64], dx: &[f64]) -> Result<[Vec<f64>; 2], Error> {
+        let (mut y, mut dy) = (vec![0.0; function.num_results()], vec![0.0; function.num_results()]);
+        let results = NumbersMut { v: &mut y, t: &mut dy };
+        function.values(1, Numbers { v: x, t: dx }, results, &mut FunctionMemory::default())?;
+        Ok([y, dy])
     }
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::colouring::{self, Colouring};
-use crate::drivers::{Columns, DIRECTIONS, SECOND_DIRECTIONS};
+use crate::drivers::{Columns, DIRECTIONS, OutputWeights, SECOND_DIRECTIONS};
 use crate::error::{Error, expect_len};
 use crate::matrix::Matrix;
 use crate::pattern;
@@ -712,7 +712,7 @@ impl SparseJacobian {
         let mut primal = self.tape.primal(ws, x, None)?;
         let mut plain = true;
         for sweep in 0..plan.sweeps() {
-            if !primal.reverse_into(weights(sweep), compressed) {
+            if !primal.reverse_into(weights(sweep), compressed)? {
                 // For now a mark that the strict rule decides.
                 compressed.fill(f64::NAN);
                 plain = false;
@@ -726,7 +726,7 @@ impl SparseJacobian {
             if plan.places(sweep).first().is_some_and(|place| values[place.to].is_nan()) {
                 w.clear();
                 w.extend(weights(sweep));
-                self.tape.strict_adjoints_into(ws, x, self.tape.params(), w, compressed);
+                self.tape.strict_adjoints_into(ws, x, self.tape.params(), w, compressed)?;
                 plan.recover(sweep, compressed, values);
             }
         }
@@ -891,7 +891,14 @@ impl SparseHessian {
         compressed.resize(self.tape.num_inputs() * plan.width, 0.0);
         let done = (0..plan.sweeps()).try_fold(0.0, |_, sweep| {
             let seed = |i, d| Ok(plan.seed(sweep, i, d));
-            let value = self.tape.second_order(ws, x, seed, &mut [], plan.columns(sweep, &mut compressed))?;
+            let value = self.tape.second_order(
+                ws,
+                x,
+                seed,
+                OutputWeights::ONE,
+                &mut [],
+                plan.columns(sweep, &mut compressed),
+            )?;
             plan.recover(sweep, &compressed, &mut matrix.values);
             Ok(value)
         });

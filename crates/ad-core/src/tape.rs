@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, expect_len};
-use crate::formula::{Accent, Formula, Formulas, Name};
+use crate::formula::{Accent, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, more};
+use crate::function::Function;
 use crate::ops::Op;
 use crate::record::{Builder, Escape, Guard, Outputs, SourceLocation, Var};
 use crate::replay::{self, Program, Programs};
@@ -41,15 +42,19 @@ pub struct Tape {
     pub(crate) params: Arc<[f64]>,
     pub(crate) programs: Arc<Programs>,
     pub(crate) sparse_plans: Arc<Plans>,
+    /// What it is called, if it was given a name.
+    pub(crate) name: Option<Arc<str>>,
     /// The passive values of the programs, once they are known.
-    passive: Arc<OnceLock<Vec<f64>>>,
+    pub(crate) passive: Arc<OnceLock<Vec<f64>>>,
 }
 
 /// What all clones of a tape share.
 ///
 /// Values are numbered in one index space: constants, inputs, parameters, rows.
 /// An operand is such an index. A row with several results is followed by a
-/// [`Op::FurtherResult`] row for each result after the first.
+/// [`Op::FurtherResult`] row for each result after the first. The operands of an
+/// [`Op::Call`] row lie in `wide`, behind the number of its function.
+#[derive(Default)]
 pub(crate) struct TapeData {
     pub num_inputs: usize,
     pub num_params: usize,
@@ -63,6 +68,10 @@ pub(crate) struct TapeData {
     /// A name for each input, or none at all.
     pub input_names: Vec<Name>,
     pub param_names: Vec<String>,
+    /// The functions that rows call.
+    pub functions: Vec<Function>,
+    /// The rows that call one.
+    pub calls: Vec<u32>,
     pub guards: Vec<Guard>,
     pub escapes: Vec<Escape>,
     /// The places that the rows name by number.
@@ -97,6 +106,7 @@ static OPS: [Op; 256] = {
         ops[Op::ALL[i] as usize] = Op::ALL[i];
         i += 1;
     }
+    ops[Op::Call as usize] = Op::Call;
     ops
 };
 
@@ -194,18 +204,42 @@ impl TapeData {
         }
     }
 
+    /// The function that a row calls.
+    #[inline]
+    pub fn function(&self, row: usize) -> Option<&Function> {
+        (self.op(row) == Op::Call).then(|| &self.functions[self.function_number(row) as usize])
+    }
+
+    /// The number of the function that a calling row calls.
+    pub fn function_number(&self, row: usize) -> u32 {
+        self.wide[self.rows[row].operands[0] as usize - 1]
+    }
+
+    /// The number of results of the operation or function of a row; 0 for a further result.
+    #[inline]
+    pub fn num_results(&self, row: usize) -> usize {
+        match self.op(row) {
+            Op::Call => self.function(row).map_or(0, Function::num_results),
+            op => op.info().forms.len(),
+        }
+    }
+
     /// For a row that holds a result: the row of its operation, and which result it is.
     pub fn head(&self, row: usize) -> (usize, usize) {
-        let mut head = row;
-        while self.op(head) == Op::FurtherResult {
-            head -= 1;
+        if self.op(row) != Op::FurtherResult {
+            return (row, 0);
         }
+        // A function may have any number of results, an operation has two at most.
+        let call = self.calls.partition_point(|&call| call as usize <= row).checked_sub(1);
+        let call = call.map(|last| self.calls[last] as usize).filter(|&call| row < call + self.num_results(call));
+        let head = call.unwrap_or(row - 1);
         (head, row - head)
     }
 
     /// Fills in what depends on an input.
     pub fn find_activity(&mut self) {
         let first_row = self.first_row();
+        self.calls = (0..self.num_rows()).filter(|&row| self.op(row) == Op::Call).map(|row| row as u32).collect();
         if self.num_params == 0 {
             // Every row reads a variable, and every variable depends on an input.
             self.active = vec![true; self.num_values()];
@@ -219,6 +253,8 @@ impl TapeData {
             // A further result shares the activity of the result above it.
             active[first_row + row] = match self.op(row) {
                 Op::FurtherResult => active[first_row + row - 1],
+                // Only sweeps call functions, and they run what is active.
+                Op::Call => true,
                 _ => self.operands(row).iter().any(|&operand| active[operand as usize]),
             };
             if !active[first_row + row] {
@@ -296,7 +332,44 @@ impl TapeData {
         let (head, result) = self.head(row);
         let operands: Vec<Formula<'a>> =
             self.operands(head).iter().map(|&operand| formulas.name(self.operand_name(operand))).collect();
-        formulas.verbatim(self.op(head), result, &operands)
+        match self.function(head) {
+            None => formulas.verbatim(self.op(head), result, &operands),
+            Some(function) => {
+                let result = (function.num_results() > 1).then_some(result);
+                formulas.call(function.call_name(), result, &[&operands])
+            }
+        }
+    }
+
+    /// The bodies of the functions that rows call, each with the rows that call it.
+    pub fn bodies(&self, script: Script, digits: usize) -> String {
+        let mut bodies: Vec<(&Tape, String, Vec<u32>)> = Vec::new();
+        for &row in &self.calls {
+            let function = self.function(row as usize);
+            let Some((function, body)) = function.and_then(|function| Some((function, function.body()?))) else {
+                continue;
+            };
+            match bodies.iter_mut().find(|(other, ..)| other.is_same(body)) {
+                Some((.., rows)) => rows.push(row),
+                None => bodies.push((body, function.call_name().name.render(script, digits), vec![row])),
+            }
+        }
+        let mut text = String::new();
+        for (body, name, rows) in bodies {
+            let row_name = |&row: &u32| self.value_name(self.first_row() + row as usize, Accent::None);
+            let mut shown: Vec<String> =
+                rows.iter().take(SHOWN_OPERANDS).map(|row| row_name(row).render(script, digits)).collect();
+            if rows.len() > SHOWN_OPERANDS {
+                shown.push(more(rows.len() - SHOWN_OPERANDS, script));
+            }
+            text += &format!("\n{name}, called by {}:\n", shown.join(", "));
+            for line in body.list(script, digits).lines() {
+                text += if line.is_empty() { "" } else { "  " };
+                text += line;
+                text.push('\n');
+            }
+        }
+        text
     }
 
     /// Where row `row` stands in the user's code.
@@ -339,6 +412,7 @@ impl Tape {
             params: params.into(),
             programs: Arc::default(),
             sparse_plans: Arc::default(),
+            name: None,
             passive: Arc::default(),
         };
         debug_assert_eq!(tape.check(), Ok(()));
@@ -420,6 +494,20 @@ impl Tape {
         &self.data.escapes
     }
 
+    /// The functions that rows of this tape call, in the order of their first
+    /// call: tapes ([`Tape::call`], [`Tape::map`], [`Tape::scan`]), operations
+    /// of yours ([`Custom`](crate::Custom)), solutions of equations ([`Implicit`](crate::Implicit)).
+    pub fn functions(&self) -> &[Function] {
+        &self.data.functions
+    }
+
+    /// Whether it is a clone with the same parameters.
+    pub(crate) fn is_same(&self, other: &Tape) -> bool {
+        Arc::ptr_eq(&self.data, &other.data)
+            && self.name == other.name
+            && (Arc::ptr_eq(&self.params, &other.params) || self.params.is_empty())
+    }
+
     /// Checks the invariants of the list: every row reads only rows above it,
     /// and as many operands as its operation takes.
     ///
@@ -429,7 +517,8 @@ impl Tape {
     pub fn check(&self) -> Result<(), Error> {
         let data = &*self.data;
         let malformed = |row, reason| Err(Error::Malformed { row, reason });
-        for row in 0..data.num_rows() {
+        let mut row = 0;
+        while row < data.num_rows() {
             let [start, count] = data.rows[row].operands;
             if data.rows[row].count() == Row::WIDE && start as usize + count as usize > data.wide.len() {
                 return malformed(row, "its operands lie outside the list of operands");
@@ -437,18 +526,25 @@ impl Tape {
             if data.rows[row].location() as usize >= data.locations.len() {
                 return malformed(row, "its place in the code is not on the list");
             }
-            if row == 0 && data.op(row) == Op::FurtherResult {
-                return malformed(row, "a further result has no row above it");
-            }
             if data.operands(row).iter().any(|&operand| operand as usize >= data.first_row() + row) {
                 return malformed(row, "it reads a row that is not above it");
             }
-            let (head, result) = data.head(row);
-            let (operands, results) = replay::shape(data.op(head), data.operands(head).len());
+            let (operands, results) = match data.op(row) {
+                Op::FurtherResult => return malformed(row, "a further result has no row above it"),
+                Op::Call => {
+                    let number = (start as usize).checked_sub(1).and_then(|place| data.wide.get(place));
+                    match number.and_then(|&number| data.functions.get(number as usize)) {
+                        Some(function) => (function.num_operands(), function.num_results()),
+                        None => return malformed(row, "its function is not on the list"),
+                    }
+                }
+                op => replay::shape(op, data.operands(row).len()),
+            };
             let further = data.rows[row + 1..].iter().take_while(|next| next.op() == Op::FurtherResult).count();
-            if result == 0 && (operands != data.operands(row).len() || results != further + 1) {
+            if operands != data.operands(row).len() || results != further + 1 {
                 return malformed(row, "its operation takes other numbers of operands or results");
             }
+            row += results;
         }
         match data.outputs.iter().all(|&output| (output as usize) < data.num_values()) {
             true => Ok(()),
@@ -457,25 +553,36 @@ impl Tape {
     }
 }
 
-impl fmt::Display for Tape {
-    /// The Wengert list without numbers, a line a row.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Tape {
+    /// The Wengert list without numbers, and those of the functions that it calls.
+    pub(crate) fn list(&self, script: Script, digits: usize) -> String {
         let data = &*self.data;
+        let text_of = |name: Name| name.render(script, digits);
+        let mut lines = String::new();
+        let mut line = |name: Name, what: String| lines += &format!("{} = {what}\n", text_of(name));
         for index in data.first_input()..data.first_param() {
-            writeln!(f, "{} = {}", data.value_name(index, Accent::None), data.variable_name(index))?;
+            line(data.value_name(index, Accent::None), text_of(data.variable_name(index)));
         }
         for index in data.first_param()..data.first_row() {
-            writeln!(f, "{} = parameter", data.variable_name(index))?;
+            line(data.variable_name(index), "parameter".to_owned());
         }
         for row in 0..data.num_rows() {
             let formulas = Formulas::new();
             let name = data.value_name(data.first_row() + row, Accent::None);
-            writeln!(f, "{name} = {}", data.row_formula(row, &formulas))?;
+            line(name, data.row_formula(row, &formulas).render(script, digits));
         }
         for (position, &output) in data.outputs.iter().enumerate() {
-            writeln!(f, "{} = {}", data.output_name(position), data.operand_name(output))?;
+            line(data.output_name(position), text_of(data.operand_name(output)));
         }
-        Ok(())
+        lines + &data.bodies(script, digits)
+    }
+}
+
+impl fmt::Display for Tape {
+    /// The Wengert list without numbers, a line a row; the lists of the functions
+    /// that it calls stand below.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.list(Script::Unicode, DIGITS))
     }
 }
 

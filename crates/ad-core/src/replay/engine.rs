@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::lanes::Lanes;
 use crate::ops::{Fold, Operation, ProgramVisitor};
 use crate::replay::program::{Program, Row};
-use crate::replay::runs::{self, Run};
+use crate::replay::runs;
 use crate::replay::scalar::Differentiated;
 use crate::replay::simd::SimdLevel;
 use crate::rule::Rule;
@@ -282,10 +282,11 @@ fn forward_chain<O: Fold, const INITIAL: bool, const K: usize>(
 pub(crate) fn forward<const K: usize>(
     level: SimdLevel,
     program: &Program,
+    rows: Range<usize>,
     values: &mut [f64],
     tangents: &mut [[f64; K]],
 ) {
-    let (rows, wide, first_input) = (&program.rows, &program.wide, program.first_input);
+    let (rows, wide, first_input) = (&program.rows[rows], &program.wide, program.first_input);
     if K < 4 {
         return sweep(rows, wide, first_input, values, tangents);
     }
@@ -321,20 +322,25 @@ fn sweep<const K: usize>(
     }
 }
 
-/// The values of rows, some of them in runs, whose passive values and inputs are
-/// in their slots.
-pub(crate) fn values(rows: &[Row], runs: &[Run], wide: &[u32], values: &mut [f64]) {
+/// The values of rows one by one, their operands being in their slots.
+pub(crate) fn plain_values(rows: &[Row], wide: &[u32], values: &mut [f64]) {
     // Tangents in no direction take no memory.
     let mut tangents = vec![[]; values.len()];
-    let mut done = 0;
-    for &run in runs {
+    sweep::<0>(rows, wide, 0, values, &mut tangents);
+}
+
+/// The values of rows of a program, some of them in runs; passive values and
+/// inputs are in their slots.
+pub(crate) fn values(program: &Program, rows: Range<usize>, values: &mut [f64]) {
+    let mut done = rows.start;
+    for &run in program.runs_among(&rows) {
         let start = run.start as usize;
-        sweep::<0>(&rows[done..start], wide, 0, values, &mut tangents);
-        let first = &rows[start];
+        plain_values(&program.rows[done..start], &program.wide, values);
+        let first = &program.rows[start];
         first.code.visit(&mut runs::Values { run, values }, first);
         done = start + run.len as usize;
     }
-    sweep::<0>(&rows[done..], wide, 0, values, &mut tangents);
+    plain_values(&program.rows[done..rows.end], &program.wide, values);
 }
 
 /// The slots that a reverse sweep reads and adds to, in the number type of its
@@ -529,19 +535,19 @@ fn reverse_chain<O: Fold, const INITIAL: bool, S: Slots>(row: &Row, wide: &[u32]
     reverse_term::<O, S>(slots, first_input, first, adjoint);
 }
 
-/// The adjoints of a program for reverse sweeps, whose values are in their
-/// slots and whose weights are in those of the outputs.
-pub(crate) fn reverse(program: &Program, values: &[f64], adjoints: &mut [f64]) {
+/// What rows of a program for reverse sweeps add to adjoints; values are in
+/// their slots, and what is below these rows has contributed.
+pub(crate) fn reverse(program: &Program, rows: Range<usize>, values: &[f64], adjoints: &mut [f64]) {
     assert_eq!(values.len(), adjoints.len(), "each value has an adjoint");
-    let mut before = program.rows.len();
-    for &run in program.runs.iter().rev() {
+    let mut before = rows.end;
+    for &run in program.runs_among(&rows).iter().rev() {
         let start = run.start as usize;
         reverse_rows(program, start + run.len as usize..before, values, adjoints);
         let first = &program.rows[start];
         first.code.visit(&mut runs::Adjoints { run, values, adjoints }, first);
         before = start;
     }
-    reverse_rows(program, 0..before, values, adjoints);
+    reverse_rows(program, rows.start..before, values, adjoints);
 }
 
 /// The adjoints of rows one by one.

@@ -184,6 +184,10 @@ impl Tape {
             lanes.scalars.extend_from_slice(self.passive(program));
         }
         let derivatives = (program.num_slots - program.first_input).saturating_mul(derivatives);
+        if !program.calls.is_empty() {
+            // Functions run at one point at a time.
+            return None;
+        }
         let blocks = lanes.blocks_for(program.num_slots - uniform_passive, derivatives, 4)?;
         Some(Layout { level: lanes.level(), program, blocks, uniform_passive, uniform_inputs: 0 })
     }

@@ -4,6 +4,7 @@ use crate::dual::Dual;
 use crate::error::Error;
 use crate::matrix::Matrix;
 
+mod calls;
 mod engine;
 mod lanes;
 mod many;
@@ -14,11 +15,12 @@ mod scalar;
 mod second;
 mod simd;
 
+pub(crate) use calls::{CallMemory, Calls, Step, forward_steps, reverse_steps};
 pub(crate) use engine::{forward, reverse, values};
 pub(crate) use program::{Program, Programs};
 pub use samples::Samples;
 pub(crate) use samples::{LEAF, SampleScratch, sum_over_threads, threads_for};
-pub(crate) use scalar::{load, primal_all, reverse_sweep, shape, tangent_sweep};
+pub(crate) use scalar::{CallError, load, primal_all, reverse_sweep, shape, tangent_sweep};
 pub(crate) use second::reverse_with_tangents;
 pub use simd::SimdLevel;
 
@@ -42,6 +44,7 @@ pub use simd::SimdLevel;
 pub struct Workspace {
     /// The slots of a program.
     slots: Vec<f64>,
+    pub(crate) calls: CallMemory,
     /// The values of the last reference sweep.
     pub(crate) values: Vec<f64>,
     pub(crate) sweep: SweepMemory,
@@ -157,16 +160,16 @@ impl Workspace {
         Ok(())
     }
 
-    /// So many numbers, as an earlier sweep left them, from the border of a
-    /// cache line on.
+    /// So many numbers, as an earlier sweep left them, from the border of a cache
+    /// line on, and the memory of functions.
     #[inline]
-    pub(crate) fn slots(&mut self, numbers: usize) -> &mut [f64] {
+    pub(crate) fn slots_and_calls(&mut self, numbers: usize) -> (&mut [f64], &mut CallMemory) {
         const LINE: usize = 64;
         const PADDING: usize = LINE / size_of::<f64>();
         if self.slots.len() < numbers + PADDING {
             self.slots.resize(numbers + PADDING, 0.0);
         }
         let start = self.slots.as_ptr().addr().wrapping_neg() % LINE / size_of::<f64>();
-        &mut self.slots[start..start + numbers]
+        (&mut self.slots[start..start + numbers], &mut self.calls)
     }
 }

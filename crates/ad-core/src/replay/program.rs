@@ -16,11 +16,12 @@
 //! - The program for forward sweeps stores a result where a value was that is
 //!   no longer needed. That for reverse sweeps keeps every value.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::ops::{Code, Fold, Op, Operation, ProgramVisitor};
+use crate::replay::engine;
 use crate::replay::runs::Run;
-use crate::replay::{engine, shape};
 use crate::tape::TapeData;
 
 /// A tape made ready to run.
@@ -32,7 +33,10 @@ pub(crate) struct Program {
     pub rows: Vec<Row>,
     /// Those of them that the scalar engine runs as loops, for reverse sweeps.
     pub runs: Vec<Run>,
-    /// The operands of the rows that have more than three.
+    /// The places of the rows that call functions.
+    pub calls: Vec<u32>,
+    /// The operands of the rows that have more than three; before those of a call
+    /// the number of its function.
     pub wide: Vec<u32>,
     /// The number of slots, [passive | inputs | rows].
     pub num_slots: usize,
@@ -51,7 +55,7 @@ pub(crate) struct Row {
     pub code: Code,
     /// The slots of the operands, of a pair in the order a, b, c; of a row with
     /// more than three the place of the first in [`Program::wide`], their number,
-    /// and for a chain its [`Weights`].
+    /// and for a chain its [`Weights`], for a call the number of its results.
     pub x: [u32; 3],
     /// The slot of the first result; further ones follow.
     pub result: u32,
@@ -169,9 +173,14 @@ impl Row {
     /// that of slots.
     #[inline(always)]
     fn parts<'a>(&'a mut self, wide: &'a mut [u32]) -> (&'a mut [u32], usize, usize) {
+        // That of a call, but for its results.
         let mut shape = Shape(0, 0, 0);
         self.code.visit(&mut shape, ());
         match shape {
+            Shape(0, 0, 0) => {
+                let results = self.x[2] as usize;
+                (&mut wide[self.x[0] as usize..][..self.x[1] as usize], results, results)
+            }
             Shape(0, results, slots) => (&mut wide[self.x[0] as usize..][..self.x[1] as usize], results, slots),
             Shape(operands, results, slots) => (&mut self.x[..operands], results, slots),
         }
@@ -257,6 +266,14 @@ impl Lowering<'_> {
     /// Appends row `row` of the tape as it is.
     fn emit_operation(&mut self, row: usize) {
         let (op, operands) = (self.data.op(row), self.data.operands(row));
+        if op == Op::Call {
+            self.wide.push(self.data.function_number(row));
+            self.emit_wide(Code::Call, operands.iter().copied(), (self.data.first_row() + row) as u32);
+            if let Some(call) = self.rows.last_mut() {
+                call.x[2] = self.data.num_results(row) as u32;
+            }
+            return;
+        }
         let kept = if self.keeping { Code::kept(op) } else { None };
         let Some(code) = kept.or(Code::operation(op)) else { return };
         let result = (self.data.first_row() + row) as u32;
@@ -272,6 +289,9 @@ impl Lowering<'_> {
         let data = self.data;
         let (op, operands) = (data.op(row), data.operands(row));
         let result = (data.first_row() + row) as u32;
+        if op == Op::Call {
+            return self.emit_operation(row);
+        }
         if let &[x, y] = operands
             && op.fold_stride().is_none()
         {
@@ -383,10 +403,7 @@ impl Program {
         number(&mut slot_of[..data.first_input()]);
         number(&mut slot_of[data.first_param()..first_row]);
         let mut lowering = Lowering { data, uses, rows: Vec::new(), wide: Vec::new(), keeping: false };
-        let results = |row: usize| {
-            let count = shape(data.op(row), data.operands(row).len()).1;
-            first_row + row..first_row + row + count
-        };
+        let results = |row: usize| first_row + row..first_row + row + data.num_results(row);
         for &row in &data.param_rows {
             let results = results(row as usize);
             if lowering.uses[results.clone()].iter().any(|&uses| uses > 0) {
@@ -422,7 +439,9 @@ impl Program {
         rows.shrink_to_fit();
         wide.shrink_to_fit();
         let runs = if direction == Direction::Reverse { Run::find(&rows) } else { Vec::new() };
+        let is_call = |&row: &usize| rows[row].code == Code::Call;
         let mut program = Program {
+            calls: (0..rows.len()).filter(is_call).map(|row| row as u32).collect(),
             prologue,
             rows,
             runs,
@@ -477,6 +496,17 @@ impl Program {
 }
 
 impl Program {
+    /// The runs among these rows, all of which they hold or none.
+    #[inline(always)]
+    pub fn runs_among(&self, rows: &Range<usize>) -> &[Run] {
+        if self.calls.is_empty() {
+            // Then these are all rows.
+            return &self.runs;
+        }
+        let before = |row: usize| self.runs.partition_point(|run| (run.start as usize) < row);
+        &self.runs[before(rows.start)..before(rows.end)]
+    }
+
     /// The passive values for the given parameters.
     pub fn passive(&self, data: &TapeData, params: &[f64]) -> Vec<f64> {
         let mut passive = vec![0.0; self.first_input];
@@ -489,7 +519,7 @@ impl Program {
         let (constants, rest) = passive.split_at_mut(data.constants.len());
         constants.copy_from_slice(&data.constants);
         rest[..params.len()].copy_from_slice(params);
-        engine::values(&self.prologue, &[], &self.wide, passive);
+        engine::plain_values(&self.prologue, &self.wide, passive);
     }
 }
 

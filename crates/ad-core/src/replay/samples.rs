@@ -285,6 +285,10 @@ impl Tape {
         let uniform_inputs = self.num_inputs();
         let slots = program.num_slots - uniform_passive - uniform_inputs;
         let adjoints = if gradient { program.num_slots - program.first_input } else { 0 };
+        if !program.calls.is_empty() {
+            // Functions run at one point at a time.
+            return None;
+        }
         let blocks = ws.lanes.blocks_for(slots, adjoints, 2)?;
         Some(Layout { level: ws.lanes.level(), program, blocks, uniform_passive, uniform_inputs })
     }

@@ -14,6 +14,8 @@
 //!   no operand is (outside its domain) are NaN. This changes no finite result.
 
 use crate::dual::Dual;
+use crate::error::Error;
+use crate::function::{Function, FunctionMemory, NumberVec};
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::rule::Rule;
 use crate::tape::TapeData;
@@ -35,6 +37,48 @@ impl Differentiated for Dual {
     fn is_zero(self) -> bool {
         self.v == 0.0 && self.dv == 0.0
     }
+}
+
+/// A number type of the reference sweeps for adjoints: a value, and a tangent
+/// if `K` is 1.
+pub(crate) trait Adjoint: Differentiated {
+    const K: usize;
+    fn parts(self) -> (f64, f64);
+    fn from_parts(v: f64, dv: f64) -> Self;
+}
+
+impl Adjoint for f64 {
+    const K: usize = 0;
+    fn parts(self) -> (f64, f64) {
+        (self, 0.0)
+    }
+    fn from_parts(v: f64, _: f64) -> f64 {
+        v
+    }
+}
+
+impl Adjoint for Dual {
+    const K: usize = 1;
+    fn parts(self) -> (f64, f64) {
+        (self.v, self.dv)
+    }
+    fn from_parts(v: f64, dv: f64) -> Dual {
+        Dual::new(v, dv)
+    }
+}
+
+/// An error of a function, and the row that called it.
+pub(crate) type CallError = (usize, Error);
+
+/// Numbers as functions take them.
+fn number_vec<T: Adjoint>(numbers: impl ExactSizeIterator<Item = T>) -> NumberVec {
+    let mut vec = NumberVec::default();
+    vec.reset(numbers.len(), T::K);
+    for (i, number) in numbers.enumerate() {
+        let (v, dv) = number.parts();
+        vec.set(i, (v, &[dv][..T::K]));
+    }
+    vec
 }
 
 /// Brings the operands of a fold side by side, in memory that is kept.
@@ -59,7 +103,7 @@ pub(crate) fn shape(op: Op, given: usize) -> (usize, usize) {
         fn fold<O: Fold>(self) -> (usize, usize) {
             ((self.0 - self.0 % O::STRIDE).max(O::STRIDE), 1)
         }
-        fn further_result(self) -> (usize, usize) {
+        fn no_operation(self) -> (usize, usize) {
             (0, 0)
         }
     }
@@ -97,7 +141,7 @@ impl<T: Rule> Visitor for PrimalRow<'_, T> {
         self.values[self.at] = T::fold::<O>(gather(self.operands, self.values, self.gathered));
     }
 
-    fn further_result(self) {}
+    fn no_operation(self) {}
 }
 
 #[inline(always)]
@@ -106,10 +150,17 @@ fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T], gathered: 
 }
 
 /// The values of all rows.
-pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T], gathered: &mut Vec<T>) {
+pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T], gathered: &mut Vec<T>) -> Result<(), CallError> {
     for row in 0..data.num_rows() {
+        if let Some(function) = data.function(row) {
+            let results = T::call(function, gather(data.operands(row), values, gathered));
+            let at = data.first_row() + row;
+            values[at..at + function.num_results()].copy_from_slice(&results.map_err(|error| (row, error))?);
+            continue;
+        }
         primal_row(data, row, values, gathered);
     }
+    Ok(())
 }
 
 /// partial·derivative, by plain IEEE or by the strict rule.
@@ -188,26 +239,31 @@ impl<T: Rule, const STRICT: bool> Visitor for TangentRow<'_, T, STRICT> {
         }
     }
 
-    fn further_result(self) {}
+    fn no_operation(self) {}
 }
 
 /// The tangents of every active value in `k` directions at once: `seeds` holds
 /// k numbers per input, and so does `tangents` afterwards for each value.
-pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
+pub(crate) fn tangent_sweep<const STRICT: bool>(
     data: &TapeData,
-    values: &[T],
-    seeds: &[T],
+    values: &[f64],
+    seeds: &[f64],
     k: usize,
-    tangents: &mut Vec<T>,
-    gathered: &mut Vec<T>,
-) {
+    tangents: &mut Vec<f64>,
+    gathered: &mut Vec<f64>,
+) -> Result<(), CallError> {
     tangents.clear();
-    tangents.resize(data.num_values() * k, T::lit(0.0));
+    tangents.resize(data.num_values() * k, 0.0);
     let first_input = data.first_input() * k;
     tangents[first_input..first_input + seeds.len()].copy_from_slice(seeds);
     for span in &data.spans {
         for row in span.clone() {
-            data.op(row).visit(TangentRow::<T, STRICT> {
+            if let Some(function) = data.function(row) {
+                tangents_of_call(function, data.operands(row), values, k, tangents, data.first_row() + row)
+                    .map_err(|error| (row, error))?;
+                continue;
+            }
+            data.op(row).visit(TangentRow::<f64, STRICT> {
                 operands: data.operands(row),
                 active: &data.active,
                 values,
@@ -218,6 +274,28 @@ pub(crate) fn tangent_sweep<T: Rule, const STRICT: bool>(
             });
         }
     }
+    Ok(())
+}
+
+/// The tangents of the results of a call, which begin with value `at`.
+fn tangents_of_call(
+    function: &Function,
+    operands: &[u32],
+    values: &[f64],
+    k: usize,
+    tangents: &mut [f64],
+    at: usize,
+) -> Result<(), Error> {
+    let (mut x, mut y) = (NumberVec::default(), NumberVec::default());
+    x.reset(operands.len(), k);
+    y.reset(function.num_results(), k);
+    for (i, &operand) in operands.iter().enumerate() {
+        let operand = operand as usize;
+        x.set(i, (values[operand], &tangents[operand * k..(operand + 1) * k]));
+    }
+    function.values(k, x.view(), y.view_mut(), &mut FunctionMemory::default())?;
+    tangents[at * k..][..y.view().t.len()].copy_from_slice(y.view().t);
+    Ok(())
 }
 
 struct AdjointRow<'a, T, const STRICT: bool> {
@@ -271,17 +349,17 @@ impl<T: Differentiated, const STRICT: bool> Visitor for AdjointRow<'_, T, STRICT
         }
     }
 
-    fn further_result(self) {}
+    fn no_operation(self) {}
 }
 
 /// The adjoints of every value, from one weight an output.
-pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(
+pub(crate) fn reverse_sweep<T: Adjoint, const STRICT: bool>(
     data: &TapeData,
     values: &[T],
     weights: &[T],
     adjoints: &mut Vec<T>,
     gathered: &mut Vec<T>,
-) {
+) -> Result<(), CallError> {
     adjoints.clear();
     adjoints.resize(data.num_values(), T::lit(0.0));
     for (&output, &weight) in data.outputs.iter().zip(weights) {
@@ -290,6 +368,10 @@ pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(
     }
     for span in data.spans.iter().rev() {
         for row in span.clone().rev() {
+            if let Some(function) = data.function(row) {
+                adjoints_of_call(data, function, row, values, adjoints).map_err(|error| (row, error))?;
+                continue;
+            }
             data.op(row).visit(AdjointRow::<T, STRICT> {
                 operands: data.operands(row),
                 active: &data.active,
@@ -300,4 +382,30 @@ pub(crate) fn reverse_sweep<T: Differentiated, const STRICT: bool>(
             });
         }
     }
+    Ok(())
+}
+
+/// What a call contributes to its operands, in their order.
+fn adjoints_of_call<T: Adjoint>(
+    data: &TapeData,
+    function: &Function,
+    row: usize,
+    values: &[T],
+    adjoints: &mut [T],
+) -> Result<(), Error> {
+    let (operands, at) = (data.operands(row), data.first_row() + row);
+    let weights = number_vec(adjoints[at..at + function.num_results()].iter().copied());
+    if weights.is_zero() {
+        return Ok(());
+    }
+    let x = number_vec(operands.iter().map(|&operand| values[operand as usize]));
+    let mut xbar = NumberVec::default();
+    xbar.reset(operands.len(), T::K);
+    function.adjoints(T::K, x.view(), weights.view(), xbar.view_mut(), &mut FunctionMemory::default())?;
+    for (i, &operand) in operands.iter().enumerate().filter(|&(_, &operand)| data.active[operand as usize]) {
+        let (v, dv) = xbar.get(i);
+        let adjoint = &mut adjoints[operand as usize];
+        *adjoint = *adjoint + T::from_parts(v, dv.first().copied().unwrap_or(0.0));
+    }
+    Ok(())
 }

@@ -13,6 +13,8 @@
 
 #![allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
 
+use std::ops::Range;
+
 use crate::ops::Operation;
 use crate::record::{Answer, Question};
 use crate::replay::engine::{Slots, contribute, linearize, partial_of_one, sweep_back};
@@ -122,11 +124,12 @@ impl<const K: usize> Slots for Second<'_, K> {
     }
 }
 
-/// The adjoints of a program for reverse sweeps and their tangents: values and
-/// tangents are in their slots, those of passive values 0, and weights are in the
-/// slots of the outputs.
+/// What rows of a program for reverse sweeps add to adjoints and their tangents:
+/// values and tangents are in their slots, those of passive values 0, and what is
+/// below these rows has contributed.
 pub(crate) fn reverse_with_tangents<const K: usize>(
     program: &Program,
+    rows: Range<usize>,
     values: &[f64],
     tangents: &[[f64; K]],
     adjoints: &mut [f64],
@@ -137,5 +140,5 @@ pub(crate) fn reverse_with_tangents<const K: usize>(
     assert!(tangents.len() == slots && adjoints.len() == slots && adjoint_tangents.len() == slots);
     // Not compiled for each level of vector instructions: that would make the sweep, which holds
     // the second derivative of every operation, several times over.
-    sweep_back::<false>(program, 0..program.rows.len(), Second { values, tangents, adjoints, adjoint_tangents });
+    sweep_back::<false>(program, rows, Second { values, tangents, adjoints, adjoint_tangents });
 }

@@ -1,0 +1,507 @@
+//! Functions that a tape calls as one row: a recorded tape once, over many
+//! arguments or along a recurrence ([`Loop`]), a user's own operation
+//! ([`Custom`]), the solution of equations ([`Implicit`]).
+//!
+//! A function does two things, each with k tangents for every number:
+//!
+//! - *values*: y = F(x), and ẏ = J·ẋ in each of the k directions;
+//! - *adjoints*: x̄ = Jᵀ·w, and with tangents of x and w the tangents of x̄,
+//!   which is second order.
+//!
+//! And it has a *tangent function* TF(x, ẋ) = (F(x), J·ẋ), which is a function
+//! again. With that the family is closed under differentiation: Jᵀ·w is
+//! [`Kind::Adjoint`], whose values are the adjoints of F and whose tangent is
+//! the adjoint of TF, since d/dε F′(x + εẋ)ᵀ(w + εẇ) is what the adjoint of TF
+//! gives for the weights ẇ on F(x) and w on J·ẋ. So derivative tapes of any
+//! order call functions as their originals do.
+//!
+//! Functions follow the strict rule of the sweeps (0·∞ is 0): a body by its
+//! drivers, the others in their own products.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use crate::error::Error;
+use crate::formula::{Accent, CallName, DIGITS, Name, Script};
+use crate::replay::Workspace;
+use crate::rule::Rule;
+use crate::tape::Tape;
+
+mod custom;
+mod implicit;
+mod rolled;
+
+pub use custom::{Custom, CustomOp};
+pub use implicit::Implicit;
+pub(crate) use rolled::Loop;
+
+/// Functions called inside of functions, no deeper than this.
+pub(crate) const DEEPEST: usize = 64;
+
+/// Numbers, and k tangents of each: those of the first number, of the second, …
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers<'a> {
+    pub v: &'a [f64],
+    pub t: &'a [f64],
+}
+
+/// Numbers to be written, and k tangents of each.
+pub(crate) struct NumbersMut<'a> {
+    pub v: &'a mut [f64],
+    pub t: &'a mut [f64],
+}
+
+/// Memory for numbers with tangents.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NumberVec {
+    v: Vec<f64>,
+    t: Vec<f64>,
+    k: usize,
+}
+
+impl NumberVec {
+    /// So many zeros with k tangents each.
+    pub fn reset(&mut self, len: usize, k: usize) {
+        self.v.clear();
+        self.v.resize(len, 0.0);
+        self.t.clear();
+        self.t.resize(len * k, 0.0);
+        self.k = k;
+    }
+
+    pub fn view(&self) -> Numbers<'_> {
+        Numbers { v: &self.v, t: &self.t }
+    }
+
+    pub fn view_mut(&mut self) -> NumbersMut<'_> {
+        NumbersMut { v: &mut self.v, t: &mut self.t }
+    }
+
+    /// Number i and its tangents.
+    pub fn get(&self, i: usize) -> (f64, &[f64]) {
+        (self.v[i], &self.t[i * self.k..(i + 1) * self.k])
+    }
+
+    pub fn set(&mut self, i: usize, (v, t): (f64, &[f64])) {
+        self.v[i] = v;
+        self.t[i * self.k..(i + 1) * self.k].copy_from_slice(t);
+    }
+
+    pub fn add(&mut self, i: usize, number: (f64, &[f64])) {
+        self.view_mut().add(i, number);
+    }
+
+    /// Whether numbers and tangents are all 0.
+    pub fn is_zero(&self) -> bool {
+        self.v.iter().chain(&self.t).all(|&number| number == 0.0)
+    }
+}
+
+impl<'a> Numbers<'a> {
+    /// Number i and its tangents, of which there are k.
+    pub fn get(self, i: usize, k: usize) -> (f64, &'a [f64]) {
+        (self.v[i], &self.t[i * k..(i + 1) * k])
+    }
+
+    pub fn part(self, range: Range<usize>, k: usize) -> Numbers<'a> {
+        Numbers { v: &self.v[range.clone()], t: &self.t[range.start * k..range.end * k] }
+    }
+}
+
+impl NumbersMut<'_> {
+    pub fn reborrow(&mut self) -> NumbersMut<'_> {
+        NumbersMut { v: self.v, t: self.t }
+    }
+
+    pub fn set(&mut self, i: usize, (v, t): (f64, &[f64])) {
+        self.v[i] = v;
+        self.t[i * t.len()..(i + 1) * t.len()].copy_from_slice(t);
+    }
+
+    pub fn add(&mut self, i: usize, (v, t): (f64, &[f64])) {
+        self.v[i] += v;
+        for (sum, t) in self.t[i * t.len()..].iter_mut().zip(t) {
+            *sum += t;
+        }
+    }
+}
+
+/// What functions work in: the workspace of their bodies, and buffers.
+#[derive(Clone, Default)]
+pub(crate) struct FunctionMemory {
+    body: Option<Box<Workspace>>,
+    x: NumberVec,
+    y: NumberVec,
+    w: NumberVec,
+    xbar: NumberVec,
+    carry: NumberVec,
+    checkpoints: NumberVec,
+    segment: NumberVec,
+}
+
+impl FunctionMemory {
+    /// The workspace for a body.
+    fn body(&mut self) -> &mut Workspace {
+        self.body.get_or_insert_default()
+    }
+}
+
+/// A function that a tape calls as one row; see [`Tape::functions`].
+///
+/// Cheap to clone. Equal functions are the same one.
+#[derive(Clone)]
+pub struct Function(Arc<Data>);
+
+struct Data {
+    name: Option<Arc<str>>,
+    kind: Kind,
+    num_operands: usize,
+    num_results: usize,
+    depth: usize,
+    tangent: OnceLock<Result<Tangent, Error>>,
+}
+
+enum Kind {
+    Loop(Loop),
+    Custom(Custom),
+    Implicit(implicit::System),
+    /// (x, w) ↦ Jᵀ·w.
+    Adjoint(Function),
+    /// Another function with operands and results in other places.
+    Rearranged(Rearranged),
+}
+
+/// TF, whose operands are x and then ẋ.
+#[derive(Clone)]
+pub(crate) struct Tangent {
+    pub function: Function,
+    /// Which result is each value of F.
+    pub values: Vec<u32>,
+    /// Which result is the tangent of each value.
+    pub tangents: Vec<u32>,
+}
+
+/// A function with operands and results in other places.
+pub(crate) struct Rearranged {
+    of: Function,
+    /// Which operand here each of the function's is; none for 0.
+    operands: Vec<Option<u32>>,
+    /// Which of the function's results each one here is.
+    results: Vec<u32>,
+}
+
+impl Function {
+    fn new(name: Option<Arc<str>>, kind: Kind, num_operands: usize, num_results: usize) -> Function {
+        let bodies = match &kind {
+            Kind::Loop(rolled) => rolled.body.functions(),
+            Kind::Custom(_) => &[],
+            Kind::Implicit(system) => system.equations().functions(),
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => std::slice::from_ref(of),
+        };
+        let deepest = bodies.iter().map(|function| function.0.depth).max();
+        let depth = match kind {
+            Kind::Adjoint(_) | Kind::Rearranged(_) => deepest.unwrap_or(0),
+            _ => deepest.map_or(0, |depth| depth + 1),
+        };
+        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, tangent: OnceLock::new() }))
+    }
+
+    /// Whether it is nested too deep to be called.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        self.0.depth > DEEPEST
+    }
+
+    /// The name, if it was given one: [`Tape::named`], or that of a [`CustomOp`].
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let square = Tape::record(&[1.0], |x| x[0] * x[0])?.named("square");
+    /// let tape = Tape::record(&[3.0], |x| square.call(&[x[0]]))?;
+    /// assert_eq!(tape.functions()[0].name(), Some("square"));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn name(&self) -> Option<&str> {
+        match &self.0.kind {
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => of.name(),
+            _ => self.0.name.as_deref(),
+        }
+    }
+
+    /// How many numbers it takes: the distinct variables that a row calls it with.
+    pub fn num_operands(&self) -> usize {
+        self.0.num_operands
+    }
+
+    /// How many numbers it gives.
+    pub fn num_results(&self) -> usize {
+        self.0.num_results
+    }
+
+    /// The tape that it runs, if it runs one: the body of a loop, or the
+    /// equations of an implicit function.
+    pub fn body(&self) -> Option<&Tape> {
+        match &self.0.kind {
+            Kind::Loop(rolled) => Some(&rolled.body),
+            Kind::Implicit(system) => Some(system.equations()),
+            Kind::Custom(_) => None,
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => of.body(),
+        }
+    }
+
+    /// How often the body runs for one call.
+    pub fn iterations(&self) -> usize {
+        match &self.0.kind {
+            Kind::Loop(rolled) => rolled.count,
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => of.iterations(),
+            _ => 1,
+        }
+    }
+
+    /// What it is, in words that stand before the name, and the name.
+    pub(crate) fn call_name(&self) -> CallName {
+        let word = match &self.0.kind {
+            Kind::Loop(rolled) => rolled.word(),
+            Kind::Custom(_) => None,
+            Kind::Implicit(_) => Some("solve"),
+            Kind::Adjoint(_) => Some("vjp"),
+            Kind::Rearranged(_) => Some("jvp"),
+        };
+        let mut call = match &self.0.kind {
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => of.call_name(),
+            _ => CallName {
+                words: Vec::new(),
+                name: match self.name() {
+                    Some(name) => Name::Given(name.to_owned(), Accent::None),
+                    None => Name::Letter("f", Accent::None),
+                },
+            },
+        };
+        call.words.splice(0..0, word);
+        call
+    }
+
+    /// y = F(x), with k tangents.
+    pub(crate) fn values(
+        &self,
+        k: usize,
+        x: Numbers<'_>,
+        mut y: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        match &self.0.kind {
+            Kind::Loop(rolled) => rolled.values(k, x, y, memory),
+            Kind::Custom(custom) => custom.values(k, x, y),
+            Kind::Implicit(system) => system.values(k, x, y, memory),
+            Kind::Adjoint(of) => {
+                let n = of.num_operands();
+                of.adjoints(k, x.part(0..n, k), x.part(n..x.v.len(), k), y, memory)
+            }
+            Kind::Rearranged(Rearranged { of, operands, results }) => {
+                let (mut inner, mut outer) = (NumberVec::default(), NumberVec::default());
+                inner.reset(operands.len(), k);
+                outer.reset(of.num_results(), k);
+                for (i, operand) in operands.iter().enumerate() {
+                    if let Some(operand) = *operand {
+                        inner.set(i, x.get(operand as usize, k));
+                    }
+                }
+                of.values(k, inner.view(), outer.view_mut(), memory)?;
+                for (j, &result) in results.iter().enumerate() {
+                    y.set(j, outer.get(result as usize));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// x̄ = Jᵀ·w, with k tangents; x̄ is overwritten.
+    pub(crate) fn adjoints(
+        &self,
+        k: usize,
+        x: Numbers<'_>,
+        w: Numbers<'_>,
+        mut xbar: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        match &self.0.kind {
+            Kind::Loop(rolled) => rolled.adjoints(k, x, w, xbar, memory),
+            Kind::Custom(custom) => custom.adjoints(k, x, w, xbar, memory),
+            Kind::Implicit(system) => system.adjoints(k, x, w, xbar, memory),
+            Kind::Adjoint(of) => adjoints_of_adjoint(of, k, x, w, xbar, memory),
+            Kind::Rearranged(Rearranged { of, operands, results }) => {
+                let (mut inner, mut weights, mut sums) = Default::default();
+                let vectors: [&mut NumberVec; 3] = [&mut inner, &mut weights, &mut sums];
+                for (vector, len) in vectors.into_iter().zip([operands.len(), of.num_results(), operands.len()]) {
+                    vector.reset(len, k);
+                }
+                for (i, operand) in operands.iter().enumerate() {
+                    if let Some(operand) = *operand {
+                        inner.set(i, x.get(operand as usize, k));
+                    }
+                }
+                for (j, &result) in results.iter().enumerate() {
+                    weights.add(result as usize, w.get(j, k));
+                }
+                of.adjoints(k, inner.view(), weights.view(), sums.view_mut(), memory)?;
+                xbar.v.fill(0.0);
+                xbar.t.fill(0.0);
+                for (i, operand) in operands.iter().enumerate() {
+                    if let Some(operand) = *operand {
+                        xbar.add(operand as usize, sums.get(i));
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// TF, made when it is first wanted.
+    pub(crate) fn tangent(&self) -> Result<&Tangent, Error> {
+        let tangent = self.0.tangent.get_or_init(|| match &self.0.kind {
+            Kind::Loop(rolled) => rolled.tangent(self.0.name.clone(), self.num_operands()),
+            Kind::Custom(custom) => custom.tangent(self),
+            Kind::Implicit(system) => system.tangent(self.0.name.clone(), self.num_operands(), self.num_results()),
+            Kind::Adjoint(of) => {
+                let tangent = of.tangent()?;
+                let (n, m) = (of.num_operands() as u32, of.num_results() as u32);
+                // The operands here are x, w, ẋ, ẇ; those of the adjoint of TF
+                // are x, ẋ and the weights of the results of TF.
+                let mut weights = vec![None; tangent.function.num_results()];
+                for j in 0..m as usize {
+                    weights[tangent.values[j] as usize] = Some(2 * n + m + j as u32);
+                    weights[tangent.tangents[j] as usize] = Some(n + j as u32);
+                }
+                let points = (0..n).chain(n + m..2 * n + m).map(Some);
+                let rearranged = Rearranged {
+                    of: tangent.function.adjoint(),
+                    operands: points.chain(weights).collect(),
+                    // With the weights w on J·ẋ, the adjoint of ẋ is Jᵀ·w and that of x its tangent.
+                    results: (n..2 * n).chain(0..n).collect(),
+                };
+                let (operands, results) = (2 * (n + m) as usize, 2 * n as usize);
+                let function = Function::new(None, Kind::Rearranged(rearranged), operands, results);
+                Ok(Tangent { function, values: (0..n).collect(), tangents: (n..2 * n).collect() })
+            }
+            Kind::Rearranged(Rearranged { of, operands, results }) => {
+                let tangent = of.tangent()?;
+                let (n, m) = (self.num_operands() as u32, self.num_results() as u32);
+                let of_tangents = operands.iter().map(|operand| operand.map(|operand| operand + n));
+                let of_values = results.iter().map(|&result| tangent.values[result as usize]);
+                let rearranged = Rearranged {
+                    of: tangent.function.clone(),
+                    operands: operands.iter().copied().chain(of_tangents).collect(),
+                    results: of_values.chain(results.iter().map(|&result| tangent.tangents[result as usize])).collect(),
+                };
+                let function = Function::new(None, Kind::Rearranged(rearranged), 2 * n as usize, 2 * m as usize);
+                Ok(Tangent { function, values: (0..m).collect(), tangents: (m..2 * m).collect() })
+            }
+        });
+        tangent.as_ref().map_err(Error::clone)
+    }
+
+    /// (x, w) ↦ Jᵀ·w.
+    pub(crate) fn adjoint(&self) -> Function {
+        let (n, m) = (self.num_operands(), self.num_results());
+        Function::new(None, Kind::Adjoint(self.clone()), n + m, n)
+    }
+
+    /// The results in any number type, for functions that are tapes all through.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OnlyNumbers`] for the others.
+    pub(crate) fn replay<T: Rule>(&self, x: &[T]) -> Result<Vec<T>, Error> {
+        match &self.0.kind {
+            Kind::Loop(rolled) => rolled.replay(x),
+            Kind::Rearranged(Rearranged { of, operands, results }) => {
+                let operands: Vec<T> =
+                    operands.iter().map(|operand| operand.map_or(T::lit(0.0), |operand| x[operand as usize])).collect();
+                let values = of.replay(&operands)?;
+                Ok(results.iter().map(|&result| values[result as usize]).collect())
+            }
+            _ => Err(Error::OnlyNumbers { function: self.to_string(), number: std::any::type_name::<T>() }),
+        }
+    }
+}
+
+/// The adjoints of (x, w) ↦ Jᵀ·w for the weights z: J·z for w, and for x the
+/// gradient of w·J(x)·z.
+fn adjoints_of_adjoint(
+    of: &Function,
+    k: usize,
+    x: Numbers<'_>,
+    z: Numbers<'_>,
+    mut xbar: NumbersMut<'_>,
+    memory: &mut FunctionMemory,
+) -> Result<(), Error> {
+    let (n, m) = (of.num_operands(), of.num_results());
+    let (x, w) = (x.part(0..n, k), x.part(n..n + m, k));
+    let (mut weights, mut sums) = (NumberVec::default(), NumberVec::default());
+    if k == 0 {
+        // z are tangents of x: what changes with them is what is wanted.
+        let x = Numbers { v: x.v, t: z.v };
+        weights.reset(m, 1);
+        of.values(1, x, weights.view_mut(), memory)?;
+        xbar.v[n..].copy_from_slice(&weights.t);
+        weights.t.fill(0.0);
+        weights.v.copy_from_slice(w.v);
+        sums.reset(n, 1);
+        of.adjoints(1, x, weights.view(), sums.view_mut(), memory)?;
+        xbar.v[..n].copy_from_slice(&sums.t);
+        return Ok(());
+    }
+    // z would need tangents that have tangents: TF has them.
+    let Tangent { function, tangents, .. } = of.tangent()?;
+    let mut point = NumberVec::default();
+    point.reset(2 * n, k);
+    for i in 0..n {
+        point.set(i, x.get(i, k));
+        point.set(n + i, z.get(i, k));
+    }
+    weights.reset(function.num_results(), k);
+    function.values(k, point.view(), weights.view_mut(), memory)?;
+    for (j, &tangent) in tangents.iter().enumerate() {
+        xbar.set(n + j, weights.get(tangent as usize));
+    }
+    weights.reset(function.num_results(), k);
+    for (j, &tangent) in tangents.iter().enumerate() {
+        weights.set(tangent as usize, w.get(j, k));
+    }
+    sums.reset(2 * n, k);
+    function.adjoints(k, point.view(), weights.view(), sums.view_mut(), memory)?;
+    for i in 0..n {
+        xbar.set(i, sums.get(i));
+    }
+    Ok(())
+}
+
+impl PartialEq for Function {
+    /// Whether they are the same one.
+    fn eq(&self, other: &Function) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || match (&self.0.kind, &other.0.kind) {
+                (Kind::Loop(one), Kind::Loop(other)) => one == other,
+                (Kind::Custom(one), Kind::Custom(other)) => one == other,
+                (Kind::Adjoint(one), Kind::Adjoint(other)) => one == other,
+                _ => false,
+            }
+    }
+}
+
+impl fmt::Display for Function {
+    /// What it is, and its name: `scan step`, `f` where it has none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.call_name().render(Script::Unicode, DIGITS))
+    }
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function")
+            .field("name", &self.to_string())
+            .field("operands", &self.num_operands())
+            .field("results", &self.num_results())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,570 @@
+//! Loops over a recorded body: [`Tape::call`], [`Tape::map`],
+//! [`Tape::map_sum`] and [`Tape::scan`].
+
+use std::collections::HashMap;
+use std::panic::Location;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::function::{Function, FunctionMemory, Kind, NumberVec, Numbers, NumbersMut, Tangent};
+use crate::record::{SourceLocation, Var, VarKey, record_call, refuse_call};
+use crate::rule::Rule;
+use crate::tape::Tape;
+
+/// A body run so many times, from carry to carry.
+#[derive(Clone)]
+pub(crate) struct Loop {
+    pub(crate) body: Tape,
+    /// What each input of the body is.
+    inputs: Vec<Source>,
+    /// What each output of the body is.
+    outputs: Vec<Target>,
+    /// Where among the operands each number of the carry begins.
+    initial: Vec<u32>,
+    pub(crate) count: usize,
+    /// How many outputs of the body are no carry.
+    outs: usize,
+    /// Whether those are added up, or are results for each iteration.
+    summed: bool,
+}
+
+#[derive(Clone, PartialEq)]
+enum Source {
+    Carry(u32),
+    Argument(Column),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Target {
+    Carry(u32),
+    Out(u32),
+}
+
+/// Where among the operands an argument is in each iteration.
+#[derive(Clone, PartialEq)]
+enum Column {
+    /// At `first` and then `stride` further on each time.
+    Strided {
+        first: i64,
+        stride: i64,
+    },
+    Listed(Vec<u32>),
+}
+
+impl Column {
+    fn at(&self, iteration: usize) -> usize {
+        match self {
+            Column::Strided { first, stride } => (first + stride * iteration as i64) as usize,
+            Column::Listed(places) => places[iteration] as usize,
+        }
+    }
+
+    /// Takes note of the place in iteration `iteration`, those before it being known.
+    fn push(&mut self, iteration: usize, place: u32) {
+        match self {
+            Column::Strided { first, .. } if iteration == 0 => *first = place.into(),
+            Column::Strided { first, stride } if iteration == 1 => *stride = i64::from(place) - *first,
+            Column::Strided { first, stride } if *first + *stride * iteration as i64 == i64::from(place) => {}
+            Column::Strided { .. } => {
+                let mut places: Vec<u32> = (0..iteration).map(|i| self.at(i) as u32).collect();
+                places.push(place);
+                *self = Column::Listed(places);
+            }
+            Column::Listed(places) => places.push(place),
+        }
+    }
+
+    /// The same places, so many operands further on.
+    fn shifted(&self, by: usize) -> Column {
+        match self {
+            Column::Strided { first, stride } => Column::Strided { first: first + by as i64, stride: *stride },
+            Column::Listed(places) => Column::Listed(places.iter().map(|place| place + by as u32).collect()),
+        }
+    }
+}
+
+impl PartialEq for Loop {
+    /// Whether they do the same with the same body.
+    fn eq(&self, other: &Loop) -> bool {
+        self.body.is_same(&other.body)
+            && (self.count, self.summed, &self.initial) == (other.count, other.summed, &other.initial)
+            && (&self.inputs, &self.outputs) == (&other.inputs, &other.outputs)
+    }
+}
+
+/// The most numbers that are kept to go back through a recurrence without
+/// computing any of it again.
+const KEPT: usize = 1 << 20;
+
+impl Loop {
+    /// What stands before the name of the body.
+    pub(crate) fn word(&self) -> Option<&'static str> {
+        match (self.initial.len(), self.count, self.summed) {
+            (1.., ..) => Some("scan"),
+            (0, _, true) => Some("Σ"),
+            (0, 1, false) => None,
+            (0, _, false) => Some("map"),
+        }
+    }
+
+    /// The inputs of the body in an iteration.
+    fn load(&self, k: usize, iteration: usize, x: Numbers<'_>, carry: &NumberVec, of_body: &mut NumberVec) {
+        for (i, source) in self.inputs.iter().enumerate() {
+            match source {
+                Source::Carry(place) => of_body.set(i, carry.get(*place as usize)),
+                Source::Argument(column) => of_body.set(i, x.get(column.at(iteration), k)),
+            }
+        }
+    }
+
+    /// Takes the carry out of the outputs of the body.
+    fn take_carry(&self, of_body: &NumberVec, carry: &mut NumberVec) {
+        for (j, target) in self.outputs.iter().enumerate() {
+            if let Target::Carry(place) = *target {
+                carry.set(place as usize, of_body.get(j));
+            }
+        }
+    }
+
+    /// The result that an output of the body is in an iteration, if it is no carry.
+    fn result(&self, target: Target, iteration: usize) -> Option<usize> {
+        match target {
+            Target::Carry(_) => None,
+            Target::Out(place) if self.summed => Some(self.initial.len() + place as usize),
+            Target::Out(place) => Some(self.initial.len() + iteration * self.outs + place as usize),
+        }
+    }
+
+    fn begin(&self, k: usize, x: Numbers<'_>, memory: &mut FunctionMemory) {
+        let FunctionMemory { x: of_body, y, carry, .. } = memory;
+        of_body.reset(self.inputs.len(), k);
+        y.reset(self.outputs.len(), k);
+        carry.reset(self.initial.len(), k);
+        for (place, &operand) in self.initial.iter().enumerate() {
+            carry.set(place, x.get(operand as usize, k));
+        }
+    }
+
+    /// One iteration: the carry moves on, the outputs of the body are left in `y`.
+    fn step(&self, k: usize, iteration: usize, x: Numbers<'_>, memory: &mut FunctionMemory) -> Result<(), Error> {
+        memory.body();
+        let FunctionMemory { body: Some(ws), x: of_body, y, carry, .. } = memory else { return Ok(()) };
+        self.load(k, iteration, x, carry, of_body);
+        self.body.body_values(ws, k, of_body.view(), y.view_mut())?;
+        self.take_carry(y, carry);
+        Ok(())
+    }
+
+    pub(crate) fn values(
+        &self,
+        k: usize,
+        x: Numbers<'_>,
+        mut results: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        self.begin(k, x, memory);
+        for iteration in 0..self.count {
+            self.step(k, iteration, x, memory)?;
+            for (j, &target) in self.outputs.iter().enumerate() {
+                match self.result(target, iteration) {
+                    Some(result) if self.summed && iteration > 0 => results.add(result, memory.y.get(j)),
+                    Some(result) => results.set(result, memory.y.get(j)),
+                    None => {}
+                }
+            }
+        }
+        for place in 0..self.initial.len() {
+            results.set(place, memory.carry.get(place));
+        }
+        Ok(())
+    }
+
+    /// From the last iteration to the first. The carry before each of them is
+    /// computed once and kept if there is room, else kept at every √count-th and
+    /// computed again from there.
+    pub(crate) fn adjoints(
+        &self,
+        k: usize,
+        x: Numbers<'_>,
+        weights: Numbers<'_>,
+        mut xbar: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        let carried = self.initial.len();
+        xbar.v.fill(0.0);
+        xbar.t.fill(0.0);
+        self.begin(k, x, memory);
+        memory.body();
+        memory.w.reset(self.outputs.len(), k);
+        memory.xbar.reset(self.inputs.len(), k);
+        let fits = carried.saturating_mul(1 + k).saturating_mul(self.count) <= KEPT;
+        let length = match carried {
+            0 => self.count,
+            _ if fits => self.count,
+            _ => self.count.isqrt().max(1),
+        };
+        let segments = self.count.div_ceil(length);
+        if carried > 0 {
+            memory.checkpoints.reset(segments * carried, k);
+            memory.segment.reset(length * carried, k);
+            for segment in 0..segments {
+                copy(&memory.carry, 0, &mut memory.checkpoints, segment * carried, carried);
+                if segment + 1 == segments {
+                    // It is gone through below in any case.
+                    break;
+                }
+                for iteration in segment * length..(segment + 1) * length {
+                    self.step(k, iteration, x, memory)?;
+                }
+            }
+        }
+        // Now the adjoints of the carry after the last iteration.
+        let mut adjoint = NumberVec::default();
+        adjoint.reset(carried, k);
+        for place in 0..carried {
+            adjoint.set(place, weights.get(place, k));
+        }
+        for segment in (0..segments).rev() {
+            let iterations = segment * length..self.count.min((segment + 1) * length);
+            if carried > 0 {
+                copy(&memory.checkpoints, segment * carried, &mut memory.carry, 0, carried);
+                for iteration in iterations.clone() {
+                    let place = (iteration - iterations.start) * carried;
+                    copy(&memory.carry, 0, &mut memory.segment, place, carried);
+                    if iteration + 1 < iterations.end {
+                        self.step(k, iteration, x, memory)?;
+                    }
+                }
+            }
+            for iteration in iterations.clone().rev() {
+                let FunctionMemory { body: Some(ws), x: of_body, w, xbar: of_inputs, carry, segment, .. } = memory
+                else {
+                    return Ok(());
+                };
+                copy(segment, (iteration - iterations.start) * carried, carry, 0, carried);
+                for (j, &target) in self.outputs.iter().enumerate() {
+                    match (target, self.result(target, iteration)) {
+                        (Target::Carry(place), _) => w.set(j, adjoint.get(place as usize)),
+                        (_, Some(result)) => w.set(j, weights.get(result, k)),
+                        (_, None) => {}
+                    }
+                }
+                if w.is_zero() {
+                    of_inputs.reset(self.inputs.len(), k);
+                } else {
+                    self.load(k, iteration, x, carry, of_body);
+                    self.body.body_adjoints(ws, k, of_body.view(), w.view(), of_inputs.view_mut())?;
+                }
+                for (i, source) in self.inputs.iter().enumerate() {
+                    match source {
+                        Source::Carry(place) => adjoint.set(*place as usize, of_inputs.get(i)),
+                        Source::Argument(column) => xbar.add(column.at(iteration), of_inputs.get(i)),
+                    }
+                }
+            }
+        }
+        for (place, &operand) in self.initial.iter().enumerate() {
+            xbar.add(operand as usize, adjoint.get(place));
+        }
+        Ok(())
+    }
+
+    /// TF: the same loop over the body with tangents.
+    pub(crate) fn tangent(&self, name: Option<Arc<str>>, num_operands: usize) -> Result<Tangent, Error> {
+        let (carried, outs) = (self.initial.len() as u32, self.outs as u32);
+        let source = |source: &Source| match source {
+            Source::Carry(place) => Source::Carry(place + carried),
+            Source::Argument(column) => Source::Argument(column.shifted(num_operands)),
+        };
+        let target = |target: &Target| match *target {
+            Target::Carry(place) => Target::Carry(place + carried),
+            Target::Out(place) => Target::Out(place + outs),
+        };
+        let rolled = Loop {
+            body: self.body.tangent_body()?,
+            inputs: self.inputs.iter().cloned().chain(self.inputs.iter().map(source)).collect(),
+            outputs: self.outputs.iter().copied().chain(self.outputs.iter().map(target)).collect(),
+            initial: self.initial.iter().copied().chain(self.initial.iter().map(|i| i + num_operands as u32)).collect(),
+            outs: 2 * self.outs,
+            ..*self
+        };
+        let runs = if self.summed { 1 } else { self.count } as u32;
+        let results_at = |of_carry: u32, of_outs: u32| -> Vec<u32> {
+            let first = move |run: u32| 2 * carried + run * 2 * outs + of_outs;
+            let of_runs = (0..runs).flat_map(|run| (0..outs).map(move |out| first(run) + out));
+            (0..carried).map(|place| of_carry + place).chain(of_runs).collect()
+        };
+        let (values, tangents) = (results_at(0, 0), results_at(carried, outs));
+        let function = rolled.function(name, 2 * num_operands);
+        Ok(Tangent { function, values, tangents })
+    }
+
+    fn function(self, name: Option<Arc<str>>, num_operands: usize) -> Function {
+        let runs = if self.summed { 1 } else { self.count };
+        let results = self.initial.len() + self.outs * runs;
+        Function::new(name, Kind::Loop(self), num_operands, results)
+    }
+
+    pub(crate) fn replay<T: Rule>(&self, x: &[T]) -> Result<Vec<T>, Error> {
+        let mut carry: Vec<T> = self.initial.iter().map(|&operand| x[operand as usize]).collect();
+        let mut outs = Vec::new();
+        for iteration in 0..self.count {
+            let of_body: Vec<T> = self
+                .inputs
+                .iter()
+                .map(|source| match source {
+                    Source::Carry(place) => carry[*place as usize],
+                    Source::Argument(column) => x[column.at(iteration)],
+                })
+                .collect();
+            let values = self.body.eval_with(&of_body)?;
+            for (&target, value) in self.outputs.iter().zip(values) {
+                match target {
+                    Target::Carry(place) => carry[place as usize] = value,
+                    Target::Out(place) if self.summed && iteration > 0 => {
+                        outs[place as usize] = outs[place as usize] + value;
+                    }
+                    Target::Out(_) => outs.push(value),
+                }
+            }
+        }
+        Ok(carry.into_iter().chain(outs).collect())
+    }
+
+    /// The function that runs a tape once: its operands are the inputs.
+    pub(crate) fn once(body: Tape) -> Function {
+        let name = body.name.clone();
+        let (n, m) = (body.num_inputs(), body.num_outputs());
+        let argument = |i: usize| Source::Argument(Column::Strided { first: i as i64, stride: 0 });
+        let rolled = Loop {
+            inputs: (0..n).map(argument).collect(),
+            outputs: (0..m as u32).map(Target::Out).collect(),
+            initial: Vec::new(),
+            count: 1,
+            outs: m,
+            summed: false,
+            body,
+        };
+        rolled.function(name, n)
+    }
+}
+
+/// Copies `count` numbers with their tangents.
+fn copy(from: &NumberVec, at: usize, to: &mut NumberVec, place: usize, count: usize) {
+    for i in 0..count {
+        to.set(place + i, from.get(at + i));
+    }
+}
+
+/// The variables that a loop is called with, each once, and where its arguments are among them.
+struct Arguments {
+    operands: Vec<Var>,
+    places: HashMap<VarKey, u32>,
+    columns: Vec<Column>,
+    count: usize,
+}
+
+impl Arguments {
+    fn new(width: usize) -> Arguments {
+        let columns = vec![Column::Strided { first: 0, stride: 0 }; width];
+        Arguments { operands: Vec::new(), places: HashMap::new(), columns, count: 0 }
+    }
+
+    fn place(&mut self, x: Var) -> u32 {
+        let Arguments { operands, places, .. } = self;
+        *places.entry(x.key()).or_insert_with(|| {
+            operands.push(x);
+            operands.len() as u32 - 1
+        })
+    }
+
+    fn push(&mut self, arguments: &[Var]) {
+        for (i, &x) in arguments.iter().enumerate() {
+            let place = self.place(x);
+            self.columns[i].push(self.count, place);
+        }
+        self.count += 1;
+    }
+}
+
+impl Tape {
+    /// The same tape under a name, which traces and errors show where it is called.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let square = Tape::record(&[1.0], |x| x[0] * x[0])?.named("square");
+    /// let tape = Tape::record(&[3.0], |x| square.call(x)[0] + 1.0)?;
+    /// assert_eq!(tape.to_string(), "\
+    /// v₀ = x₁
+    /// v₁ = square(v₀)
+    /// v₂ = v₁ + 1
+    /// y = v₂
+    ///
+    /// square, called by v₁:
+    ///   v₀ = x₁
+    ///   v₁ = v₀·v₀
+    ///   y = v₁
+    /// ");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn named(&self, name: &str) -> Tape {
+        Tape { name: Some(name.into()), ..self.clone() }
+    }
+
+    /// Calls this tape in a recording: one row, whose results are the m outputs
+    /// at the n numbers `x`. See [`Tape::map`] for many calls at once.
+    ///
+    /// The body is replayed wherever the row is: its guards are checked, its
+    /// parameters are those it has now. Values have the bits of the same code
+    /// written out, derivatives are equal up to rounding. Called with constants
+    /// alone it gives constants.
+    ///
+    /// What is wrong ends the recording in an error, and the results are of no
+    /// use until then: [`Error::CallArguments`] unless there are n numbers, [`Error::ForeignVar`],
+    /// [`Error::BranchChanged`] where a comparison in the body is answered
+    /// otherwise than in its own recording, [`Error::NestedTooDeep`].
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let norm = Tape::record(&[1.0, 1.0], |x| (x[0] * x[0] + x[1] * x[1]).sqrt())?;
+    /// let tape = Tape::record(&[1.0, 2.0, 3.0], |x| norm.call(&[x[0], x[1]])[0] * norm.call(&[x[1], x[2]])[0])?;
+    /// assert_eq!(tape.len(), 3 + 3); // two calls and a product
+    /// assert_eq!(tape.eval(&[3.0, 4.0, 3.0])?, [25.0]);
+    /// assert_eq!(tape.gradient(&[3.0, 4.0, 3.0])?.1, [3.0, 8.0, 3.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn call(&self, x: &[Var]) -> Vec<Var> {
+        self.record_loop(Location::caller(), &[], [x], false).1
+    }
+
+    /// Calls this tape once for each item of `arguments`, n numbers each: one
+    /// row with m results for every item, in their order.
+    ///
+    /// An item is anything that gives a slice of variables: windows and chunks
+    /// of a slice, arrays, vectors. However many items there are, the body is
+    /// recorded once, and arguments that lie at equal distances (as they do in
+    /// windows, chunks and repetitions) take no memory.
+    ///
+    /// For errors and what is exact see [`Tape::call`]; no items at all are
+    /// [`Error::CallArguments`].
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let difference = Tape::record(&[0.0, 0.0], |x| x[1] - x[0])?;
+    /// let tape = Tape::record(&[0.0; 1000], |x| difference.map(x.windows(2)))?;
+    /// assert_eq!(tape.num_outputs(), 999);
+    /// let x: Vec<f64> = (0..1000).map(|i| (i * i) as f64).collect();
+    /// assert_eq!(tape.eval(&x)?[..3], [1.0, 3.0, 5.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn map<A: AsRef<[Var]>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<Var> {
+        self.record_loop(Location::caller(), &[], arguments, false).1
+    }
+
+    /// Σ f(argument) over the items of `arguments`, n numbers each, for this
+    /// tape f: one row with m results.
+    ///
+    /// The sums are left folds, with the bits of the loop that adds term after
+    /// term. For the arguments and errors see [`Tape::map`].
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let term = Tape::record(&[1.0, 1.0], |x| {
+    ///     100.0 * (x[1] - x[0] * x[0]).powi(2) + (1.0 - x[0]).powi(2)
+    /// })?;
+    /// let rosenbrock = Tape::record(&[0.0; 1000], |x| term.map_sum(x.windows(2)))?;
+    /// let (value, gradient) = rosenbrock.gradient(&[1.0; 1000])?;
+    /// assert_eq!((value, gradient), (0.0, vec![0.0; 1000]));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn map_sum<A: AsRef<[Var]>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<Var> {
+        self.record_loop(Location::caller(), &[], arguments, true).1
+    }
+
+    /// A recurrence: the state goes through this tape once for each item of `arguments`.
+    ///
+    /// The tape takes the state (as many numbers as `initial` has) and then an
+    /// argument; it gives the next state and, if it likes, further outputs.
+    /// The results are the last state and the further outputs of all iterations,
+    /// in their order: one row.
+    ///
+    /// A reverse sweep needs the states from the last to the first. Up to a
+    /// million numbers of them are kept; beyond that they are kept at every √N-th of N
+    /// iterations and computed again from there, which takes one more forward
+    /// sweep (Griewank & Walther, Evaluating Derivatives (2008), §12.1).
+    ///
+    /// For the arguments and errors see [`Tape::map`]; [`Error::CallArguments`] also unless
+    /// the tape takes and gives a state.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// // One step of the logistic map: x ← r·x·(1 − x).
+    /// let step = Tape::record(&[0.5, 3.0], |x| x[1] * x[0] * (1.0 - x[0]))?;
+    /// let tape = Tape::record(&[0.5, 3.0], |x| {
+    ///     step.scan(&x[..1], std::iter::repeat_n(&x[1..], 1_000_000)).0
+    /// })?;
+    /// assert_eq!(tape.len(), 3); // x₀, r, and a million steps
+    /// assert_eq!(tape.eval(&[0.5, 2.0])?, [0.5]);
+    /// assert_eq!(tape.gradient(&[0.5, 2.0])?.1, [0.0, 0.25]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn scan<A: AsRef<[Var]>>(
+        &self,
+        initial: &[Var],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> (Vec<Var>, Vec<Var>) {
+        self.record_loop(Location::caller(), initial, arguments, false)
+    }
+
+    fn record_loop<A: AsRef<[Var]>>(
+        &self,
+        location: &'static Location<'static>,
+        initial: &[Var],
+        arguments: impl IntoIterator<Item = A>,
+        summed: bool,
+    ) -> (Vec<Var>, Vec<Var>) {
+        let carried = initial.len();
+        let (n, m) = (self.num_inputs(), self.num_outputs());
+        let wrong = |what, expected, got| {
+            let function = self.name.as_deref().unwrap_or("a function").to_owned();
+            let location = SourceLocation::new(location);
+            refuse_call(Error::CallArguments { function, what, expected, got, location });
+            let outs = m.saturating_sub(carried);
+            (vec![Var::poisoned(); carried], vec![Var::poisoned(); outs])
+        };
+        if carried > n.min(m) {
+            return wrong("numbers in the state: at most so many are inputs and outputs", n.min(m), carried);
+        }
+        let mut collected = Arguments::new(n - carried);
+        let starts: Vec<u32> = initial.iter().map(|&x| collected.place(x)).collect();
+        for argument in arguments {
+            let argument = argument.as_ref();
+            if argument.len() != n - carried {
+                return wrong("numbers in each argument", n - carried, argument.len());
+            }
+            collected.push(argument);
+        }
+        let Arguments { operands, columns, count, .. } = collected;
+        if count == 0 {
+            return wrong("arguments: at least so many", 1, 0);
+        }
+        let rolled = Loop {
+            body: self.clone(),
+            inputs: (0..carried as u32).map(Source::Carry).chain(columns.into_iter().map(Source::Argument)).collect(),
+            outputs: (0..carried as u32).map(Target::Carry).chain((0..(m - carried) as u32).map(Target::Out)).collect(),
+            initial: starts,
+            count,
+            outs: m - carried,
+            summed,
+        };
+        let function = rolled.function(self.name.clone(), operands.len());
+        let mut results = record_call(&function, &operands, location);
+        let outs = results.split_off(carried);
+        (results, outs)
+    }
+}
