@@ -56,16 +56,28 @@ mod error;
 pub mod init;
 mod outcome;
 mod risk;
+mod rule;
 mod rules;
+mod schedules;
 mod trainer;
+mod transforms;
 
 pub use batches::Batches;
 pub use differentiable::{Differentiable, FromFn, from_fn};
 pub use error::Error;
 pub use outcome::{History, NonFinite, Outcome, Record, StopReason};
 pub use risk::{EmpiricalRisk, SampleLoss};
-pub use rules::{Adam, AdamState, GradientDescent, Iterate, Rule, Update};
+pub use rule::{Iterate, Method, Oracle, Rule, StateSlice, StateVisitor, Update, load_state, save_state};
+pub use rules::{
+    Adagrad, Adam, AdamState, AdamW, Adamax, AmsGrad, AmsGradState, GradientDescent, Nadam, NadamState, RmsProp,
+    RmsPropState,
+};
+pub use schedules::{PlateauState, ReduceOnPlateau, Schedule, ScheduleFn, schedule_fn};
 pub use trainer::{DEFAULT_MAX_STEPS, Step, Trainer};
+pub use transforms::{
+    Accumulate, AccumulateState, ClipNorm, ClipValue, Freeze, Group, GroupList, GroupState, Groups, L2, ProjectBox,
+    WeightDecay,
+};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]
