@@ -54,6 +54,8 @@ mod batches;
 mod differentiable;
 mod error;
 pub mod init;
+mod lbfgs;
+mod least_squares;
 mod outcome;
 mod risk;
 mod rule;
@@ -65,6 +67,10 @@ mod transforms;
 pub use batches::Batches;
 pub use differentiable::{Differentiable, FromFn, from_fn};
 pub use error::Error;
+pub use lbfgs::{Lbfgs, LbfgsState};
+pub use least_squares::{
+    FitStatistics, GaussNewton, GaussNewtonState, LeastSquares, LevenbergMarquardt, LevenbergMarquardtState,
+};
 pub use outcome::{History, NonFinite, Outcome, Record, StopReason};
 pub use risk::{EmpiricalRisk, SampleLoss};
 pub use rule::{Iterate, Method, Oracle, Rule, StateSlice, StateVisitor, Update, load_state, save_state};

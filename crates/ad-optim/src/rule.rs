@@ -141,8 +141,8 @@ pub trait Method {
     fn prepare(&self, dim: usize) -> Result<Self::State, Error>;
 
     /// Makes the step `update.delta` of the gradient that it holds, as [`Rule::step`], asking `oracle` for what it
-    /// wants to know elsewhere. It may end the run after the step by giving a reason. An evaluation made at the very
-    /// point that the step leads to is not made again by the trainer.
+    /// wants to know elsewhere. It may end the run by giving a reason: after the step, or without one if δ is 0. An
+    /// evaluation made at the very point that the step leads to is not made again by the trainer.
     ///
     /// # Errors
     ///

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// The step limit of a [`Trainer`] that was given no limit of steps, epochs or time.
 pub const DEFAULT_MAX_STEPS: usize = 1000;
 
-/// Minimises an objective by repeating x ← x − δ, δ made from the gradient by a [`Rule`].
+/// Minimises an objective by repeating x ← x − δ, δ made from the gradient by a [`Rule`](crate::Rule), or by another
+/// [`Method`].
 ///
 /// Built from an objective, a rule and a starting point, then set up by the methods below in any order. Everything is
 /// checked when the first step is asked for, and from then on the settings are fixed. There are two ways to run it:
@@ -580,7 +581,8 @@ impl<S> Run<S> {
         Ok(Some((samples, value, grad_norm)))
     }
 
-    /// Moves x by the rule and returns the rate; `None` if the new point is not finite, or the method found none.
+    /// Moves x by the rule and returns the rate; `None` if the new point is not finite, or the method
+    /// ended the run where it stands.
     fn update<D: Differentiable, R: Method<State = S>>(
         &mut self,
         plan: &Plan<D, R>,
@@ -601,7 +603,7 @@ impl<S> Run<S> {
         };
         self.stop = plan.rule.advance(&mut self.state, &at, &mut update, &mut oracle)?;
         let rate = update.rate;
-        if self.stop == Some(StopReason::NoDescent) {
+        if self.stop.is_some() && self.delta.iter().all(|&delta| delta == 0.0) {
             return Ok(None);
         }
         for (x, delta) in self.x.iter_mut().zip(&self.delta) {
