@@ -197,10 +197,10 @@ impl Lbfgs {
                 break;
             }
         }
-        if low.length == 0.0 {
+        // Where the slope is still steep, the value must have fallen beyond doubt.
+        if low.value >= start.value {
             return Ok(None);
         }
-        // The slope is still steep there, but the value has fallen.
         std::mem::swap(&mut state.low, &mut state.trial);
         delta.iter_mut().zip(&state.direction).for_each(|(delta, d)| *delta = low.length * d);
         Ok(Some(low.length))
