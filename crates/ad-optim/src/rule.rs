@@ -505,3 +505,158 @@ compose!(A.0, B.1, C.2, D.3, E.4);
 compose!(A.0, B.1, C.2, D.3, E.4, F.5);
 compose!(A.0, B.1, C.2, D.3, E.4, F.5, G.6);
 compose!(A.0, B.1, C.2, D.3, E.4, F.5, G.6, H.7);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{
+        Accumulate, Adagrad, Adam, AdamW, Adamax, AmsGrad, ClipNorm, ClipValue, Freeze, GaussNewton, GradientDescent,
+        Groups, L2, Lbfgs, LeastSquares, LevenbergMarquardt, Nadam, ProjectBox, ReduceOnPlateau, RmsProp, Schedule,
+        WeightDecay, from_fn, schedule_fn,
+    };
+
+    const DIM: usize = 4;
+
+    /// One step of a loop around `method`, at a point and with a gradient of the objective; returns δ and the rate.
+    fn step<M: Method>(
+        method: &M,
+        state: &mut M::State,
+        objective: &dyn Differentiable,
+        x: &mut [f64],
+        step: usize,
+    ) -> Vec<u64> {
+        let mut gradient = vec![0.0; x.len()];
+        let value = objective.value_and_gradient(x, &[0], &mut gradient).unwrap();
+        let mut delta = gradient.clone();
+        let mut update = Update { delta: &mut delta, rate: 1.0 };
+        let at = Iterate { step, epoch: step.div_ceil(2), samples: 3, value, x, gradient: &gradient };
+        let (mut evaluations, mut trial) = (0, Trial::default());
+        let oracle =
+            &mut Oracle { objective, x, all: &[0], threads: 1, evaluations: &mut evaluations, trial: &mut trial };
+        method.advance(state, &at, &mut update, oracle).unwrap();
+        let rate = update.rate;
+        x.iter_mut().zip(&delta).for_each(|(x, d)| *x -= d);
+        method.confine(state, x);
+        delta.iter().chain([&rate]).chain(x.iter()).map(|v| v.to_bits()).collect()
+    }
+
+    /// A state that is saved in any step and loaded into a new one goes on with the same bits.
+    fn resumes<M: Method>(kind: &str, method: M) {
+        assert_eq!(method.name(), kind);
+        let objective = from_fn(DIM, |x, grad| {
+            grad.iter_mut().zip(x).enumerate().for_each(|(i, (g, x))| *g = (i + 1) as f64 * (x - 0.1).sinh());
+            x.iter().enumerate().map(|(i, x)| (i + 1) as f64 * (x - 0.1).cosh()).sum()
+        });
+        resumes_on(&objective, &method);
+        // Without its state it goes another way, unless it has none.
+        let mut fresh = method.prepare(DIM).unwrap();
+        let saved = save_state(&method, &mut fresh).unwrap();
+        let numbers = saved.iter().map(|slice| match slice {
+            StateSlice::Floats { values, .. } => values.len(),
+            StateSlice::Counts { values, .. } => values.len(),
+        });
+        let total: usize = numbers.sum();
+        // A slice less, a slice more, and a state for more unknowns are refused.
+        if total > 0 {
+            assert!(matches!(load_state(&method, &mut fresh, &saved[1..]), Err(Error::StateMismatch { .. })));
+            assert!(matches!(
+                load_state(&method, &mut fresh, &saved[..saved.len() - 1]),
+                Err(Error::StateMismatch { .. })
+            ));
+        }
+        let mut more = saved.clone();
+        more.push(StateSlice::Counts { name: "t".to_owned(), values: vec![0] });
+        assert!(matches!(load_state(&method, &mut fresh, &more), Err(Error::StateMismatch { .. })));
+    }
+
+    fn resumes_on<M: Method>(objective: &dyn Differentiable, method: &M) {
+        let dim = objective.dim();
+        for stop in 0..7 {
+            let (mut state, mut x) = (method.prepare(dim).unwrap(), vec![1.0; dim]);
+            for number in 1..=stop {
+                step(method, &mut state, objective, &mut x, number);
+            }
+            let saved = save_state(method, &mut state).unwrap();
+            let (mut resumed, mut resumed_x) = (method.prepare(dim).unwrap(), x.clone());
+            load_state(method, &mut resumed, &saved).unwrap();
+            assert_eq!(save_state(method, &mut resumed).unwrap(), saved);
+            for number in stop + 1..=stop + 5 {
+                let uninterrupted = step(method, &mut state, objective, &mut x, number);
+                assert_eq!(step(method, &mut resumed, objective, &mut resumed_x, number), uninterrupted);
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_resumes_with_the_same_bits() {
+        resumes("GradientDescent", GradientDescent::new(0.1));
+        resumes("GradientDescent", GradientDescent::new(0.1).momentum(0.9).nesterov());
+        resumes("Adam", Adam::new(0.1));
+        resumes("AdamW", AdamW::new(0.1));
+        resumes("AmsGrad::reddi", AmsGrad::reddi(0.1));
+        resumes("AmsGrad::torch", AmsGrad::torch(0.1));
+        resumes("AmsGrad::optax", AmsGrad::optax(0.1));
+        resumes("RmsProp", RmsProp::new(0.1).centered().momentum(0.5));
+        resumes("Adagrad", Adagrad::new(0.1));
+        resumes("Adamax", Adamax::new(0.1));
+        resumes("Nadam", Nadam::new(0.1));
+        resumes("Lbfgs", Lbfgs::new().memory(2));
+        resumes("Freeze", Freeze);
+        resumes("(L2, ClipNorm, ClipValue)", (L2(0.1), ClipNorm(1.0), ClipValue(0.5)));
+        resumes("(Adam, WeightDecay, ProjectBox)", (Adam::new(0.1), WeightDecay(0.1), ProjectBox::all(0.2, 1.0)));
+        resumes("(Adam, Schedule)", (Adam::new(0.1), Schedule::cosine(10).warm_up(3)));
+        resumes("(Adam, ScheduleFn)", (Adam::new(0.1), schedule_fn(|at| 1.0 / at.step as f64)));
+        resumes(
+            "(GradientDescent, ReduceOnPlateau)",
+            (GradientDescent::new(0.2), ReduceOnPlateau::new(0.5).patience(0).threshold(0.9)),
+        );
+        resumes("Accumulate((Adam, Schedule))", Accumulate::new(3, (Adam::new(0.1), Schedule::exponential(0.9))));
+        let groups = Groups::new().with(1..3, Adam::new(0.1)).rest(GradientDescent::new(0.1).momentum(0.5));
+        resumes("Groups(1..3 Adam, rest GradientDescent)", groups);
+    }
+
+    #[test]
+    fn methods_for_residuals_resume_too() {
+        let tape = ad_core::Tape::record(&[1.0, 1.0], |x| [10.0 * (x[1] - x[0] * x[0]), 1.0 - x[0] * x[1]]).unwrap();
+        let fit = LeastSquares::new(tape).unwrap();
+        resumes_on(&fit, &LevenbergMarquardt::new().damping(1.0));
+        resumes_on(&fit, &GaussNewton::new());
+    }
+
+    #[test]
+    fn settings_tell_rules_of_one_kind_apart() {
+        fn settings(method: impl Method) -> Vec<(&'static str, f64)> {
+            let mut all = Vec::new();
+            method.report_settings(&mut |name, value| all.push((name, value)));
+            all
+        }
+        let tuple = settings((ClipNorm(2.0), GradientDescent::new(0.5).momentum(0.25)));
+        assert_eq!(tuple, [("norm", 2.0), ("learning rate", 0.5), ("momentum", 0.25), ("nesterov", 0.0)]);
+        assert_ne!(settings(RmsProp::new(0.1)), settings(RmsProp::new(0.1).eps_inside_root()));
+        assert_ne!(settings(RmsProp::new(0.1)), settings(RmsProp::new(0.1).centered()));
+        assert_ne!(settings(Adagrad::new(0.1)), settings(Adagrad::new(0.1).eps_inside_root()));
+        assert_ne!(settings(Nadam::new(0.1)), settings(Nadam::new(0.1).constant_momentum()));
+        assert_ne!(settings(Schedule::cosine(10)), settings(Schedule::one_cycle(10)));
+        assert_ne!(settings(Schedule::cosine(10)), settings(Schedule::cosine(10).per_epoch()));
+        assert_ne!(settings(ProjectBox::all(0.0, 1.0)), settings(ProjectBox::all(0.0, 2.0)));
+        assert_ne!(settings(AdamW::new(0.1)), settings(AdamW::new(0.1).weight_decay(0.5)));
+        assert_ne!(settings(Lbfgs::new()), settings(Lbfgs::new().memory(3)));
+    }
+
+    #[test]
+    fn a_rule_that_hides_its_state_cannot_be_saved() {
+        struct Hidden;
+        impl Rule for Hidden {
+            type State = Vec<f64>;
+            fn init(&self, dim: usize) -> Result<Vec<f64>, Error> {
+                Ok(vec![0.0; dim])
+            }
+            fn step(&self, _: &mut Vec<f64>, _: &Iterate<'_>, _: &mut Update<'_>) {}
+        }
+        let rule = (Adam::new(0.1), Hidden);
+        let error = save_state(&rule, &mut rule.init(2).unwrap()).unwrap_err();
+        assert!(matches!(&error, Error::StateNotVisited { kind } if kind == "Hidden"), "{error}");
+    }
+}
