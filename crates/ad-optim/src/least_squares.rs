@@ -5,7 +5,7 @@ use crate::rule::StateVisitor;
 use crate::rules::check_not_negative;
 use crate::trainer::norm;
 use crate::{Differentiable, Error, Iterate, Method, Oracle, StopReason, Update};
-use ad_core::{Matrix, Tape, Workspace};
+use ad_core::{Matrix, Samples, Tape, Workspace};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
@@ -17,23 +17,26 @@ use std::sync::{Mutex, PoisonError};
 /// f(x) = ½·‖r(x)‖²        ∇f = Jᵀ·r
 /// ```
 ///
-/// [`LevenbergMarquardt`] and [`GaussNewton`] take r and J themselves; every other rule can minimise f. The objective
-/// has one sample: all residuals belong to each evaluation. For data too large for that, record the loss of one
-/// sample and use [`EmpiricalRisk`](crate::EmpiricalRisk).
+/// [`LevenbergMarquardt`] and [`GaussNewton`] take r and J themselves; every other rule can minimise f. The residuals are
+/// the outputs of one tape, [`new`](LeastSquares::new), or those of a tape for each of many samples, its parameters,
+/// [`over_samples`](LeastSquares::over_samples). Either way the objective has one sample: all residuals belong to each
+/// evaluation. For minibatches, record the loss of one sample and use [`EmpiricalRisk`](crate::EmpiricalRisk).
 ///
 /// # Example
 ///
 /// The model b₁·(1 − exp(−b₂·u)) through six points, and how well they determine it.
 ///
 /// ```
-/// use ad_core::Tape;
+/// use ad_core::{Samples, Tape};
 /// use ad_optim::{LeastSquares, LevenbergMarquardt, Trainer};
 ///
-/// let data = [(1.0, 8.3), (2.0, 10.3), (3.0, 19.0), (4.0, 16.0), (5.0, 15.6), (7.0, 19.8)];
-/// let residuals = Tape::record(&[1.0, 1.0], |b| {
-///     data.iter().map(|&(u, y)| b[0] * (1.0 - (-b[1] * u).exp()) - y).collect::<Vec<_>>()
-/// })?;
-/// let fit = LeastSquares::new(residuals)?;
+/// let residual = Tape::builder()
+///     .inputs(&["b1", "b2"], &[1.0, 1.0])
+///     .params(&["u", "y"], &[0.0, 0.0])
+///     .record(|b, k| b[0] * (1.0 - (-b[1] * k[0]).exp()) - k[1])?;
+/// let data = [1.0, 8.3, 2.0, 10.3, 3.0, 19.0, 4.0, 16.0, 5.0, 15.6, 7.0, 19.8];
+/// let samples = Samples::from_rows(&residual, &data)?;
+/// let fit = LeastSquares::over_samples(residual, samples)?;
 /// let out = Trainer::new(&fit, LevenbergMarquardt::new(), vec![10.0, 1.0]).run()?;
 /// let statistics = fit.statistics(&out.x)?;
 /// println!("{statistics}");
@@ -42,13 +45,23 @@ use std::sync::{Mutex, PoisonError};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct LeastSquares {
-    tape: Tape,
+    /// Their outputs, one tape after the other, are the residuals. There is at least one, and all have the same shape.
+    tapes: Vec<Tape>,
     /// Scratch memory, one a thread that evaluates at the same time.
-    scratch: Mutex<Vec<(Workspace, Vec<f64>)>>,
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+#[derive(Default)]
+struct Scratch {
+    workspace: Workspace,
+    residuals: Vec<f64>,
+    outputs: Vec<f64>,
+    gradient: Vec<f64>,
+    jacobian: Option<Matrix>,
 }
 
 impl LeastSquares {
-    /// The sum over the outputs of `tape`.
+    /// The residuals are the outputs of `tape`.
     ///
     /// # Errors
     ///
@@ -56,13 +69,39 @@ impl LeastSquares {
     pub fn new(tape: Tape) -> Result<Self, Error> {
         match tape.num_outputs() {
             0 => Err(Error::NoResiduals),
-            _ => Ok(LeastSquares { tape, scratch: Mutex::new(Vec::new()) }),
+            _ => Ok(LeastSquares { tapes: vec![tape], scratch: Mutex::default() }),
         }
     }
 
-    /// The tape of the residuals.
-    pub fn tape(&self) -> &Tape {
-        &self.tape
+    /// The residuals are the outputs of `tape` at the parameters of each sample, sample by sample.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoResiduals`] if the tape has no output, [`Error::NoSamples`] without samples, and
+    /// [`Error::ParameterMismatch`] unless each sample has as many values as the tape has parameters.
+    pub fn over_samples(tape: Tape, samples: Samples) -> Result<Self, Error> {
+        if tape.num_outputs() == 0 {
+            return Err(Error::NoResiduals);
+        }
+        if samples.width() != tape.num_params() {
+            return Err(Error::ParameterMismatch { tape: tape.num_params(), sample: samples.width() });
+        }
+        // Tapes with other parameters share all but these.
+        let tapes: Result<Vec<Tape>, _> = (0..samples.len()).map(|i| tape.with_params(samples.row(i))).collect();
+        match tapes? {
+            tapes if tapes.is_empty() => Err(Error::NoSamples),
+            tapes => Ok(LeastSquares { tapes, scratch: Mutex::default() }),
+        }
+    }
+
+    /// The number m of residuals.
+    pub fn num_residuals(&self) -> usize {
+        self.tapes.len() * self.outputs()
+    }
+
+    /// The number of outputs of each tape.
+    fn outputs(&self) -> usize {
+        self.tapes[0].num_outputs()
     }
 
     /// What the residuals say about the unknowns at `x`, as a rule the minimum. [`LeastSquares`] has an example.
@@ -113,13 +152,20 @@ impl LeastSquares {
     }
 
     /// Lends scratch memory of the pool.
-    fn with_scratch<T>(&self, work: impl FnOnce(&mut Workspace, &mut Vec<f64>) -> T) -> T {
+    fn with_scratch<T>(&self, work: impl FnOnce(&mut Scratch) -> T) -> T {
         // A thread that panicked took its scratch memory with it, so the pool behind a poisoned lock is sound.
-        let pooled = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let (mut workspace, mut residuals) = pooled.unwrap_or_default();
-        let result = work(&mut workspace, &mut residuals);
-        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push((workspace, residuals));
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let result = work(&mut scratch);
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         result
+    }
+
+    fn residuals_into(&self, workspace: &mut Workspace, x: &[f64], residuals: &mut Vec<f64>) -> Result<(), Error> {
+        residuals.resize(self.num_residuals(), 0.0);
+        for (tape, outputs) in self.tapes.iter().zip(residuals.chunks_exact_mut(self.outputs())) {
+            tape.eval_into(workspace, x, outputs)?;
+        }
+        Ok(())
     }
 }
 
@@ -127,46 +173,73 @@ impl fmt::Debug for LeastSquares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LeastSquares")
             .field("dim", &self.dim())
-            .field("residuals", &self.tape.num_outputs())
+            .field("num_residuals", &self.num_residuals())
             .finish_non_exhaustive()
     }
 }
 
 impl Differentiable for LeastSquares {
     fn dim(&self) -> usize {
-        self.tape.num_inputs()
+        self.tapes[0].num_inputs()
     }
 
     fn value_and_gradient(&self, x: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
         check_lengths(self.dim(), x, grad)?;
         check_batch(1, batch)?;
-        self.with_scratch(|workspace, room| {
-            let m = self.tape.num_outputs();
-            room.resize(2 * m, 0.0);
-            let (weights, outputs) = room.split_at_mut(m);
-            self.tape.eval_into(workspace, x, weights)?;
-            let value = 0.5 * dot(weights, weights);
-            if weights.iter().any(|residual| !residual.is_finite()) {
+        self.with_scratch(|scratch| {
+            let Scratch { workspace, residuals, outputs, gradient, .. } = scratch;
+            self.residuals_into(workspace, x, residuals)?;
+            let value = 0.5 * dot(residuals, residuals);
+            if residuals.iter().any(|residual| !residual.is_finite()) {
                 // Adjoints have finite seeds; the value tells what happened.
                 grad.fill(f64::NAN);
                 return Ok(value);
             }
-            self.tape.vjp_into(workspace, x, weights, outputs, grad)?;
+            outputs.resize(self.outputs(), 0.0);
+            gradient.resize(x.len(), 0.0);
+            for (i, (tape, weights)) in self.tapes.iter().zip(residuals.chunks_exact(self.outputs())).enumerate() {
+                match i {
+                    0 => tape.vjp_into(workspace, x, weights, outputs, grad)?,
+                    _ => {
+                        tape.vjp_into(workspace, x, weights, outputs, gradient)?;
+                        grad.iter_mut().zip(&*gradient).for_each(|(sum, g)| *sum += g);
+                    }
+                }
+            }
             Ok(value)
         })
     }
 
     fn residuals_and_jacobian(&self, x: &[f64], residuals: &mut Vec<f64>, jacobian: &mut Matrix) -> Result<(), Error> {
         check_point(self.dim(), x)?;
-        let (m, n) = (self.tape.num_outputs(), self.dim());
-        residuals.resize(m, 0.0);
+        let (m, n) = (self.num_residuals(), self.dim());
         if (jacobian.rows(), jacobian.cols()) != (m, n) {
             *jacobian = Matrix::zeros(m, n);
         }
-        self.with_scratch(|workspace, _| {
-            self.tape.eval_into(workspace, x, residuals)?;
-            self.tape.jacobian_into(workspace, x, jacobian)?;
+        self.with_scratch(|scratch| {
+            self.residuals_into(&mut scratch.workspace, x, residuals)?;
+            if let [tape] = &self.tapes[..] {
+                return Ok(tape.jacobian_into(&mut scratch.workspace, x, jacobian)?);
+            }
+            let part = scratch.jacobian.get_or_insert_with(|| Matrix::zeros(self.outputs(), n));
+            for (tape, rows) in self.tapes.iter().zip(jacobian.as_mut_slice().chunks_exact_mut(self.outputs() * n)) {
+                tape.jacobian_into(&mut scratch.workspace, x, part)?;
+                rows.copy_from_slice(part.as_slice());
+            }
             Ok(())
+        })
+    }
+
+    /// Names the first residual that is NaN or infinite, and the sample it belongs to where there are several.
+    fn describe_non_finite(&self, x: &[f64], _sample: usize) -> Option<String> {
+        self.with_scratch(|scratch| {
+            self.residuals_into(&mut scratch.workspace, x, &mut scratch.residuals).ok()?;
+            let (index, value) = scratch.residuals.iter().enumerate().find(|(_, residual)| !residual.is_finite())?;
+            let sample = match self.tapes.len() {
+                1 => String::new(),
+                _ => format!(" (sample {})", index / self.outputs()),
+            };
+            Some(format!("residual {index}{sample} is {value}; start nearer to the minimum, or look at the data"))
         })
     }
 }
@@ -236,8 +309,8 @@ impl fmt::Display for FitStatistics {
 /// Notes in Math.* 630 (1978); the change of λ by Nielsen, report IMM-REP-1999-05. Defaults: λ starts at 1e-3, `x_tol`
 /// = 1e-10, `f_tol` = 1e-14.
 ///
-/// MINPACK, and with it SciPy's `leastsq`, keeps the length ‖Dδ‖ within a trust region in place of λ; Ceres and SciPy's
-/// `least_squares(method="lm")` are as here or as MINPACK. torch and optax have none.
+/// MINPACK, which SciPy's `least_squares(method="lm")` calls, keeps the length ‖Dδ‖ within a trust region and finds the λ
+/// that belongs to it; Ceres changes λ as here, and scales by the present columns of J alone. torch and optax have none.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! Trains functions recorded by [`ad_core`]: gradient descent and stochastic minibatch Adam.
+//! Trains functions recorded by [`ad_core`]: gradient descent, stochastic minibatch Adam and their kin, L-BFGS, and
+//! Levenberg–Marquardt for least squares.
 //!
 //! An objective is anything [`Differentiable`]: a recorded [`ad_core::Tape`] with one output, the mean of a recorded
 //! loss over samples ([`EmpiricalRisk`]), or a type of your own. A [`Rule`] says how a gradient moves the point,
@@ -36,6 +37,21 @@
 //! println!("{out}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Which rule?
+//!
+//! | for | take |
+//! |---|---|
+//! | minibatches, to begin with | [`Adam`], or [`AdamW`] with weight decay, with a [`Schedule::cosine`] |
+//! | minibatches, with time to choose a rate | [`GradientDescent`] with momentum |
+//! | sparse or badly scaled gradients | [`Adagrad`], [`RmsProp`], [`AmsGrad`], [`Adamax`], [`Nadam`] |
+//! | a smooth function, all samples at once | [`Lbfgs`] |
+//! | a sum of squares, up to some hundred unknowns | [`LevenbergMarquardt`] on [`LeastSquares`]; [`GaussNewton`] near the minimum |
+//!
+//! Rules and transforms compose in tuples, from left to right: `(ClipNorm(1.0), Adam::new(1e-3), WeightDecay(1e-2))`.
+//! [`ClipNorm`], [`ClipValue`] and [`L2`] change the gradient; [`WeightDecay`], [`Schedule`], [`schedule_fn`] and
+//! [`ReduceOnPlateau`] stand after the rule; [`ProjectBox`] acts on the point. [`Groups`] gives ranges of the unknowns
+//! rules of their own, [`Accumulate`] makes one step from several batches.
 //!
 //! # For readers of the literature
 //!

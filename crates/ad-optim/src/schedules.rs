@@ -265,7 +265,8 @@ impl<F: Fn(&Iterate<'_>) -> f64> Rule for ScheduleFn<F> {
 /// the point that was current when its batch came, and the new rate acts from the first step of the next epoch on. With
 /// full batches every step is an epoch. Defaults are those of torch's `ReduceLROnPlateau`: factor 0.1, patience 10,
 /// threshold 1e-4, cooldown 0, no smallest factor. torch compares with b·(1 − threshold), which for a negative b
-/// is above it, and has `min_lr` in units of the rate; optax's `contrib.reduce_on_plateau` is torch's.
+/// is above it, and has `min_lr` in units of the rate; optax's `contrib.reduce_on_plateau` has the same rule and averages
+/// over a number of values that one sets.
 ///
 /// # Errors
 ///

@@ -28,7 +28,7 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 /// mean of the epoch says that the rule may hold, all samples are evaluated at the current point, and that decides.
 /// `patience` compares means of epochs. No rule is ever judged on one minibatch. Where none of `max_steps`,
 /// `max_epochs` and `time_limit` is set, the limit is [`DEFAULT_MAX_STEPS`] steps. A non-finite value, gradient or
-/// point always ends the run, see [`StopReason::NonFinite`].
+/// point always ends the run, see [`StopReason::NonFinite`]. A [`Method`] may end it by tolerances of its own.
 ///
 /// # The best point
 ///

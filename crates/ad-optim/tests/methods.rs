@@ -4,7 +4,7 @@
 
 mod reference;
 
-use ad_core::Tape;
+use ad_core::{Samples, Tape};
 use ad_optim::{
     Batches, Differentiable, Error, GaussNewton, GradientDescent, Lbfgs, LeastSquares, LevenbergMarquardt, Method,
     StopReason, Trainer, from_fn,
@@ -282,6 +282,47 @@ fn methods_for_residuals_need_residuals() {
 }
 
 #[test]
+fn residuals_of_samples_are_those_of_one_long_tape() {
+    let residual = Tape::builder()
+        .inputs(&["b1", "b2"], &[1.0, 1.0])
+        .params(&["y", "u"], &[0.0, 1.0])
+        .record(|b, k| [b[0] * (1.0 - (-b[1] * k[1]).exp()) - k[0], 1e-3 * b[1] * k[1]])
+        .unwrap();
+    let rows: Vec<f64> = MISRA1A.iter().flat_map(|&(y, u)| [y, u]).collect();
+    let samples = Samples::from_rows(&residual, &rows).unwrap();
+    let by_samples = LeastSquares::over_samples(residual.clone(), samples).unwrap();
+    let long = Tape::record(&[1.0, 1.0], |b| {
+        MISRA1A.iter().flat_map(|&(y, u)| [b[0] * (1.0 - (-b[1] * u).exp()) - y, 1e-3 * b[1] * u]).collect::<Vec<_>>()
+    });
+    let long = LeastSquares::new(long.unwrap()).unwrap();
+    assert_eq!((by_samples.num_residuals(), long.num_residuals()), (28, 28));
+    let point = [240.0, 5e-4];
+    let evaluate = |fit: &LeastSquares| {
+        let (mut grad, mut residuals, mut jacobian) = ([0.0; 2], Vec::new(), ad_core::Matrix::zeros(0, 0));
+        let value = fit.value_and_gradient(&point, &[0], &mut grad).unwrap();
+        fit.residuals_and_jacobian(&point, &mut residuals, &mut jacobian).unwrap();
+        // The gradient is that of the value.
+        for (j, g) in grad.iter().enumerate() {
+            let sum: f64 = (0..28).map(|i| jacobian[(i, j)] * residuals[i]).sum();
+            assert!((g - sum).abs() <= 1e-13 * sum.abs(), "{g} for {sum}");
+        }
+        (value, residuals, jacobian)
+    };
+    assert_eq!(evaluate(&by_samples), evaluate(&long));
+    let run = |fit: &LeastSquares| Trainer::new(fit, LevenbergMarquardt::new(), vec![250.0, 5e-4]).run().unwrap();
+    assert!((run(&by_samples).x[0] / run(&long).x[0] - 1.0).abs() < 1e-12);
+
+    // Other rules minimise the same value.
+    let bfgs = Trainer::new(&rosenbrock_residuals(), Lbfgs::new(), vec![-1.2, 1.0]).grad_tol(1e-9).run().unwrap();
+    assert!((bfgs.x[0] - 1.0).abs() < 1e-8);
+
+    let other = Tape::builder().inputs(&[], &[0.0]).params(&[], &[0.0]).record(|x, k| x[0] * k[0]).unwrap();
+    let narrow = Samples::from_rows(&other, &[1.0]).unwrap();
+    let error = LeastSquares::over_samples(residual, narrow).unwrap_err();
+    assert!(matches!(error, Error::ParameterMismatch { tape: 2, sample: 1 }));
+}
+
+#[test]
 fn dependent_columns() {
     // Only the sum of the two unknowns is determined.
     let tape = Tape::record(&[0.0, 0.0], |x| [x[0] + x[1] - 1.0, (x[0] + x[1]) * 2.0 - 3.0, (x[0] + x[1]).exp() - 3.0]);
@@ -334,6 +375,7 @@ fn a_residual_that_is_not_finite_ends_the_run_or_shortens_the_step() {
     }
     let out = Trainer::new(&fit, LevenbergMarquardt::new(), vec![-1.0]).run().unwrap();
     assert!(matches!(out.stop, StopReason::NonFinite { step: 1, .. }), "{out}");
+    assert!(out.stop.to_string().contains("residual 0 is NaN"), "{}", out.stop);
     // The value is finite and its slope is not.
     let root = LeastSquares::new(Tape::record(&[1.0], |x| [x[0].sqrt() + 1.0]).unwrap()).unwrap();
     let out = Trainer::new(&root, LevenbergMarquardt::new(), vec![0.0]).run().unwrap();
