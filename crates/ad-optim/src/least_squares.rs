@@ -104,7 +104,26 @@ impl LeastSquares {
         self.tapes[0].num_outputs()
     }
 
-    /// What the residuals say about the unknowns at `x`, as a rule the minimum. [`LeastSquares`] has an example.
+    /// What the residuals say about the unknowns at `x`, as a rule the minimum.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// use ad_optim::LeastSquares;
+    ///
+    /// // The mean of four numbers: 6, with the standard error σ/√4.
+    /// let mean = LeastSquares::new(Tape::record(&[0.0], |x| [3.0, 5.0, 7.0, 9.0].map(|y| x[0] - y))?)?;
+    /// assert_eq!(
+    ///     mean.statistics(&[6.0])?.to_string(),
+    ///     "\
+    /// residuals           4
+    /// degrees of freedom  3
+    /// sum of squares      20
+    /// standard deviation  2.58199
+    /// x1                  6 ± 1.29099
+    /// "
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -253,7 +272,7 @@ impl Differentiable for LeastSquares {
 /// σ² = ‖r‖²/(m − n)        covariance = σ²·(JᵀJ)⁻¹        standard errors = √ of its diagonal
 /// ```
 ///
-/// `Display` prints a table.
+/// `Display` prints a table, as the example of [`LeastSquares::statistics`] shows.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FitStatistics {

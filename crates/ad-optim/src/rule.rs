@@ -290,6 +290,37 @@ impl std::fmt::Debug for Oracle<'_> {
 /// Sees the numbers of a [`Rule`]'s state, in an order that depends on the rule and on the number of unknowns alone.
 ///
 /// [`save_state`] and [`load_state`] are the two visits that checkpoints need.
+///
+/// # Example
+///
+/// A rule of one's own that can be saved: momentum, with a count of its steps.
+///
+/// ```
+/// use ad_optim::{Error, Iterate, Rule, StateVisitor, Update, save_state};
+///
+/// struct Heavy;
+///
+/// impl Rule for Heavy {
+///     type State = (Vec<f64>, u64);
+///     fn init(&self, dim: usize) -> Result<Self::State, Error> {
+///         Ok((vec![0.0; dim], 0))
+///     }
+///     fn step(&self, (velocity, steps): &mut Self::State, _at: &Iterate<'_>, update: &mut Update<'_>) {
+///         *steps += 1;
+///         for (d, v) in update.delta.iter_mut().zip(velocity) {
+///             *v = 0.9 * *v + 1e-3 * *d;
+///             *d = *v;
+///         }
+///     }
+///     fn visit_state(&self, state: &mut Self::State, visitor: &mut dyn StateVisitor) -> Result<(), Error> {
+///         visitor.floats("velocity", &mut state.0)?;
+///         visitor.counts("steps", std::slice::from_mut(&mut state.1))
+///     }
+/// }
+///
+/// assert_eq!(save_state(&Heavy, &mut Heavy.init(3)?)?.len(), 2);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait StateVisitor {
     /// Sees a slice of numbers; it may overwrite them.
     ///

@@ -270,7 +270,7 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
         self
     }
 
-    /// The current point: the start, or the point after the last step.
+    /// The current point: the start as it was given, or the point after the last step.
     pub fn x(&self) -> &[f64] {
         self.run.as_ref().map_or(&self.plan.x0, |run| &run.x)
     }
@@ -397,7 +397,8 @@ struct Plan<D, R> {
     history: History,
 }
 
-/// Everything that changes from step to step. All buffers are made at the start: a step allocates nothing but history.
+/// Everything that changes from step to step. All buffers are made at the start: a step allocates nothing but history,
+/// and what a method makes for itself.
 struct Run<S> {
     started: Instant,
     state: S,
