@@ -460,7 +460,8 @@ impl Method for LevenbergMarquardt {
             let length = norm(&scaled(update.delta));
             let along = norm(&work.triangle.product(update.delta));
             let predicted = 0.5 * along * along + *damping * length * length;
-            let is_short = length <= self.x_tol * length_of_x || length == 0.0;
+            // Beyond the largest damping there is no shorter step.
+            let is_short = length <= self.x_tol * length_of_x || length == 0.0 || *damping == f64::INFINITY;
             let value = match length.is_finite() {
                 true => oracle.evaluate(update.delta, &mut work.gradient)?,
                 false => f64::NAN,
@@ -584,6 +585,7 @@ impl Method for GaussNewton {
         oracle: &mut Oracle<'_>,
     ) -> Result<Option<StopReason>, Error> {
         const DECREASE: f64 = 1e-4;
+        const LEAST_RATE: f64 = f64::EPSILON;
         if !work.factor(oracle)? {
             update.delta.fill(f64::NAN);
             return Ok(None);
@@ -611,7 +613,7 @@ impl Method for GaussNewton {
                     () => None,
                 });
             }
-            if is_short || predicted <= self.f_tol * at.value {
+            if is_short || predicted <= self.f_tol * at.value || rate < LEAST_RATE {
                 update.delta.fill(0.0);
                 return Ok(Some(match () {
                     // The full step was long, and no part of it led down.

@@ -423,3 +423,72 @@ fn the_same_bits_for_any_number_of_threads() {
         assert_eq!(run(threads), one, "{threads} threads");
     }
 }
+
+/// Value and gradient, and the same as one residual: a function that its derivative may not describe.
+struct Hostile(fn(f64) -> (f64, f64));
+
+impl Differentiable for Hostile {
+    fn dim(&self) -> usize {
+        1
+    }
+    fn value_and_gradient(&self, x: &[f64], _batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
+        let (residual, slope) = (self.0)(x[0]);
+        grad[0] = residual * slope;
+        Ok(0.5 * residual * residual)
+    }
+    fn residuals_and_jacobian(
+        &self,
+        x: &[f64],
+        residuals: &mut Vec<f64>,
+        jacobian: &mut ad_core::Matrix,
+    ) -> Result<(), Error> {
+        let (residual, slope) = (self.0)(x[0]);
+        *residuals = vec![residual];
+        *jacobian = ad_core::Matrix::from_rows(&[[slope]])?;
+        Ok(())
+    }
+}
+
+#[test]
+fn hostile_functions_end_every_search() {
+    const NAN: f64 = f64::NAN;
+    let functions: [fn(f64) -> (f64, f64); 16] = [
+        |x| if x == 0.0 { (1.0, 1.0) } else { (NAN, NAN) },
+        |x| if x == 0.0 { (1.0, 1.0) } else { (f64::INFINITY, 1.0) },
+        |x| if x == 0.0 { (1.0, 1.0) } else { (2.0, 1.0) },
+        |x| (2.0 - x.abs(), -x.signum()),
+        |x| (if x < -0.3 { 1.0 } else { 2.0 }, 1.0),
+        |x| ((1e3 * x).exp(), 1e3 * (1e3 * x).exp()),
+        |x| (1e-160 * (x - 1.0), 1e-160),
+        |x| (1e150 * (x - 1.0), 1e150),
+        |x| (1e-300 * (x - 1.0), 1e-300),
+        |x| (x - 1.0, -1.0),
+        |x| (x - 1.0, 1e-300),
+        |x| (x - 1.0, 1e300),
+        |_| (1.0, 0.0),
+        |x| ((1e9 * x).sin() + 2.0, 1.0),
+        |x| (1.0 / (x - 1.0), -1.0 / ((x - 1.0) * (x - 1.0))),
+        |_| (5e-324, 5e-324),
+    ];
+    fn run<M: Method>(f: fn(f64) -> (f64, f64), start: f64, method: M) {
+        let objective = Hostile(f);
+        let first = 0.5 * f(start).0.powi(2);
+        match Trainer::new(&objective, method, vec![start]).max_steps(50).run() {
+            Ok(out) => {
+                assert!(out.evaluations < 50 * 70, "{out}");
+                assert!(out.x[0].is_finite() && (out.best_value <= first || !first.is_finite()), "{out}");
+            }
+            Err(error) => assert!(matches!(error, Error::RankDeficient { .. }), "{error}"),
+        }
+    }
+    for f in functions {
+        for start in [0.0, 0.5, -1e-3, 1e6] {
+            run(f, start, Lbfgs::new());
+            run(f, start, Lbfgs::new().max_evaluations(1));
+            run(f, start, LevenbergMarquardt::new());
+            run(f, start, LevenbergMarquardt::new().x_tol(0.0).f_tol(0.0));
+            run(f, start, GaussNewton::new());
+            run(f, start, GaussNewton::new().x_tol(0.0).f_tol(0.0));
+        }
+    }
+}
