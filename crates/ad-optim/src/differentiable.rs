@@ -1,4 +1,5 @@
 use crate::Error;
+use ad_core::Matrix;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -81,6 +82,18 @@ pub trait Differentiable {
     ) -> Result<f64, Error> {
         let _ = threads;
         self.value_and_gradient(x, batch, grad)
+    }
+
+    /// The residuals r(x) of an objective ½·‖r(x)‖², and their Jacobian; both are given the size that they need. The
+    /// provided method has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoResiduals`] by the provided method; else as for
+    /// [`value_and_gradient`](Self::value_and_gradient).
+    fn residuals_and_jacobian(&self, x: &[f64], residuals: &mut Vec<f64>, jacobian: &mut Matrix) -> Result<(), Error> {
+        let _ = (x, residuals, jacobian);
+        Err(Error::NoResiduals)
     }
 
     /// Says where inside the evaluation of one sample at `x` the first non-finite number arose.
@@ -167,6 +180,14 @@ macro_rules! forward {
                 threads: usize,
             ) -> Result<f64, Error> {
                 (**self).value_and_gradient_threads(x, batch, grad, threads)
+            }
+            fn residuals_and_jacobian(
+                &self,
+                x: &[f64],
+                residuals: &mut Vec<f64>,
+                jacobian: &mut Matrix,
+            ) -> Result<(), Error> {
+                (**self).residuals_and_jacobian(x, residuals, jacobian)
             }
             fn describe_non_finite(&self, x: &[f64], sample: usize) -> Option<String> {
                 (**self).describe_non_finite(x, sample)

@@ -124,6 +124,84 @@ pub enum Error {
         samples: usize,
     },
 
+    /// A range of a parameter group reaches beyond the unknowns, or holds none.
+    #[error(
+        "the group {start}..{end} does not lie within the {dim} unknowns; \
+         use a range with at least one component, of 0..{dim}"
+    )]
+    GroupOutside {
+        /// First component of the range.
+        start: usize,
+        /// The component after the last.
+        end: usize,
+        /// The number of unknowns.
+        dim: usize,
+    },
+
+    /// Two parameter groups have a component in common.
+    #[error("component {component} belongs to two groups; let the ranges of groups not overlap")]
+    GroupsOverlap {
+        /// The first component that belongs to both.
+        component: usize,
+    },
+
+    /// A component belongs to no parameter group.
+    #[error(
+        "component {component} belongs to no group; add a range with it, \
+         or a rule for all others with rest, such as rest(Freeze)"
+    )]
+    NoGroup {
+        /// The first component without a group.
+        component: usize,
+    },
+
+    /// A method that compares values at different points was given minibatches.
+    #[error("{method} compares values at different points and needs all samples in every batch; use Batches::full()")]
+    NeedsFullBatches {
+        /// The method, such as `"Lbfgs"`.
+        method: &'static str,
+    },
+
+    /// A method for sums of squares was given an objective without residuals.
+    #[error(
+        "the objective has no residuals; record a tape with one output for each residual, \
+         and minimise LeastSquares::new(tape)"
+    )]
+    NoResiduals,
+
+    /// A Jacobian of residuals without full rank was met where its columns must be independent.
+    #[error(
+        "{owner}: column {column} of the Jacobian of the residuals depends on those before it, \
+         so the residuals do not determine the unknowns; fix one of them, or use LevenbergMarquardt, which needs no rank"
+    )]
+    RankDeficient {
+        /// Who needs the rank.
+        owner: &'static str,
+        /// The first column that depends on earlier ones.
+        column: usize,
+    },
+
+    /// A state was asked for that a rule does not show.
+    #[error("{kind} does not show its state, so it cannot be saved; implement Rule::visit_state for it")]
+    StateNotVisited {
+        /// The rule.
+        kind: String,
+    },
+
+    /// A saved state is not one of this rule for this number of unknowns.
+    #[error(
+        "the saved state does not belong to {kind}: it has {found} where there must be {expected}; \
+         resume with the objective and the rule that saved it"
+    )]
+    StateMismatch {
+        /// The rule.
+        kind: String,
+        /// What was saved.
+        found: String,
+        /// What the rule has in that place.
+        expected: String,
+    },
+
     /// More numbers were asked for than memory can hold.
     #[error("{owner}: {rows} × {columns} numbers do not fit in memory; check the two sizes")]
     TooLarge {

@@ -1,4 +1,5 @@
-//! Trains functions recorded by [`ad_core`]: gradient descent and stochastic minibatch Adam.
+//! Trains functions recorded by [`ad_core`]: gradient descent, stochastic minibatch Adam and their kin, L-BFGS, and
+//! Levenberg–Marquardt for least squares.
 //!
 //! An objective is anything [`Differentiable`]: a recorded [`ad_core::Tape`] with one output, the mean of a recorded
 //! loss over samples ([`EmpiricalRisk`]), or a type of your own. A [`Rule`] says how a gradient moves the point,
@@ -37,6 +38,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Which rule?
+//!
+//! | for | take |
+//! |---|---|
+//! | minibatches, to begin with | [`Adam`], or [`AdamW`] with weight decay, with a [`Schedule::cosine`] |
+//! | minibatches, with time to choose a rate | [`GradientDescent`] with momentum |
+//! | sparse or badly scaled gradients | [`Adagrad`], [`RmsProp`], [`AmsGrad`], [`Adamax`], [`Nadam`] |
+//! | a smooth function, all samples at once | [`Lbfgs`] |
+//! | a sum of squares, up to some hundred unknowns | [`LevenbergMarquardt`] on [`LeastSquares`]; [`GaussNewton`] near the minimum |
+//!
+//! Rules and transforms compose in tuples, from left to right: `(ClipNorm(1.0), Adam::new(1e-3), WeightDecay(1e-2))`.
+//! [`ClipNorm`], [`ClipValue`] and [`L2`] change the gradient; [`WeightDecay`], [`Schedule`], [`schedule_fn`] and
+//! [`ReduceOnPlateau`] stand after the rule; [`ProjectBox`] acts on the point. [`Groups`] gives ranges of the unknowns
+//! rules of their own, [`Accumulate`] makes one step from several batches.
+//!
 //! # For readers of the literature
 //!
 //! Two slips are repeated in introductions to automatic differentiation, and corrected here. The step of gradient
@@ -54,18 +70,36 @@ mod batches;
 mod differentiable;
 mod error;
 pub mod init;
+mod lbfgs;
+mod least_squares;
 mod outcome;
 mod risk;
+mod rule;
 mod rules;
+mod schedules;
 mod trainer;
+mod transforms;
 
 pub use batches::Batches;
 pub use differentiable::{Differentiable, FromFn, from_fn};
 pub use error::Error;
+pub use lbfgs::{Lbfgs, LbfgsState};
+pub use least_squares::{
+    FitStatistics, GaussNewton, GaussNewtonState, LeastSquares, LevenbergMarquardt, LevenbergMarquardtState,
+};
 pub use outcome::{History, NonFinite, Outcome, Record, StopReason};
 pub use risk::{EmpiricalRisk, SampleLoss};
-pub use rules::{Adam, AdamState, GradientDescent, Iterate, Rule, Update};
+pub use rule::{Iterate, Method, Oracle, Rule, StateSlice, StateVisitor, Update, load_state, save_state};
+pub use rules::{
+    Adagrad, Adam, AdamState, AdamW, Adamax, AmsGrad, AmsGradState, GradientDescent, Nadam, NadamState, RmsProp,
+    RmsPropState,
+};
+pub use schedules::{PlateauState, ReduceOnPlateau, Schedule, ScheduleFn, schedule_fn};
 pub use trainer::{DEFAULT_MAX_STEPS, Step, Trainer};
+pub use transforms::{
+    Accumulate, AccumulateState, ClipNorm, ClipValue, Freeze, Group, GroupList, GroupState, Groups, L2, ProjectBox,
+    WeightDecay,
+};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

@@ -65,7 +65,8 @@ pub struct Outcome {
     pub steps: usize,
     /// The number of epochs completed. With full batches every step is one.
     pub epochs: usize,
-    /// How often value and gradient were asked for: once a step, and for the measurements at the end. The search for
+    /// How often value and gradient were asked for: once a step, for the measurements at the end, and whenever a
+    /// [`Method`](crate::Method) asked the objective itself (a Jacobian of residuals counts as one). The search for
     /// the sample behind a non-finite value is not counted.
     pub evaluations: usize,
     /// Why the run ended.
@@ -112,6 +113,13 @@ pub enum StopReason {
     TimeLimit,
     /// An observer returned `ControlFlow::Break`, or the caller stopped iterating.
     Observer,
+    /// The method found no point with a smaller value along the direction of descent: the value has reached the limit
+    /// of its rounding, or the gradient does not belong to it.
+    NoDescent,
+    /// The step was no longer than the `x_tol` of the method.
+    SmallStep,
+    /// The decrease, actual and predicted, was no larger than the `f_tol` of the method.
+    SmallDecrease,
     /// A value, a gradient or a point was NaN or infinite.
     ///
     /// The outcome's `x` is then the last point at which value and gradient were finite. Its `value` and `grad_norm`,
@@ -281,6 +289,13 @@ impl fmt::Display for StopReason {
             }
             StopReason::TimeLimit => write!(f, "at the time limit"),
             StopReason::Observer => write!(f, "on request"),
+            StopReason::NoDescent => write!(
+                f,
+                "no lower point lies along the direction of descent: the value is at the limit of its rounding, \
+                 or the gradient is not its gradient"
+            ),
+            StopReason::SmallStep => write!(f, "the step is within its tolerance"),
+            StopReason::SmallDecrease => write!(f, "the decrease is within its tolerance"),
             StopReason::NonFinite { step, epoch, sample, quantity, detail } => {
                 write!(f, "{quantity} in step {step} (epoch {epoch})")?;
                 if let Some(sample) = sample {

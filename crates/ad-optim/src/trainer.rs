@@ -1,5 +1,8 @@
 use crate::outcome::number;
-use crate::{Batches, Differentiable, Error, History, Iterate, NonFinite, Outcome, Record, Rule, StopReason, Update};
+use crate::rule::Trial;
+use crate::{
+    Batches, Differentiable, Error, History, Iterate, Method, NonFinite, Oracle, Outcome, Record, StopReason, Update,
+};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::ControlFlow;
@@ -8,7 +11,8 @@ use std::time::{Duration, Instant};
 /// The step limit of a [`Trainer`] that was given no limit of steps, epochs or time.
 pub const DEFAULT_MAX_STEPS: usize = 1000;
 
-/// Minimises an objective by repeating x ← x − δ, δ made from the gradient by a [`Rule`].
+/// Minimises an objective by repeating x ← x − δ, δ made from the gradient by a [`Rule`](crate::Rule), or by another
+/// [`Method`].
 ///
 /// Built from an objective, a rule and a starting point, then set up by the methods below in any order. Everything is
 /// checked when the first step is asked for, and from then on the settings are fixed. There are two ways to run it:
@@ -24,7 +28,7 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 /// mean of the epoch says that the rule may hold, all samples are evaluated at the current point, and that decides.
 /// `patience` compares means of epochs. No rule is ever judged on one minibatch. Where none of `max_steps`,
 /// `max_epochs` and `time_limit` is set, the limit is [`DEFAULT_MAX_STEPS`] steps. A non-finite value, gradient or
-/// point always ends the run, see [`StopReason::NonFinite`].
+/// point always ends the run, see [`StopReason::NonFinite`]. A [`Method`] may end it by tolerances of its own.
 ///
 /// # The best point
 ///
@@ -69,7 +73,7 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
 #[must_use = "a trainer does nothing until it is run or iterated"]
-pub struct Trainer<'a, D, R: Rule> {
+pub struct Trainer<'a, D, R: Method> {
     plan: Plan<D, R>,
     observers: Vec<Observer<'a>>,
     /// `None` until the first step is asked for.
@@ -114,7 +118,7 @@ pub struct Step {
     pub epoch_mean: Option<f64>,
 }
 
-impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
+impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
     /// A trainer of `objective` with `rule` from the point `x0`, one component for each unknown.
     ///
     /// The objective may be owned, a reference, or a `Box<dyn Differentiable>`.
@@ -266,7 +270,7 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
         self
     }
 
-    /// The current point: the start, or the point after the last step.
+    /// The current point: the start as it was given, or the point after the last step.
     pub fn x(&self) -> &[f64] {
         self.run.as_ref().map_or(&self.plan.x0, |run| &run.x)
     }
@@ -350,7 +354,7 @@ impl<'a, D: Differentiable, R: Rule> Trainer<'a, D, R> {
     }
 }
 
-impl<D: Differentiable, R: Rule> Iterator for Trainer<'_, D, R> {
+impl<D: Differentiable, R: Method> Iterator for Trainer<'_, D, R> {
     type Item = Result<Step, Error>;
 
     /// Makes one step; `None` once a stop rule holds, and after an error.
@@ -364,7 +368,7 @@ impl<D: Differentiable, R: Rule> Iterator for Trainer<'_, D, R> {
     }
 }
 
-impl<D: Differentiable, R: Rule> FusedIterator for Trainer<'_, D, R> {}
+impl<D: Differentiable, R: Method> FusedIterator for Trainer<'_, D, R> {}
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -393,7 +397,8 @@ struct Plan<D, R> {
     history: History,
 }
 
-/// Everything that changes from step to step. All buffers are made at the start: a step allocates nothing but history.
+/// Everything that changes from step to step. All buffers are made at the start: a step allocates nothing but history,
+/// and what a method makes for itself.
 struct Run<S> {
     started: Instant,
     state: S,
@@ -413,6 +418,8 @@ struct Run<S> {
     evaluations: usize,
     /// Value and gradient norm over all samples at the current `x`, where they are known.
     measured: Option<(f64, f64)>,
+    /// The last evaluation that a method asked for itself; its gradient is taken over if the step leads there.
+    trial: Trial,
     /// The last point at which value and gradient were finite on the samples asked for.
     last: Option<Known>,
     /// The point with the smallest value over all samples.
@@ -444,7 +451,7 @@ struct Tally {
 }
 
 impl<S> Run<S> {
-    fn start<D: Differentiable, R: Rule<State = S>>(plan: &Plan<D, R>) -> Result<Self, Error> {
+    fn start<D: Differentiable, R: Method<State = S>>(plan: &Plan<D, R>) -> Result<Self, Error> {
         let dim = plan.objective.dim();
         if dim == 0 || plan.x0.is_empty() {
             return Err(Error::EmptyPoint);
@@ -459,10 +466,18 @@ impl<S> Run<S> {
         let samples = plan.objective.num_samples();
         let batch_size = plan.batches.size_for(samples)?;
         let whole = batch_size == samples && (plan.batches.repeats() || samples == 1);
+        if let Some(method) = plan.rule.needs_full_batches()
+            && !whole
+        {
+            return Err(Error::NeedsFullBatches { method });
+        }
+        let mut state = plan.rule.prepare(dim)?;
+        let mut x = plan.x0.clone();
+        plan.rule.confine(&mut state, &mut x);
         Ok(Run {
             started: Instant::now(),
-            state: plan.rule.init(dim)?,
-            x: plan.x0.clone(),
+            state,
+            x,
             // An objective that adds to the gradient, where it should overwrite it, meets these NaNs in the first step.
             gradient: vec![f64::NAN; dim],
             delta: vec![0.0; dim],
@@ -475,6 +490,7 @@ impl<S> Run<S> {
             epochs: 0,
             evaluations: 0,
             measured: None,
+            trial: Trial::default(),
             last: None,
             best: None,
             best_epoch: None,
@@ -487,7 +503,7 @@ impl<S> Run<S> {
     }
 
     /// One step, or `None` with `self.stop` set.
-    fn advance<D: Differentiable, R: Rule<State = S>>(&mut self, plan: &Plan<D, R>) -> Result<Option<Step>, Error> {
+    fn advance<D: Differentiable, R: Method<State = S>>(&mut self, plan: &Plan<D, R>) -> Result<Option<Step>, Error> {
         if self.stop.is_none() && self.whole && self.measured.is_none() {
             self.measure(plan)?;
         }
@@ -505,7 +521,7 @@ impl<S> Run<S> {
                 None => return Ok(None),
             },
         };
-        let Some(rate) = self.update(plan, value) else { return Ok(None) };
+        let Some(rate) = self.update(plan, samples, value)? else { return Ok(None) };
         self.tally.add(samples, value, &self.gradient, rate);
         let mut step =
             Step { step: self.steps, epoch: self.epochs + 1, value, grad_norm, rate, samples, epoch_mean: None };
@@ -522,8 +538,11 @@ impl<S> Run<S> {
     }
 
     /// Value and gradient at x over all samples: what stop rules, the best point and the outcome are judged on.
-    fn measure<D: Differentiable, R: Rule<State = S>>(&mut self, plan: &Plan<D, R>) -> Result<(), Error> {
-        let value = self.evaluate(plan, Batch::All)?;
+    fn measure<D: Differentiable, R: Method<State = S>>(&mut self, plan: &Plan<D, R>) -> Result<(), Error> {
+        let value = match self.take_trial() {
+            Some(value) => value,
+            None => self.evaluate(plan, Batch::All)?,
+        };
         if let Some(quantity) = non_finite(value, &self.gradient) {
             self.stop_non_finite(plan, quantity, value, Batch::All);
             return Ok(());
@@ -536,7 +555,7 @@ impl<S> Run<S> {
     }
 
     /// Number of samples, value and gradient norm of the next batch; `None` if they are not finite.
-    fn evaluate_next_batch<D: Differentiable, R: Rule<State = S>>(
+    fn evaluate_next_batch<D: Differentiable, R: Method<State = S>>(
         &mut self,
         plan: &Plan<D, R>,
     ) -> Result<Option<(usize, f64, f64)>, Error> {
@@ -563,17 +582,35 @@ impl<S> Run<S> {
         Ok(Some((samples, value, grad_norm)))
     }
 
-    /// Moves x by the rule and returns the rate; `None` if the new point is not finite.
-    fn update<D: Differentiable, R: Rule<State = S>>(&mut self, plan: &Plan<D, R>, value: f64) -> Option<f64> {
+    /// Moves x by the rule and returns the rate; `None` if the new point is not finite, or the method
+    /// ended the run where it stands.
+    fn update<D: Differentiable, R: Method<State = S>>(
+        &mut self,
+        plan: &Plan<D, R>,
+        samples: usize,
+        value: f64,
+    ) -> Result<Option<f64>, Error> {
         let (step, epoch) = (self.steps + 1, self.epochs + 1);
         self.delta.copy_from_slice(&self.gradient);
         let mut update = Update { delta: &mut self.delta, rate: 1.0 };
-        let at = Iterate { step, epoch, value, x: &self.x, gradient: &self.gradient };
-        plan.rule.step(&mut self.state, &at, &mut update);
+        let at = Iterate { step, epoch, samples, value, x: &self.x, gradient: &self.gradient };
+        let mut oracle = Oracle {
+            objective: &plan.objective,
+            x: &self.x,
+            all: &self.all,
+            threads: plan.threads,
+            evaluations: &mut self.evaluations,
+            trial: &mut self.trial,
+        };
+        self.stop = plan.rule.advance(&mut self.state, &at, &mut update, &mut oracle)?;
         let rate = update.rate;
+        if self.stop.is_some() && self.delta.iter().all(|&delta| delta == 0.0) {
+            return Ok(None);
+        }
         for (x, delta) in self.x.iter_mut().zip(&self.delta) {
             *x -= delta;
         }
+        plan.rule.confine(&mut self.state, &mut self.x);
         if let Some((index, component)) = first_non_finite(&self.x) {
             self.stop = Some(StopReason::NonFinite {
                 step,
@@ -583,15 +620,26 @@ impl<S> Run<S> {
                 detail: None,
             });
             self.back_to_last(value, f64::NAN);
-            return None;
+            return Ok(None);
         }
         self.measured = None;
         self.steps = step;
-        Some(rate)
+        Ok(Some(rate))
+    }
+
+    /// Takes over what the method found at x itself, if that is where it looked last.
+    fn take_trial(&mut self) -> Option<f64> {
+        let here = self.whole && self.trial.x == self.x;
+        self.trial.x.clear();
+        if !here {
+            return None;
+        }
+        std::mem::swap(&mut self.trial.gradient, &mut self.gradient);
+        Some(self.trial.value)
     }
 
     /// Closes the books of an epoch, `grad_norm` being the norm of its mean gradient.
-    fn end_epoch<D: Differentiable, R: Rule<State = S>>(
+    fn end_epoch<D: Differentiable, R: Method<State = S>>(
         &mut self,
         plan: &Plan<D, R>,
         grad_norm: f64,
@@ -699,7 +747,7 @@ impl<S> Run<S> {
         }
     }
 
-    fn finish<D: Differentiable, R: Rule<State = S>>(mut self, plan: &Plan<D, R>) -> Result<Outcome, Error> {
+    fn finish<D: Differentiable, R: Method<State = S>>(mut self, plan: &Plan<D, R>) -> Result<Outcome, Error> {
         let grad_norm = norm(&self.tally.gradient);
         self.record_epoch(plan, grad_norm);
         if self.stop.is_none() {
@@ -719,7 +767,9 @@ impl<S> Run<S> {
                 self.measure_aside(plan, candidate.x.clone());
             }
             if self.best.as_ref().is_none_or(|best| best.value >= self.first_value) {
-                self.measure_aside(plan, plan.x0.clone());
+                let mut start = plan.x0.clone();
+                plan.rule.confine(&mut self.state, &mut start);
+                self.measure_aside(plan, start);
             }
         }
         // Only after a non-finite stop can a measurement be missing; what the last batch showed stands in for it.
@@ -862,7 +912,7 @@ fn first_non_finite(v: &[f64]) -> Option<(usize, f64)> {
 }
 
 /// The Euclidean norm. The squares are added in eight interleaved sums: fast, and of one fixed shape everywhere.
-fn norm(v: &[f64]) -> f64 {
+pub(crate) fn norm(v: &[f64]) -> f64 {
     const SMALLEST_SAFE: f64 = 1e-280;
     const UP: f64 = f64::from_bits((1023 + 600) << 52);
     const DOWN: f64 = f64::from_bits((1023 - 600) << 52);

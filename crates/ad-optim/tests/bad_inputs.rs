@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use ad_core::{Samples, Tape};
-use ad_optim::{Adam, Batches, Differentiable, EmpiricalRisk, Error, GradientDescent, Rule, Trainer, from_fn};
+use ad_optim::{
+    Accumulate, Adagrad, Adam, AdamW, Adamax, AmsGrad, Batches, ClipNorm, ClipValue, Differentiable, EmpiricalRisk,
+    Error, Freeze, GradientDescent, Groups, L2, Nadam, ProjectBox, ReduceOnPlateau, RmsProp, Rule, Schedule, Trainer,
+    WeightDecay, from_fn, schedule_fn,
+};
 
 const NAN: f64 = f64::NAN;
 const INF: f64 = f64::INFINITY;
@@ -51,16 +55,131 @@ fn settings_of_rules() {
         assert_rule(Adam::new(rate), "learning rate", rate);
         assert_rule((GradientDescent::new(0.1), Adam::new(rate)), "learning rate", rate);
     }
+    for rate in [0.0, -1e-3, NAN, INF] {
+        assert_rule(AdamW::new(rate), "learning rate", rate);
+        assert_rule(AmsGrad::reddi(rate), "learning rate", rate);
+        assert_rule(AmsGrad::torch(rate), "learning rate", rate);
+        assert_rule(AmsGrad::optax(rate), "learning rate", rate);
+        assert_rule(RmsProp::new(rate), "learning rate", rate);
+        assert_rule(Adagrad::new(rate), "learning rate", rate);
+        assert_rule(Adamax::new(rate), "learning rate", rate);
+        assert_rule(Nadam::new(rate), "learning rate", rate);
+        assert_rule(Accumulate::new(2, Adam::new(rate)), "learning rate", rate);
+        assert_rule(Groups::new().with(0..1, Freeze).rest(Adam::new(rate)), "learning rate", rate);
+    }
     for momentum in [-0.1, 1.0, NAN, INF] {
         assert_rule(GradientDescent::new(0.1).momentum(momentum), "momentum", momentum);
+        assert_rule(RmsProp::new(0.1).momentum(momentum), "momentum", momentum);
+        assert_rule(RmsProp::new(0.1).decay(momentum), "decay", momentum);
     }
     for beta in [-0.1, 1.0, NAN, INF] {
         assert_rule(Adam::new(0.1).betas(beta, 0.999), "beta1", beta);
         assert_rule(Adam::new(0.1).betas(0.9, beta), "beta2", beta);
+        assert_rule(AdamW::new(0.1).betas(beta, 0.999), "beta1", beta);
+        assert_rule(AmsGrad::torch(0.1).betas(0.9, beta), "beta2", beta);
+        assert_rule(Adamax::new(0.1).betas(beta, 0.999), "beta1", beta);
+        assert_rule(Nadam::new(0.1).betas(0.9, beta), "beta2", beta);
     }
     for eps in [0.0, -1e-8, NAN, INF] {
         assert_rule(Adam::new(0.1).eps(eps), "eps", eps);
+        assert_rule(AdamW::new(0.1).eps(eps), "eps", eps);
+        assert_rule(AmsGrad::reddi(0.1).eps(eps), "eps", eps);
+        assert_rule(RmsProp::new(0.1).eps(eps), "eps", eps);
+        assert_rule(Adagrad::new(0.1).eps(eps), "eps", eps);
+        assert_rule(Adamax::new(0.1).eps(eps), "eps", eps);
+        assert_rule(Nadam::new(0.1).eps(eps), "eps", eps);
     }
+    for negative in [-1e-3, NAN, INF] {
+        assert_rule(Adam::new(0.1).l2(negative), "l2", negative);
+        assert_rule(AdamW::new(0.1).weight_decay(negative), "decay", negative);
+        assert_rule((Adam::new(0.1), WeightDecay(negative)), "decay", negative);
+        assert_rule((L2(negative), Adam::new(0.1)), "lambda", negative);
+        assert_rule(Adagrad::new(0.1).initial_accumulator(negative), "initial accumulator", negative);
+        assert_rule(Nadam::new(0.1).momentum_decay(negative), "momentum decay", negative);
+    }
+    for not_positive in [0.0, -1.0, NAN, INF] {
+        assert_rule((ClipNorm(not_positive), Adam::new(0.1)), "norm", not_positive);
+        assert_rule((ClipValue(not_positive), Adam::new(0.1)), "largest value", not_positive);
+    }
+    assert_rule(Accumulate::new(0, Adam::new(0.1)), "number of batches", 0.0);
+}
+
+#[test]
+fn settings_of_schedules() {
+    let scheduled = |schedule: Schedule| (GradientDescent::new(0.1), schedule);
+    for factor in [0.0, -0.5, NAN, INF] {
+        assert_rule(scheduled(Schedule::step(1, factor)), "factor", factor);
+        assert_rule(scheduled(Schedule::exponential(factor)), "factor", factor);
+        assert_rule(scheduled(Schedule::polynomial(10, factor)), "power", factor);
+    }
+    for end in [-0.1, 1.1, NAN] {
+        assert_rule(scheduled(Schedule::cosine(10).end(end)), "factor at the end", end);
+        assert_rule((GradientDescent::new(0.1), ReduceOnPlateau::new(0.5).min_factor(end)), "smallest factor", end);
+    }
+    for total in [0, 5] {
+        let (given, warm_up) = (total as f64, 5);
+        assert_rule(scheduled(Schedule::cosine(total).warm_up(warm_up)), "total of steps", given);
+        assert_rule(scheduled(Schedule::polynomial(total, 1.0).warm_up(warm_up)), "total of steps", given);
+        assert_rule(scheduled(Schedule::one_cycle(total).warm_up(warm_up)), "total of steps", given);
+    }
+    assert_rule(scheduled(Schedule::step(0, 0.5)), "number of steps between changes", 0.0);
+    for factor in [0.0, 1.0, -1.0, NAN] {
+        assert_rule((GradientDescent::new(0.1), ReduceOnPlateau::new(factor)), "factor", factor);
+    }
+    for threshold in [-1e-4, NAN, INF] {
+        let rule = ReduceOnPlateau::new(0.5).threshold(threshold);
+        assert_rule((GradientDescent::new(0.1), rule), "threshold", threshold);
+    }
+    // What a closure returns shows in the step that asks for it.
+    for factor in [-1.0, NAN, INF] {
+        let rule = (GradientDescent::new(0.1), schedule_fn(move |_| factor));
+        let out = Trainer::new(bowl(), rule, vec![1.0, 1.0]).run().unwrap();
+        assert!(matches!(out.stop, ad_optim::StopReason::NonFinite { step: 1, .. }), "{out}");
+        assert_eq!(out.x, [1.0, 1.0]);
+    }
+}
+
+#[test]
+fn boxes_and_groups() {
+    fn error(rule: impl Rule + Clone) -> Error {
+        refused(|| Trainer::new(bowl(), rule.clone(), vec![1.0, 1.0]))
+    }
+    for (lower, upper, name, given) in [
+        (NAN, 1.0, "lower bound", NAN),
+        (INF, INF, "lower bound", INF),
+        (0.0, NAN, "upper bound", NAN),
+        (-INF, -INF, "upper bound", -INF),
+        (1.0, 0.0, "lower bound", 1.0),
+    ] {
+        assert_rule((GradientDescent::new(0.1), ProjectBox::all(lower, upper)), name, given);
+    }
+    let each = error(ProjectBox::each(vec![0.0; 3], vec![1.0; 3]));
+    assert!(matches!(each, Error::DimensionMismatch { what: "the lower bounds", expected: 2, got: 3 }));
+    let each = error(ProjectBox::each(vec![0.0; 2], vec![1.0]));
+    assert!(matches!(each, Error::DimensionMismatch { what: "the upper bounds", expected: 2, got: 1 }));
+
+    let adam = || Adam::new(0.1);
+    for (start, end) in [(0, 3), (2, 3), (1, 1), (1, 0), (0, usize::MAX), (usize::MAX, usize::MAX)] {
+        match error(Groups::new().with(start..end, adam())) {
+            Error::GroupOutside { start: s, end: e, dim: 2 } => assert_eq!((s, e), (start, end)),
+            other => panic!("{other}"),
+        }
+    }
+    let overlap = error(Groups::new().with(0..2, adam()).with(1..2, Freeze));
+    assert!(matches!(overlap, Error::GroupsOverlap { component: 1 }));
+    let after_rest = error(Groups::new().rest(adam()).with(0..1, Freeze));
+    assert!(matches!(after_rest, Error::GroupsOverlap { component: 0 }));
+    let missing = error(Groups::new().with(0..1, adam()));
+    assert!(matches!(missing, Error::NoGroup { component: 1 }));
+    assert_eq!(
+        missing.to_string(),
+        "component 1 belongs to no group; add a range with it, or a rule for all others with rest, such as rest(Freeze)"
+    );
+    assert!(matches!(error(Groups::new()), Error::NoGroup { component: 0 }));
+    // The bounds of a group are counted within it.
+    let bounds = ProjectBox::each(vec![0.0], vec![1.0]);
+    let groups = Groups::new().with(1..2, (adam(), bounds)).rest(Freeze);
+    assert!(Trainer::new(bowl(), groups, vec![1.0, 1.0]).max_steps(2).run().is_ok());
 }
 
 #[test]
@@ -72,6 +191,11 @@ fn settings_at_the_edge_of_their_range_are_accepted() {
     runs(GradientDescent::new(0.1).nesterov());
     runs(Adam::new(0.1).betas(0.0, 0.0));
     runs(Adam::new(0.1).eps(5e-324));
+    runs(RmsProp::new(0.1).decay(0.0));
+    runs((Adam::new(0.1).l2(0.0), WeightDecay(0.0), L2(0.0)));
+    runs((GradientDescent::new(0.1), Schedule::cosine(1), Schedule::one_cycle(1), Schedule::polynomial(1, 1.0)));
+    runs((GradientDescent::new(0.1), ProjectBox::all(-INF, INF), ProjectBox::all(0.5, 0.5)));
+    runs(Groups::new().with(0..2, GradientDescent::new(0.1)).rest(Freeze));
 }
 
 #[test]

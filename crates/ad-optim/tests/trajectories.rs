@@ -2,162 +2,102 @@
 //! papers with mpmath.
 #![allow(clippy::unwrap_used)]
 
-use ad_core::{Samples, Tape};
+mod reference;
+
 use ad_optim::{
-    Adam, Batches, Differentiable, EmpiricalRisk, Error, GradientDescent, Iterate, Rule, Trainer, Update, from_fn,
+    Accumulate, Adagrad, Adam, AdamW, Adamax, AmsGrad, Batches, ClipNorm, ClipValue, Differentiable, Error,
+    GradientDescent, Groups, Iterate, Nadam, ProjectBox, RmsProp, Rule, Schedule, Trainer, Update, WeightDecay,
 };
+use reference::{BATCH, Case, Trajectory, by_hand, recorded, references};
 use std::collections::BTreeMap;
 
-/// Settings of one trajectory, as the columns of the csv give them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Case {
-    problem: String,
-    rule: String,
-    settings: [String; 5],
+fn gradient_descent(case: &Case) -> GradientDescent {
+    let rule = GradientDescent::new(case.setting("rate")).momentum(case.setting("momentum"));
+    if case.setting("nesterov") == 1.0 { rule.nesterov() } else { rule }
 }
 
-impl Case {
-    fn setting(&self, index: usize) -> f64 {
-        self.settings[index].parse().unwrap()
-    }
+fn adam(case: &Case, rate: &str) -> Adam {
+    let [beta1, beta2, eps] = ["beta1", "beta2", "eps"].map(|name| case.setting(name));
+    Adam::new(case.setting(rate)).betas(beta1, beta2).eps(eps).l2(case.setting("l2"))
+}
 
-    fn gradient_descent(&self) -> GradientDescent {
-        let plain = GradientDescent::new(self.setting(0));
-        match self.rule.as_str() {
-            "gd" => plain,
-            "momentum" => plain.momentum(self.setting(1)),
-            "nesterov" => plain.momentum(self.setting(1)).nesterov(),
-            other => panic!("no rule {other}"),
+fn adamw(case: &Case) -> AdamW {
+    let [beta1, beta2, eps] = ["beta1", "beta2", "eps"].map(|name| case.setting(name));
+    AdamW::new(case.setting("rate")).betas(beta1, beta2).eps(eps).weight_decay(case.setting("decay"))
+}
+
+/// Runs the rule that the case names on an objective and compares.
+fn check_rule(case: &Case, reference: &Trajectory, objective: Box<dyn Differentiable>) -> Result<(), String> {
+    let [rate, beta1, beta2, eps] = ["rate", "beta1", "beta2", "eps"].map(|name| case.setting(name));
+    let amsgrad = |rule: AmsGrad| check_on(&*objective, case, reference, rule.betas(beta1, beta2).eps(eps));
+    let scheduled = |schedule: Schedule| check_on(&*objective, case, reference, (gradient_descent(case), schedule));
+    let count = |name: &str| case.setting(name) as usize;
+    match case.rule.as_str() {
+        "gd" | "momentum" | "nesterov" => check_on(&*objective, case, reference, gradient_descent(case)),
+        "adam" | "adam_l2" => check_on(&*objective, case, reference, adam(case, "rate")),
+        "adamw" => check_on(&*objective, case, reference, adamw(case)),
+        "amsgrad_reddi" => amsgrad(AmsGrad::reddi(rate)),
+        "amsgrad_torch" => amsgrad(AmsGrad::torch(rate)),
+        "amsgrad_optax" => amsgrad(AmsGrad::optax(rate)),
+        "rmsprop" => {
+            let mut rule = RmsProp::new(rate).decay(case.setting("decay")).eps(eps);
+            rule = rule.momentum(case.setting("momentum"));
+            rule = if case.setting("inside") == 1.0 { rule.eps_inside_root() } else { rule };
+            rule = if case.setting("centered") == 1.0 { rule.centered() } else { rule };
+            rule = if case.setting("nesterov") == 1.0 { rule.nesterov() } else { rule };
+            check_on(&*objective, case, reference, rule)
         }
-    }
-
-    fn adam(&self) -> Adam {
-        Adam::new(self.setting(0)).betas(self.setting(2), self.setting(3)).eps(self.setting(4))
-    }
-}
-
-/// The reference points of a case, by step.
-type Trajectory = BTreeMap<usize, Vec<f64>>;
-
-fn references() -> BTreeMap<Case, Trajectory> {
-    let mut cases = BTreeMap::<Case, Trajectory>::new();
-    let text = include_str!("reference/trajectories.csv");
-    for row in csv::Reader::from_reader(text.as_bytes()).records() {
-        let row = row.unwrap();
-        let [problem, rule, settings @ .., step, component, x] = &row.iter().collect::<Vec<_>>()[..] else {
-            panic!("a row of too few columns: {row:?}");
-        };
-        let case = Case {
-            problem: (*problem).to_owned(),
-            rule: (*rule).to_owned(),
-            settings: std::array::from_fn(|i| settings[i].to_owned()),
-        };
-        let point = cases.entry(case).or_default().entry(step.parse().unwrap()).or_default();
-        assert_eq!(point.len(), component.parse::<usize>().unwrap());
-        point.push(x.parse().unwrap());
-    }
-    cases
-}
-
-/// The logistic regression of the reference: labels ±1, the last unknown is the intercept.
-struct Logistic;
-
-const BATCH: usize = 5;
-const LABELS: [f64; 12] = [1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0, 1.0];
-const FEATURES: [[f64; 3]; 12] = [
-    [0.5, 1.25, -0.75],
-    [1.5, -0.25, 0.375],
-    [-1.0, 0.625, 1.125],
-    [0.25, -1.5, 0.5],
-    [2.0, 0.75, -0.125],
-    [-0.5, -0.875, 1.75],
-    [1.125, 1.0, 0.25],
-    [-1.75, 0.125, -0.625],
-    [0.875, -0.5, -1.25],
-    [-0.25, 1.625, 0.75],
-    [0.375, 0.25, -1.5],
-    [-1.375, -1.125, 0.125],
-];
-
-impl Differentiable for Logistic {
-    fn dim(&self) -> usize {
-        4
-    }
-
-    fn num_samples(&self) -> usize {
-        LABELS.len()
-    }
-
-    fn value_and_gradient(&self, theta: &[f64], batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
-        let n = batch.len() as f64;
-        let mut value = 0.0;
-        grad.fill(0.0);
-        for &i in batch {
-            let [a, b, c] = FEATURES[i];
-            let row = [a, b, c, 1.0];
-            let margin = LABELS[i] * row.iter().zip(theta).map(|(r, t)| r * t).sum::<f64>();
-            value += (-margin).exp().ln_1p() / n;
-            let weight = -LABELS[i] / (1.0 + margin.exp());
-            for (g, r) in grad.iter_mut().zip(row) {
-                *g += weight * r / n;
-            }
+        "adagrad" => {
+            let rule = Adagrad::new(rate).eps(eps).initial_accumulator(case.setting("initial"));
+            let rule = if case.setting("inside") == 1.0 { rule.eps_inside_root() } else { rule };
+            check_on(&*objective, case, reference, rule)
         }
-        Ok(value)
-    }
-}
-
-fn quadratic(x: &[f64], grad: &mut [f64]) -> f64 {
-    grad[0] = 2.0 * x[0];
-    grad[1] = 2.0 * x[1];
-    x[0] * x[0] + x[1] * x[1] + 6.0
-}
-
-fn rosenbrock(x: &[f64], grad: &mut [f64]) -> f64 {
-    let (a, b) = (1.0 - x[0], x[1] - x[0] * x[0]);
-    grad[0] = -2.0 * a - 400.0 * x[0] * b;
-    grad[1] = 200.0 * b;
-    a * a + 100.0 * b * b
-}
-
-/// The problems with gradients written by hand.
-fn by_hand(problem: &str) -> Box<dyn Differentiable> {
-    match problem {
-        "quadratic" => Box::new(from_fn(2, quadratic)),
-        "rosenbrock" => Box::new(from_fn(2, rosenbrock)),
-        "logistic" => Box::new(Logistic),
-        other => panic!("no problem {other}"),
-    }
-}
-
-/// The problems as recorded tapes.
-fn recorded(problem: &str) -> Box<dyn Differentiable> {
-    match problem {
-        "quadratic" => Box::new(Tape::record(&[1.0, 1.0], |x| x[0] * x[0] + x[1] * x[1] + 6.0).unwrap()),
-        "rosenbrock" => {
-            let rosenbrock = Tape::record(&[1.0, 1.0], |x| (1.0 - x[0]).powi(2) + 100.0 * (x[1] - x[0] * x[0]).powi(2));
-            Box::new(rosenbrock.unwrap())
+        "adamax" => check_on(&*objective, case, reference, Adamax::new(rate).betas(beta1, beta2).eps(eps)),
+        "nadam" => {
+            let rule = Nadam::new(rate).betas(beta1, beta2).eps(eps);
+            let psi = case.setting("psi");
+            let rule = if psi < 0.0 { rule.constant_momentum() } else { rule.momentum_decay(psi) };
+            check_on(&*objective, case, reference, rule)
         }
-        "logistic" => {
-            let loss = Tape::builder()
-                .inputs(&["a", "b", "c", "intercept"], &[0.0; 4])
-                .params(&["u", "v", "w", "label"], &[0.0; 4])
-                .record(|t, k| (-k[3] * (t[0] * k[0] + t[1] * k[1] + t[2] * k[2] + t[3])).softplus())
-                .unwrap();
-            let rows: Vec<f64> = FEATURES.iter().zip(LABELS).flat_map(|(&[a, b, c], label)| [a, b, c, label]).collect();
-            let samples = Samples::from_rows(&loss, &rows).unwrap();
-            Box::new(EmpiricalRisk::new(loss, samples).unwrap())
+        "clipped_adam_decay" => {
+            let rule = (ClipNorm(case.setting("norm")), adam(case, "rate"), WeightDecay(case.setting("decay")));
+            check_on(&*objective, case, reference, rule)
         }
-        other => panic!("no problem {other}"),
+        "value_clipped" => {
+            check_on(&*objective, case, reference, (ClipValue(case.setting("most")), gradient_descent(case)))
+        }
+        "boxed" => {
+            let project = ProjectBox::all(case.setting("lower"), case.setting("upper"));
+            check_on(&*objective, case, reference, (gradient_descent(case), project))
+        }
+        "cosine_adamw" => {
+            let schedule = Schedule::cosine(count("total")).warm_up(count("warm_up")).end(case.setting("end"));
+            check_on(&*objective, case, reference, (adamw(case), schedule))
+        }
+        "one_cycle" => scheduled(Schedule::one_cycle(count("total"))),
+        "polynomial" => {
+            let schedule = Schedule::polynomial(count("total"), case.setting("power"));
+            scheduled(schedule.end(case.setting("end")))
+        }
+        "stepped" => scheduled(Schedule::step(count("every"), case.setting("gamma"))),
+        "exponential" => scheduled(Schedule::exponential(case.setting("gamma"))),
+        "accumulated" => check_on(&*objective, case, reference, Accumulate::new(count("every"), adam(case, "rate"))),
+        "grouped" => {
+            let first = GradientDescent::new(case.setting("rate0"));
+            let rule = Groups::new().with(0..1, first).rest(adam(case, "rate1"));
+            check_on(&*objective, case, reference, rule)
+        }
+        other => panic!("no rule {other}"),
     }
 }
 
 /// Runs `rule` on the problem of `case` and compares every reference point.
 fn check(case: &Case, reference: &Trajectory, rule: impl Rule) -> Result<(), String> {
-    check_on(by_hand(&case.problem), case, reference, rule)
+    check_on(&*by_hand(&case.problem), case, reference, rule)
 }
 
 fn check_on(
-    objective: Box<dyn Differentiable>,
+    objective: &dyn Differentiable,
     case: &Case,
     reference: &Trajectory,
     rule: impl Rule,
@@ -172,39 +112,46 @@ fn check_on(
         "logistic" => Batches::sequential(BATCH),
         _ => Batches::full(),
     };
-    let mut trainer = Trainer::new(objective, rule, start).batches(batches).max_steps(100);
-    let mut compared = 0;
-    while let Some(step) = trainer.next() {
-        let step = step.unwrap();
-        let Some(point) = reference.get(&step.step) else { continue };
-        compared += 1;
-        for (component, (&x, &expected)) in trainer.x().iter().zip(point).enumerate() {
-            let error = (x - expected).abs() / expected.abs().max(1.0);
-            // A NaN must not pass.
-            if error.is_nan() || error > 1e-12 {
-                let step = step.step;
-                return Err(format!("{case:?}, step {step}, x[{component}]: {x} for {expected}"));
-            }
-        }
-    }
-    assert_eq!(compared, reference.len(), "{case:?}: the run ended before the reference did");
-    Ok(())
+    case.compare(reference, Trainer::new(objective, rule, start).batches(batches).max_steps(100))
 }
+
+fn trajectories() -> BTreeMap<Case, Trajectory> {
+    references(include_str!("reference/trajectories.csv"))
+}
+
+/// The number of trajectories in the csv.
+const CASES: usize = 109;
 
 #[test]
 fn every_rule_follows_its_reference() {
-    let cases = references();
-    assert_eq!(cases.len(), 16);
+    let cases = trajectories();
+    let mut failures = Vec::new();
     for (case, reference) in &cases {
         assert_eq!(Vec::from_iter(reference.keys()), [&1, &2, &3, &4, &5, &100]);
         for objective in [by_hand(&case.problem), recorded(&case.problem)] {
-            let result = match case.rule.as_str() {
-                "adam" => check_on(objective, case, reference, case.adam()),
-                _ => check_on(objective, case, reference, case.gradient_descent()),
-            };
-            assert_eq!(result, Ok(()));
+            failures.extend(check_rule(case, reference, objective).err());
         }
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert_eq!(cases.len(), CASES);
+}
+
+/// Every case must tell itself from all others of its problem: a reference of another rule, of another variant, or of
+/// another place of ε is rejected.
+#[test]
+fn no_rule_follows_the_reference_of_another() {
+    let cases = trajectories();
+    let mut tried = 0;
+    for case in cases.keys() {
+        for (other, reference) in cases.iter().filter(|(other, _)| other.problem == case.problem) {
+            if case != other {
+                let followed = check_rule(case, reference, by_hand(&case.problem)).is_ok();
+                assert!(!followed, "{case:?} follows the reference of {other:?}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 10 * cases.len());
 }
 
 /// Adam with ε in places where it does not belong.
@@ -229,7 +176,7 @@ impl Rule for WrongAdam {
     }
 
     fn step(&self, (m, v): &mut Self::State, at: &Iterate<'_>, update: &mut Update<'_>) {
-        let [rate, _, beta1, beta2, eps] = std::array::from_fn(|i| self.case.settings[i].parse().unwrap_or(0.0));
+        let [rate, beta1, beta2, eps] = ["rate", "beta1", "beta2", "eps"].map(|name| self.case.setting(name));
         let correction1 = 1.0 - f64::powi(beta1, at.step as i32);
         let correction2 = 1.0 - f64::powi(beta2, at.step as i32);
         for ((d, m), v) in update.delta.iter_mut().zip(m).zip(v) {
@@ -248,8 +195,8 @@ impl Rule for WrongAdam {
 #[test]
 fn the_checker_rejects_adam_with_a_misplaced_eps() {
     use Misplaced::{BeforeTheCorrection, InsideTheRoot, No};
-    let cases = references();
-    let adam = cases.iter().filter(|(case, _)| case.rule == "adam" && case.settings[4] == "0.01");
+    let cases = trajectories();
+    let adam = cases.iter().filter(|(case, _)| case.rule == "adam" && case.setting("eps") == 0.01);
     let mut tried = 0;
     for (case, reference) in adam {
         for misplaced in [InsideTheRoot, BeforeTheCorrection, No] {
@@ -264,10 +211,10 @@ fn the_checker_rejects_adam_with_a_misplaced_eps() {
 
 #[test]
 fn the_checker_tells_momentum_from_nesterov() {
-    let cases = references();
+    let cases = trajectories();
     let mut tried = 0;
     for (case, reference) in cases.iter().filter(|(case, _)| case.rule == "momentum") {
-        let rule = case.gradient_descent();
+        let rule = gradient_descent(case);
         assert!(check(case, reference, rule.clone()).is_ok());
         assert!(check(case, reference, rule.nesterov()).is_err());
         tried += 1;
@@ -277,8 +224,8 @@ fn the_checker_tells_momentum_from_nesterov() {
 
 #[test]
 fn the_checker_rejects_an_error_in_the_twelfth_digit() {
-    let cases = references();
+    let cases = trajectories();
     let (case, reference) = cases.iter().find(|(case, _)| case.rule == "gd").unwrap();
-    let off = GradientDescent::new(case.setting(0) * (1.0 + 1e-11));
+    let off = GradientDescent::new(case.setting("rate") * (1.0 + 1e-11));
     assert!(check(case, reference, off).is_err());
 }
