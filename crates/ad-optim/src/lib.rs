@@ -51,10 +51,13 @@
 #![forbid(unsafe_code)]
 
 mod batches;
+pub mod data;
 mod differentiable;
 mod error;
+mod files;
 pub mod init;
 mod outcome;
+pub mod report;
 mod risk;
 mod rules;
 mod trainer;
