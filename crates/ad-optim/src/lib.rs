@@ -3,7 +3,8 @@
 //! An objective is anything [`Differentiable`]: a recorded [`ad_core::Tape`] with one output, the mean of a recorded
 //! loss over samples ([`EmpiricalRisk`]), or a type of your own. A [`Rule`] says how a gradient moves the point,
 //! [`Batches`] how the samples are divided, and a [`Trainer`] repeats the step until a stop rule holds. It returns an
-//! [`Outcome`] that says why it stopped and that never lost the best point.
+//! [`Outcome`] that says why it stopped and that never lost the best point. [`data`] reads tables and images into samples,
+//! [`report`] has the logs, curves and pages by which people follow a run.
 //!
 //! ```
 //! use ad_core::{Samples, Tape};

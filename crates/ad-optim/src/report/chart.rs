@@ -3,6 +3,7 @@
 use super::escape;
 use crate::outcome::number;
 use crate::{Error, Record, files};
+use ad_core::Rule;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -379,9 +380,9 @@ impl Axis {
         }
         let clamp = |value: f64| value.clamp(f64::MIN, f64::MAX);
         if log {
-            let pad = ((high / low).log10() * 0.04).clamp(0.002, 8.0);
+            let pad = (log10(high / low) * 0.04).clamp(0.002, 8.0);
             // No value lies so near 0 that the edge could not lie below it, but the least one of all.
-            let factor = 10_f64.powf(pad);
+            let factor = Rule::powf(10.0, pad);
             (low, high) = ((low / factor).max(f64::from_bits(1)), clamp(high * factor));
             if low >= high {
                 (low, high) = (f64::from_bits(1), f64::from_bits(16));
@@ -407,8 +408,8 @@ impl Axis {
     /// Where on the axis a value lies, from 0 to 1.
     fn fraction(&self, value: f64) -> f64 {
         if self.log {
-            let (low, high) = (self.low.log10(), self.high.log10());
-            return (value.log10() - low) / (high - low);
+            let (low, high) = (log10(self.low), log10(self.high));
+            return (log10(value) - low) / (high - low);
         }
         // In halves, since the whole range may overflow.
         (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0)
@@ -418,9 +419,7 @@ impl Axis {
         if !self.log {
             return self.linear_ticks();
         }
-        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
-        // 10^k to the last bit; powi is not that accurate.
-        let power = |digit: u32, k: i32| format!("{digit}e{k}").parse::<f64>().unwrap_or(f64::NAN);
+        let (first, last) = (log10(self.low).floor() as i32, log10(self.high).ceil() as i32);
         let inside = |value: &f64| (self.low..=self.high).contains(value);
         let decades: Vec<i32> = (first..=last).filter(|&k| inside(&power(1, k))).collect();
         let within = |digits: &[u32]| {
@@ -449,19 +448,29 @@ impl Axis {
     /// About six multiples of 1, 2 or 5 times a power of 10.
     fn linear_ticks(&self) -> Vec<Tick> {
         let rough = (self.high / 6.0 - self.low / 6.0).max(f64::MIN_POSITIVE);
-        let exponent = rough.log10().floor();
-        let steps = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * 10_f64.powf(exponent));
+        let exponent = log10(rough).floor() as i32;
+        let steps = [1, 2, 5, 10].map(|digit| power(digit, exponent));
         let mut step = steps.into_iter().find(|&step| step >= rough * 0.99).unwrap_or(rough);
         if self.counts {
             step = step.max(1.0);
         }
         let largest = self.low.abs().max(self.high.abs());
         // As many digits as tell neighbours apart.
-        let digits = (largest.log10().floor() - step.log10().floor()).clamp(0.0, 15.0) as usize + 1;
+        let digits = (log10(largest).floor() - log10(step).floor()).clamp(0.0, 15.0) as usize + 1;
         let first = (self.low / step).ceil();
         let values = (0..20).map(|i| (first + f64::from(i)) * step).take_while(|&value| value <= self.high);
         // The sum with 0 turns −0 into 0; and what is 0 but for rounding is 0.
         let round = |value: f64| if value.abs() < step * 1e-9 { 0.0 } else { value + 0.0 };
         values.map(round).map(|value| Tick { value, label: number(value, digits) }).collect()
     }
+}
+
+/// That of ad-core: the same bits on every machine, which the standard library does not promise.
+fn log10(x: f64) -> f64 {
+    Rule::log10(x)
+}
+
+/// The digit times 10^k to the last bit; `powi` is not that accurate.
+fn power(digit: u32, k: i32) -> f64 {
+    format!("{digit}e{k}").parse().unwrap_or(f64::NAN)
 }

@@ -34,6 +34,8 @@ use std::{env, thread};
 #[must_use = "a report is written by write or to_html"]
 pub struct Report {
     title: String,
+    /// The paragraphs before everything else.
+    introduction: String,
     settings: Vec<(String, String)>,
     sections: Vec<String>,
     environment: Vec<(String, String)>,
@@ -62,6 +64,7 @@ impl Report {
         }
         Report {
             title: title.to_owned(),
+            introduction: String::new(),
             settings: Vec::new(),
             sections: Vec::new(),
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
@@ -86,9 +89,13 @@ impl Report {
         self
     }
 
-    /// Adds a paragraph of text.
+    /// Adds a paragraph of text. What comes before the first chart, outcome or table stands above the settings.
     pub fn text(mut self, text: &str) -> Report {
-        self.sections.push(format!("<p>{}</p>\n", escape(text)));
+        let paragraph = format!("<p>{}</p>\n", escape(text));
+        match self.sections.is_empty() {
+            true => self.introduction += &paragraph,
+            false => self.sections.push(paragraph),
+        }
         self
     }
 
@@ -156,6 +163,7 @@ impl Report {
         let title = escape(&self.title);
         let mut page =
             format!("{HEAD}<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n");
+        page += &self.introduction;
         if !self.settings.is_empty() {
             let _ = write!(page, "<h2>Settings</h2>\n{}", pairs(&self.settings));
         }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 /// Shows on stderr how far a run is: a bar in a terminal, a line now and then elsewhere.
 ///
 /// The bar needs the feature `progress`; without it there are lines in a terminal, too. A line is written when another
-/// twentieth of the run is done, or, where no end is known, after 1, 2, 5, 10, 20, 50, … steps or epochs. Nothing is ever
+/// tenth of the run is done, or, where no end is known, after 1, 2, 5, 10, 20, 50, … steps or epochs. Nothing is ever
 /// written to stdout, so that what is piped from there stays as it is; and that stderr is closed ends no run.
 ///
 /// # Example
@@ -100,8 +100,8 @@ impl<'a> Progress<'a> {
         match &mut self.output {
             #[cfg(feature = "progress")]
             Output::Bar(bar) => {
-                bar.set_message(format!("value {}", number(value, 4)));
                 bar.set_position(position as u64);
+                bar.set_message(format!("value {}", number(value, 4)));
             }
             Output::Lines(_) if position >= self.due => {
                 self.due = self.next_due(position);
@@ -137,7 +137,7 @@ impl<'a> Progress<'a> {
 
     fn next_due(&self, position: usize) -> usize {
         if let Some(total) = self.total {
-            let stride = (total / 20).max(1);
+            let stride = (total / 10).max(1);
             return (position / stride + 1).saturating_mul(stride);
         }
         let mut power = 1_usize;
