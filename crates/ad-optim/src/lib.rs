@@ -38,6 +38,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Features
+//!
+//! None is on by default. `progress` draws a bar in terminals ([`report::Progress`]), with indicatif; `gzip` reads
+//! compressed IDX files ([`data::Idx`]), with flate2.
+//!
 //! # For readers of the literature
 //!
 //! Two slips are repeated in introductions to automatic differentiation, and corrected here. The step of gradient
