@@ -26,11 +26,19 @@ fn replace_regular(path: &Path, contents: &[u8]) -> io::Result<()> {
     let Some(name) = path.file_name() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no name of a file"));
     };
-    let mut temporary = name.to_owned();
-    // Two processes that write the same file at the same time must not write the same temporary one.
-    temporary.push(format!(".{}.tmp", process::id()));
-    let temporary = path.with_file_name(temporary);
-    let result = write_through(&temporary, contents).and_then(|()| fs::rename(&temporary, &path));
+    // A name of its own: others may write the same file at the same time, and a crash may have left one behind.
+    let (temporary, file) = (0_u32..)
+        .find_map(|number| {
+            let mut temporary = name.to_owned();
+            temporary.push(format!(".{}-{number}.tmp", process::id()));
+            let temporary = path.with_file_name(temporary);
+            match File::create_new(&temporary) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                result => Some(result.map(|file| (temporary, file))),
+            }
+        })
+        .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))?;
+    let result = write_through(file, contents, &path).and_then(|()| fs::rename(&temporary, &path));
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
         return result;
@@ -43,8 +51,11 @@ fn replace_regular(path: &Path, contents: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn write_through(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+fn write_through(mut file: File, contents: &[u8], replaced: &Path) -> io::Result<()> {
+    // Who may read the old file may read the new one, and nobody else.
+    if let Ok(old) = fs::metadata(replaced) {
+        file.set_permissions(old.permissions())?;
+    }
     file.write_all(contents)?;
     file.sync_all()
 }

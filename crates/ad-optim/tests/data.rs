@@ -128,6 +128,8 @@ fn what_is_malformed_is_named_with_its_place() {
     assert_refused("u,k\n1, \"a\"\n", 2, Some("2"), StrayQuote);
     assert_refused(b"u,k\n1,caf\xe9\n", 2, Some("2"), NotUtf8);
     assert_refused(b"\xff\xfeu\0,\0k\0", 1, Some("1"), NotUtf8);
+    // Of several faults the first is told.
+    assert_refused("u,k\n1,a\nx,b\n2,\"c\n", 3, Some("u"), NotANumber { text: text("x") });
     // A long cell is not repeated in full, and no control character reaches the terminal.
     let message = problem(read(format!("u,k\n\x1b[31m{},a\n", "x".repeat(5000)))).to_string();
     assert!(message.len() < 200 && message.contains("\\u{1b}[31mxxx"), "{message}");

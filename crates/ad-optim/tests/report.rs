@@ -537,11 +537,23 @@ fn files_are_replaced_whole() {
     assert_eq!(folder.names(), ["page.html"]);
     #[cfg(unix)]
     {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         std::os::unix::fs::symlink(&path, folder.file("link.html")).unwrap();
         Report::new("newer").write(folder.file("link.html")).unwrap();
         assert!(fs::symlink_metadata(folder.file("link.html")).unwrap().is_symlink());
         assert!(fs::read_to_string(&path).unwrap().contains("<h1>newer</h1>"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
+    // Several at a time: one of them wins, and nothing is left behind.
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let path = &path;
+            scope.spawn(move || (0..10).for_each(|_| Report::new(&format!("writer {writer}")).write(path).unwrap()));
+        }
+    });
+    assert!(fs::read_to_string(&path).unwrap().ends_with("</html>\n"));
+    assert!(folder.names().iter().all(|name| !name.ends_with(".tmp")), "{:?}", folder.names());
 }
 
 // Progress.

@@ -2,7 +2,8 @@
 //!
 //! The csv crate would do, were it not so lenient: a quotation mark that is never closed swallows the rest of a file
 //! without a word, and the line of a record is a blank one if blank ones precede it. What a reader here owes its users
-//! is the place of every fault; that takes the few lines of [`parse`].
+//! is the place of every fault; that takes the few lines of
+//! [`Records`].
 
 use super::{Column, DataError, DataProblem, Dataset, Values};
 use crate::{Error, files};
@@ -205,13 +206,12 @@ impl Csv {
         if let Some(twice) = self.columns.iter().find(|wanted| !asked.insert(&wanted.name)) {
             return Err(fault(None, Some(&twice.name), DataProblem::AskedTwice));
         }
-        let records = parse(bytes, self.separator as u8)
-            .map_err(|Fault { line, cell, problem }| fault(Some(line), Some(&(cell + 1).to_string()), problem))?;
-        let mut records = records.into_iter();
+        let misread = |Fault { line, cell, problem }| fault(Some(line), Some(&(cell + 1).to_string()), problem);
+        let mut records = Records::new(bytes, self.separator as u8);
         let (header_line, header) = match &self.header {
             Some(names) => (None, names.clone()),
             None => match records.next() {
-                Some(record) => (Some(record.line), record.cells),
+                Some(record) => record.map(|record| (Some(record.line), record.cells)).map_err(misread)?,
                 None => return Err(fault(None, None, DataProblem::Empty)),
             },
         };
@@ -225,7 +225,8 @@ impl Csv {
         let mut cells: Vec<Vec<String>> = vec![Vec::new(); self.columns.len()];
         let mut numbers: Vec<Vec<f64>> = vec![Vec::new(); self.columns.len()];
         let (mut lines, mut dropped) = (Vec::new(), 0);
-        for mut record in records {
+        for record in records {
+            let mut record = record.map_err(misread)?;
             let line = Some(record.line);
             if record.cells.len() != header.len() {
                 let problem = DataProblem::Ragged { expected: header.len(), got: record.cells.len() };
@@ -318,57 +319,83 @@ struct Fault {
     problem: DataProblem,
 }
 
-/// The rows of a file, blank lines left out.
-fn parse(bytes: &[u8], separator: u8) -> Result<Vec<Record>, Fault> {
-    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-    let mut rest = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-    let mut line = 1;
-    let mut records = Vec::new();
-    while !rest.is_empty() {
-        let mut record = Record { line, cells: Vec::new() };
-        let mut blank = true;
+/// The rows of a file one after the other, blank lines left out; nothing after the first fault.
+struct Records<'a> {
+    rest: &'a [u8],
+    line: u64,
+    separator: u8,
+}
+
+impl<'a> Records<'a> {
+    fn new(bytes: &'a [u8], separator: u8) -> Records<'a> {
+        const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+        Records { rest: bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes), line: 1, separator }
+    }
+
+    /// One row, which may be a blank line.
+    fn record(&mut self) -> Result<Record, Fault> {
+        let mut record = Record { line: self.line, cells: Vec::new() };
         loop {
-            let fault = |problem| Fault { line, cell: record.cells.len(), problem };
-            let (cell, quoted, after) = match rest.strip_prefix(b"\"") {
-                Some(quoted) => {
-                    let (cell, after) = quoted_cell(quoted).ok_or_else(|| fault(DataProblem::UnclosedQuote))?;
-                    if after.first().is_some_and(|&next| next != separator && !is_line_end(next)) {
-                        return Err(fault(DataProblem::StrayQuote));
-                    }
-                    (cell, true, after)
+            record.cells.push(self.cell(record.cells.len())?);
+            let Some((&end, rest)) = self.rest.split_first() else { return Ok(record) };
+            self.rest = rest;
+            if end != self.separator {
+                if end == b'\r' {
+                    self.rest = rest.strip_prefix(b"\n").unwrap_or(rest);
                 }
-                None => {
-                    let end = rest.iter().position(|&byte| byte == separator || is_line_end(byte));
-                    let (cell, after) = rest.split_at(end.unwrap_or(rest.len()));
-                    (cell.trim_ascii().to_vec(), false, after)
-                }
-            };
-            if !quoted && cell.first() == Some(&b'"') {
-                return Err(fault(DataProblem::StrayQuote));
+                self.line += 1;
+                return Ok(record);
             }
-            let text = String::from_utf8(cell).map_err(|_| fault(DataProblem::NotUtf8))?;
-            line += if quoted { line_ends(&rest[..rest.len() - after.len()]) } else { 0 };
-            blank &= !quoted && text.is_empty();
-            record.cells.push(text);
-            let Some((&next, following)) = after.split_first() else {
-                rest = after;
-                break;
-            };
-            rest = following;
-            if next == separator {
-                continue;
-            }
-            if next == b'\r' {
-                rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-            }
-            line += 1;
-            break;
-        }
-        if !(blank && record.cells.len() == 1) {
-            records.push(record);
         }
     }
-    Ok(records)
+
+    /// The next cell, up to the separator, the end of the line or that of the file.
+    fn cell(&mut self, cell: usize) -> Result<String, Fault> {
+        let line = self.line;
+        let fault = |problem| Fault { line, cell, problem };
+        let ends = |byte: u8| byte == self.separator || matches!(byte, b'\n' | b'\r');
+        let bytes = match self.rest.strip_prefix(b"\"") {
+            Some(quoted) => {
+                let (bytes, after) = quoted_cell(quoted).ok_or_else(|| fault(DataProblem::UnclosedQuote))?;
+                if after.first().is_some_and(|&next| !ends(next)) {
+                    return Err(fault(DataProblem::StrayQuote));
+                }
+                self.line += line_ends(&self.rest[..self.rest.len() - after.len()]);
+                self.rest = after;
+                bytes
+            }
+            None => {
+                let end = self.rest.iter().position(|&byte| ends(byte));
+                let (bytes, after) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+                self.rest = after;
+                let bytes = bytes.trim_ascii();
+                if bytes.starts_with(b"\"") {
+                    return Err(fault(DataProblem::StrayQuote));
+                }
+                bytes.to_vec()
+            }
+        };
+        String::from_utf8(bytes).map_err(|_| fault(DataProblem::NotUtf8))
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<Record, Fault>;
+
+    fn next(&mut self) -> Option<Result<Record, Fault>> {
+        while !self.rest.is_empty() {
+            let quoted = self.rest.starts_with(b"\"");
+            match self.record() {
+                Ok(record) if !quoted && record.cells == [""] => {}
+                Ok(record) => return Some(Ok(record)),
+                Err(fault) => {
+                    self.rest = &[];
+                    return Some(Err(fault));
+                }
+            }
+        }
+        None
+    }
 }
 
 /// The text up to the closing quotation mark, and what follows that; `None` if it is never closed.
@@ -387,10 +414,6 @@ fn quoted_cell(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             None => return Some((cell, rest)),
         }
     }
-}
-
-fn is_line_end(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
 }
 
 /// How many lines end in the text; `\r\n` is one end.
