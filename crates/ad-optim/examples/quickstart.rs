@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{array, env, fs};
 
-use ad_core::{Real, Samples, Tape};
+use ad_core::{Real, Tape};
+use ad_optim::data::{Csv, Dataset, Missing, Standardisation};
+use ad_optim::report::{Chart, Progress};
 use ad_optim::{Adam, Batches, EmpiricalRisk, GradientDescent, Trainer, init};
-use indicatif::{ProgressBar, ProgressStyle};
-use plotters::prelude::*;
 
 /// Whatever goes wrong is shown to the user as one line.
 type Fallible<T = ()> = Result<T, Box<dyn Error>>;
@@ -132,6 +132,8 @@ fn minimise(out: &mut impl Write) -> Fallible {
 const DATA: &str = include_str!("../data/penguins.csv");
 const SPECIES: [&str; 3] = ["Adelie", "Chinstrap", "Gentoo"];
 const FEATURES: [&str; 4] = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"];
+/// The data of a penguin: its features, then a 1 at the place of its species and 0 elsewhere ("one-hot").
+const SAMPLE: [&str; 5] = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "species"];
 
 /// The number of units in the hidden layer of the network.
 const HIDDEN: usize = 8;
@@ -139,21 +141,6 @@ const HIDDEN: usize = 8;
 /// The one source of everything random: the split, the initial weights, the order of the minibatches.
 const SEED: u64 = 7;
 const MAX_EPOCHS: usize = 200;
-
-struct Penguin {
-    features: [f64; FEATURES.len()],
-    species: usize,
-}
-
-impl Penguin {
-    /// The penguin as data of the loss: its features, then a 1 at the place of its species and 0 elsewhere ("one-hot").
-    fn sample(&self) -> [f64; FEATURES.len() + SPECIES.len()] {
-        array::from_fn(|i| match i.checked_sub(FEATURES.len()) {
-            None => self.features[i],
-            Some(species) => f64::from(u8::from(species == self.species)),
-        })
-    }
-}
 
 /// Fully connected units: each adds up its inputs, weighted, and its bias.
 fn layer<T: Real, const UNITS: usize>(theta: &[T], inputs: &[T]) -> [T; UNITS] {
@@ -186,18 +173,23 @@ fn classify(theta: &[f64], features: &[f64]) -> usize {
 fn train(out: &mut impl Write) -> Fallible {
     heading(out, "3. Train a classifier on real data")?;
 
-    let (penguins, dropped) = read_penguins(DATA)?;
+    let penguins = Csv::new()
+        .numeric(&FEATURES)
+        .levels("species", &SPECIES)
+        .missing(Missing::DropRow)
+        .read_bytes("penguins.csv", DATA.as_bytes())?;
     writeln!(
         out,
         "Which of three species is a penguin, given the length and depth of its bill, the\n\
          length of its flippers and its body mass? The Palmer penguins (public domain,\n\
-         CC0; Horst, Hill and Gorman 2020) are {} rows; we drop {dropped} of them because\n\
+         CC0; Horst, Hill and Gorman 2020) are {} rows; we drop {} of them because\n\
          measurements are missing, and keep {}.\n",
-        penguins.len() + dropped,
+        penguins.len() + penguins.dropped(),
+        penguins.dropped(),
         penguins.len()
     )?;
 
-    let (training, held_out) = split(&penguins)?;
+    let (training, held_out) = penguins.split_by("species", 0.8, SEED)?;
     writeln!(
         out,
         "We train on {} of them, and hold out {}, drawn at random, a fifth of each\n\
@@ -207,15 +199,15 @@ fn train(out: &mut impl Write) -> Fallible {
         training.len(),
         held_out.len()
     )?;
-    let scale = Scale::of(&training);
-    let [training, held_out] =
-        [training, held_out].map(|part| part.into_iter().map(|penguin| scale.apply(penguin)).collect::<Vec<_>>());
+    let scale = Standardisation::fit(&training, &FEATURES)?;
+    let (training, held_out) = (scale.apply(&training)?, scale.apply(&held_out)?);
 
     // Weights start small and random, or all hidden units would learn the same; biases start at 0.
     let theta0 = init::dense(&[FEATURES.len(), HIDDEN, SPECIES.len()], SEED)?;
 
     // The weights are the inputs of the tape, by which it differentiates; the data of a penguin are its parameters.
-    let tape = Tape::builder().inputs(&[], &theta0).params(&[], &training[0].sample()).record(loss)?;
+    let first = training.select(&[0])?.rows(&SAMPLE)?;
+    let tape = Tape::builder().inputs(&[], &theta0).params(&[], &first).record(loss)?;
     writeln!(
         out,
         "The network has {} inputs, {HIDDEN} tanh units and {} scores: {} weights to be\n\
@@ -234,14 +226,13 @@ fn train(out: &mut impl Write) -> Fallible {
         tape.num_inputs(),
         tape.len()
     )?;
-    let mean_loss = |part: &[Penguin]| -> Fallible<EmpiricalRisk> {
-        let rows: Vec<_> = part.iter().map(Penguin::sample).collect();
-        Ok(EmpiricalRisk::new(tape.clone(), Samples::from_rows(&tape, rows.as_flattened())?)?)
+    let mean_loss = |part: &Dataset| -> Fallible<EmpiricalRisk> {
+        Ok(EmpiricalRisk::new(tape.clone(), part.samples(&tape, &SAMPLE)?)?)
     };
     let (risk, held_out_risk) = (mean_loss(&training)?, mean_loss(&held_out)?);
     let measure = |epoch, theta: &[f64]| -> Fallible<Point> {
         let (training_loss, held_out_loss) = (risk.value(theta)?, held_out_risk.value(theta)?);
-        Ok(Point { epoch, training_loss, held_out_loss, percent: percent_right(theta, &held_out) })
+        Ok(Point { epoch, training_loss, held_out_loss, percent: percent_right(theta, &held_out)? })
     };
     let mut trainer = Trainer::new(&risk, Adam::new(0.01), theta0)
         .batches(Batches::shuffled(32).seed(SEED))
@@ -252,22 +243,22 @@ fn train(out: &mut impl Write) -> Fallible {
     let mut curve = vec![measure(0, trainer.x())?];
     // Every tenth epoch, and after the training the last one.
     let in_table = |point: &Point| point.epoch.is_multiple_of(10);
-    let progress = Progress::new()?;
+    let mut progress = Progress::epochs("training", Some(MAX_EPOCHS));
     writeln!(out, "epoch  training loss  held-out loss  held-out accuracy")?;
     writeln!(out, "{}", curve[0])?;
     while let Some(step) = trainer.next() {
         let step = step?;
+        progress.record(&step);
         if step.epoch_mean.is_none() {
             continue;
         }
         let point = measure(step.epoch, trainer.x())?;
-        progress.report(&point);
         if in_table(&point) {
-            progress.pause(|| writeln!(out, "{point}"))?;
+            progress.suspend(|| writeln!(out, "{point}"))?;
         }
         curve.push(point);
     }
-    progress.clear();
+    progress.finish();
     if let Some(last) = curve.last().filter(|point| !in_table(point)) {
         writeln!(out, "{last}")?;
     }
@@ -284,8 +275,8 @@ fn train(out: &mut impl Write) -> Fallible {
         outcome.best_value
     )?;
     write_confusion(out, theta, &held_out)?;
-    let right = count_right(theta, &held_out);
-    let percent = percent_right(theta, &held_out);
+    let right = count_right(theta, &held_out)?;
+    let percent = percent_right(theta, &held_out)?;
     writeln!(
         out,
         "\nAccuracy on held-out penguins: {right} of {}, {percent:.1} %. With so few of them, one\n\
@@ -300,79 +291,19 @@ fn train(out: &mut impl Write) -> Fallible {
     Ok(())
 }
 
-/// The penguins with all four measurements, and the number of rows without.
-fn read_penguins(csv: &str) -> Fallible<(Vec<Penguin>, usize)> {
-    let mut reader = csv::Reader::from_reader(csv.as_bytes());
-    let headings = reader.headers()?.clone();
-    let column = |name: &str| {
-        headings.iter().position(|heading| heading == name).ok_or_else(|| format!("penguins.csv has no column {name}"))
-    };
-    let species_column = column("species")?;
-    let [a, b, c, d] = FEATURES.map(column);
-    let feature_columns = [a?, b?, c?, d?];
-
-    let (mut penguins, mut dropped) = (Vec::new(), 0);
-    for record in reader.records() {
-        let record = record?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let bad = |text: &str, column: &str| format!("penguins.csv, line {line}: {text:?} is no {column}");
-        if feature_columns.iter().any(|&column| &record[column] == "NA") {
-            dropped += 1;
-            continue;
-        }
-        let name = &record[species_column];
-        let species = SPECIES.iter().position(|&known| known == name).ok_or_else(|| bad(name, "known species"))?;
-        let mut features = [0.0; FEATURES.len()];
-        for ((feature, column), name) in features.iter_mut().zip(feature_columns).zip(FEATURES) {
-            *feature = record[column].parse().map_err(|_| bad(&record[column], name))?;
-        }
-        penguins.push(Penguin { features, species });
-    }
-    Ok((penguins, dropped))
+/// The true species of each penguin, and the answer.
+fn answers(theta: &[f64], penguins: &Dataset) -> Fallible<Vec<(usize, usize)>> {
+    let features = penguins.rows(&FEATURES)?;
+    let answers = features.chunks_exact(FEATURES.len()).map(|features| classify(theta, features));
+    Ok(penguins.codes("species")?.iter().copied().zip(answers).collect())
 }
 
-/// A training part and a held-out part, the latter a fifth of each species (rounded up), drawn at random.
-fn split(penguins: &[Penguin]) -> Fallible<(Vec<&Penguin>, Vec<&Penguin>)> {
-    let (mut training, mut held_out) = (Vec::new(), Vec::new());
-    for species in 0..SPECIES.len() {
-        let members: Vec<&Penguin> = penguins.iter().filter(|penguin| penguin.species == species).collect();
-        // One shuffled epoch is a random order of the members, the same on every machine.
-        let order = Batches::shuffled(members.len()).seed(SEED).epoch(members.len(), 1)?.concat();
-        let (first, last) = order.split_at(members.len() * 4 / 5);
-        training.extend(first.iter().map(|&i| members[i]));
-        held_out.extend(last.iter().map(|&i| members[i]));
-    }
-    Ok((training, held_out))
+fn count_right(theta: &[f64], penguins: &Dataset) -> Fallible<usize> {
+    Ok(answers(theta, penguins)?.iter().filter(|(species, answer)| species == answer).count())
 }
 
-/// Mean and standard deviation of each feature.
-struct Scale {
-    mean: [f64; FEATURES.len()],
-    sd: [f64; FEATURES.len()],
-}
-
-impl Scale {
-    fn of(penguins: &[&Penguin]) -> Scale {
-        let average = |of: &dyn Fn(&Penguin) -> f64| {
-            penguins.iter().map(|penguin| of(penguin)).sum::<f64>() / penguins.len() as f64
-        };
-        let mean = array::from_fn(|i| average(&|penguin| penguin.features[i]));
-        let sd = array::from_fn(|i| average(&|penguin| (penguin.features[i] - mean[i]).powi(2)).sqrt());
-        Scale { mean, sd }
-    }
-
-    fn apply(&self, penguin: &Penguin) -> Penguin {
-        let features = array::from_fn(|i| (penguin.features[i] - self.mean[i]) / self.sd[i]);
-        Penguin { features, species: penguin.species }
-    }
-}
-
-fn count_right(theta: &[f64], penguins: &[Penguin]) -> usize {
-    penguins.iter().filter(|penguin| classify(theta, &penguin.features) == penguin.species).count()
-}
-
-fn percent_right(theta: &[f64], penguins: &[Penguin]) -> f64 {
-    100.0 * count_right(theta, penguins) as f64 / penguins.len() as f64
+fn percent_right(theta: &[f64], penguins: &Dataset) -> Fallible<f64> {
+    Ok(100.0 * count_right(theta, penguins)? as f64 / penguins.len() as f64)
 }
 
 /// How well some weights do, on both parts of the data.
@@ -390,10 +321,10 @@ impl std::fmt::Display for Point {
     }
 }
 
-fn write_confusion(out: &mut impl Write, theta: &[f64], penguins: &[Penguin]) -> io::Result<()> {
+fn write_confusion(out: &mut impl Write, theta: &[f64], penguins: &Dataset) -> Fallible {
     let mut counts = [[0; SPECIES.len()]; SPECIES.len()];
-    for penguin in penguins {
-        counts[penguin.species][classify(theta, &penguin.features)] += 1;
+    for (species, answer) in answers(theta, penguins)? {
+        counts[species][answer] += 1;
     }
     let [a, b, c] = SPECIES;
     writeln!(out, "{:9}  {a:>9}  {b:>9}  {c:>9}", "")?;
@@ -401,34 +332,6 @@ fn write_confusion(out: &mut impl Write, theta: &[f64], penguins: &[Penguin]) ->
         writeln!(out, "{name:9}  {a:9}  {b:9}  {c:9}")?;
     }
     Ok(())
-}
-
-/// A bar where stderr is a terminal, else a line now and then.
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn new() -> Fallible<Progress> {
-        let style = ProgressStyle::with_template("training {bar:30} epoch {pos} of at most {len}, {msg}")?;
-        Ok(Progress(ProgressBar::new(MAX_EPOCHS as u64).with_style(style)))
-    }
-
-    fn report(&self, point: &Point) {
-        self.0.set_message(format!("loss {:.4}", point.training_loss));
-        self.0.set_position(point.epoch as u64);
-        if self.0.is_hidden() && point.epoch.is_multiple_of(20) {
-            // Progress is a courtesy: a closed stderr must not end the training.
-            let _ = writeln!(io::stderr(), "training: epoch {} of at most {MAX_EPOCHS}", point.epoch);
-        }
-    }
-
-    /// Takes the bar off the screen while something else is written.
-    fn pause<R>(&self, write: impl FnOnce() -> R) -> R {
-        self.0.suspend(write)
-    }
-
-    fn clear(&self) {
-        self.0.finish_and_clear();
-    }
 }
 
 /// Where the plot goes: to cargo's target directory, wherever the example is started from.
@@ -447,64 +350,17 @@ fn shown(path: &Path) -> &Path {
     below.unwrap_or(path)
 }
 
+/// The loss of both parts over the epochs.
 fn write_plot(path: &Path, curve: &[Point]) -> Fallible {
-    let svg = draw(curve).map_err(|error| format!("the loss curve could not be drawn: {error}"))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(path, svg))
+    let losses = |loss: fn(&Point) -> f64| curve.iter().map(move |point| (point.epoch as f64, loss(point)));
+    let chart = Chart::new("Palmer penguins: loss over the training")
+        .x_label("epoch")
+        .y_label("mean cross-entropy")
+        // Because the loss falls by orders of magnitude.
+        .log_y()
+        .line("training", losses(|point| point.training_loss))
+        .line("held out", losses(|point| point.held_out_loss));
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("")))
         .map_err(|error| format!("the loss curve cannot be written to {}: {error}", path.display()))?;
-    Ok(())
-}
-
-/// The loss of both parts over the epochs, as SVG.
-fn draw(curve: &[Point]) -> Fallible<String> {
-    const TRAINING: RGBColor = RGBColor(0, 114, 178);
-    const HELD_OUT: RGBColor = RGBColor(213, 94, 0);
-
-    let epochs = curve.last().map_or(1, |point| point.epoch.max(1));
-    let losses = curve.iter().flat_map(|point| [point.training_loss, point.held_out_loss]);
-    let (low, high) = losses.fold((f64::INFINITY, 0.0_f64), |(low, high), loss| (low.min(loss), high.max(loss)));
-
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (800, 500)).into_drawing_area();
-        root.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&root)
-            .caption("Palmer penguins: loss over the training", ("sans-serif", 22))
-            .margin(16)
-            .x_label_area_size(48)
-            .y_label_area_size(68)
-            // A logarithmic axis, because the loss falls by orders of magnitude.
-            .build_cartesian_2d(0..epochs, (low * 0.8..high * 1.2).log_scale())?;
-        chart
-            .configure_mesh()
-            .x_max_light_lines(1)
-            .x_desc("epoch")
-            .y_desc("mean cross-entropy (log scale)")
-            .axis_desc_style(("sans-serif", 16))
-            .label_style(("sans-serif", 14))
-            .bold_line_style(RGBColor(220, 220, 220))
-            .light_line_style(RGBColor(240, 240, 240))
-            .draw()?;
-        let losses = |loss: fn(&Point) -> f64| curve.iter().map(move |point| (point.epoch, loss(point)));
-        let training = ("training", TRAINING, losses(|point| point.training_loss));
-        let held_out = ("held out", HELD_OUT, losses(|point| point.held_out_loss));
-        for (name, colour, points) in [training, held_out] {
-            chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)));
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .margin(16)
-            .legend_area_size(32)
-            .label_font(("sans-serif", 16))
-            .background_style(WHITE)
-            .border_style(RGBColor(180, 180, 180))
-            .draw()?;
-        root.present()?;
-    }
-    Ok(svg)
+    Ok(chart.write(path)?)
 }

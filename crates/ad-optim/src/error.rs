@@ -1,4 +1,6 @@
-use std::fmt;
+use crate::data::DataError;
+use std::path::PathBuf;
+use std::{fmt, io};
 
 /// Everything that can be wrong with a run, a batch plan, a rule or an initialiser.
 ///
@@ -211,6 +213,42 @@ pub enum Error {
         rows: usize,
         /// The second size.
         columns: usize,
+    },
+
+    /// Data cannot be used as they are; the error says which line and column of which file, and why.
+    #[error(transparent)]
+    Data(Box<DataError>),
+
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A file or a stream cannot be written: the disk is full, the folder is missing, the reader of a pipe is gone.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The file, or the name that a stream was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A line of a CSV log has other columns than the log.
+    #[error(
+        "{} has the columns {expected}, but a line for it has {got}; give every kind of line a log of its own",
+        path.display()
+    )]
+    LogColumns {
+        /// The log.
+        path: PathBuf,
+        /// Its columns, as its first line has them.
+        expected: String,
+        /// The columns of the line that was refused.
+        got: String,
     },
 }
 

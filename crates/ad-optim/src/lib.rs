@@ -4,7 +4,8 @@
 //! An objective is anything [`Differentiable`]: a recorded [`ad_core::Tape`] with one output, the mean of a recorded
 //! loss over samples ([`EmpiricalRisk`]), or a type of your own. A [`Rule`] says how a gradient moves the point,
 //! [`Batches`] how the samples are divided, and a [`Trainer`] repeats the step until a stop rule holds. It returns an
-//! [`Outcome`] that says why it stopped and that never lost the best point.
+//! [`Outcome`] that says why it stopped and that never lost the best point. [`data`] reads tables and images into samples,
+//! [`report`] has the logs, curves and pages by which people follow a run.
 //!
 //! ```
 //! use ad_core::{Samples, Tape};
@@ -53,6 +54,11 @@
 //! [`ReduceOnPlateau`] stand after the rule; [`ProjectBox`] acts on the point. [`Groups`] gives ranges of the unknowns
 //! rules of their own, [`Accumulate`] makes one step from several batches.
 //!
+//! # Features
+//!
+//! None is on by default. `progress` draws a bar in terminals ([`report::Progress`]), with indicatif; `gzip` reads
+//! compressed IDX files ([`data::Idx`]), with flate2.
+//!
 //! # For readers of the literature
 //!
 //! Two slips are repeated in introductions to automatic differentiation, and corrected here. The step of gradient
@@ -67,12 +73,15 @@
 #![forbid(unsafe_code)]
 
 mod batches;
+pub mod data;
 mod differentiable;
 mod error;
+mod files;
 pub mod init;
 mod lbfgs;
 mod least_squares;
 mod outcome;
+pub mod report;
 mod risk;
 mod rule;
 mod rules;

@@ -260,7 +260,7 @@ impl fmt::Display for Outcome {
         }
         let head = ["epoch", "step", "value", "gradient norm", "rate"].map(str::to_owned);
         let rows: Vec<[String; 5]> = std::iter::once(head)
-            .chain(excerpt(&self.history).map(|r| {
+            .chain(excerpt(&self.history, 10).map(|r| {
                 let [value, grad_norm, rate] = [r.value, r.grad_norm, r.rate].map(number);
                 [r.epoch.to_string(), r.step.to_string(), value, grad_norm, rate]
             }))
@@ -325,15 +325,14 @@ impl fmt::Display for NonFinite {
     }
 }
 
-/// At most ten records: from the first on in equal strides, and the last.
-fn excerpt(history: &[Record]) -> impl Iterator<Item = &Record> {
-    const ROWS: usize = 10;
+/// At most `rows` ≥ 2 records: from the first on in equal strides, and the last.
+pub(crate) fn excerpt(history: &[Record], rows: usize) -> impl Iterator<Item = &Record> {
     let (last, others) = history.split_last().unzip();
     let others: &[Record] = others.unwrap_or_default();
-    others.iter().step_by(others.len().div_ceil(ROWS - 1).max(1)).chain(last)
+    others.iter().step_by(others.len().div_ceil(rows - 1).max(1)).chain(last)
 }
 
-fn point(x: &[f64], number: impl Fn(f64) -> String) -> String {
+pub(crate) fn point(x: &[f64], number: impl Fn(f64) -> String) -> String {
     const SHOWN: usize = 8;
     let mut parts: Vec<String> = x.iter().take(SHOWN).map(|&v| number(v)).collect();
     if x.len() > SHOWN {

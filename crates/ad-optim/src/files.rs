@@ -1,0 +1,61 @@
+//! Files that are there whole or not at all.
+
+use crate::Error;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+
+/// The whole of a file.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Replaces a file by `contents`, so that whoever looks at any moment, after a crash too, finds the old file or the new
+/// one: the bytes go to a temporary file beside it, reach the disk, and take the name. On an error the old file is there
+/// as it was. What is no regular file, such as a pipe or a terminal, is written to as it is.
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    let special = fs::metadata(path).is_ok_and(|found| !found.is_file());
+    let written = if special { fs::write(path, contents) } else { replace_regular(path, contents) };
+    written.map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+fn replace_regular(path: &Path, contents: &[u8]) -> io::Result<()> {
+    // A link stays a link: the file that it leads to is the one that is replaced.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no name of a file"));
+    };
+    // A name of its own: others may write the same file at the same time, and a crash may have left one behind.
+    let (temporary, file) = (0_u32..)
+        .find_map(|number| {
+            let mut temporary = name.to_owned();
+            temporary.push(format!(".{}-{number}.tmp", process::id()));
+            let temporary = path.with_file_name(temporary);
+            match File::create_new(&temporary) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                result => Some(result.map(|file| (temporary, file))),
+            }
+        })
+        .unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))?;
+    let result = write_through(file, contents, &path).and_then(|()| fs::rename(&temporary, &path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+        return result;
+    }
+    // The new name is on the disk when its folder is. Not every system lets folders be opened for that.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Ok(folder) = File::open(folder.map_or_else(|| PathBuf::from("."), Path::to_owned)) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+fn write_through(mut file: File, contents: &[u8], replaced: &Path) -> io::Result<()> {
+    // Who may read the old file may read the new one, and nobody else.
+    if let Ok(old) = fs::metadata(replaced) {
+        file.set_permissions(old.permissions())?;
+    }
+    file.write_all(contents)?;
+    file.sync_all()
+}
