@@ -129,7 +129,7 @@ impl Primal<'_, '_> {
                 replay::reverse(program, rows, values, adjoints);
                 Ok(())
             }
-            Step::Call(row) => calls.adjoints::<0>(row, values, &none, adjoints, &mut none_of_adjoints),
+            Step::Call(call) => calls.adjoints::<0>(call, values, &none, adjoints, &mut none_of_adjoints),
         })
     }
 }
@@ -188,7 +188,7 @@ impl Tape {
                 replay::values(program, rows, values);
                 Ok(())
             }
-            Step::Call(row) => calls.values::<0>(row, values, &mut none),
+            Step::Call(call) => calls.values::<0>(call, values, &mut none),
         })
     }
 
@@ -305,7 +305,7 @@ impl Tape {
                 replay::forward(level, program, rows, values, tangents);
                 Ok(())
             }
-            Step::Call(row) => calls.values(row, values, tangents),
+            Step::Call(call) => calls.values(call, values, tangents),
         })
     }
 
@@ -617,7 +617,7 @@ impl Tape {
                 replay::reverse_with_tangents(program, rows, values, tangents, adjoints, adjoint_tangents);
                 Ok(())
             }
-            Step::Call(row) => calls.adjoints(row, values, tangents, adjoints, adjoint_tangents),
+            Step::Call(call) => calls.adjoints(call, values, tangents, adjoints, adjoint_tangents),
         })?;
 
         let value = values[program.outputs[0] as usize];

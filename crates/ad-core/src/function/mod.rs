@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::Error;
 use crate::formula::{Accent, CallName, DIGITS, Name, Script};
-use crate::replay::Workspace;
+use crate::replay::{SimdLevel, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
@@ -66,6 +66,13 @@ impl NumberVec {
         self.v.clear();
         self.v.resize(len, 0.0);
         self.t.clear();
+        self.t.resize(len * k, 0.0);
+        self.k = k;
+    }
+
+    /// So many numbers with k tangents each, to be written before they are read.
+    pub fn reserve(&mut self, len: usize, k: usize) {
+        self.v.resize(len, 0.0);
         self.t.resize(len * k, 0.0);
         self.k = k;
     }
@@ -131,6 +138,9 @@ impl NumbersMut<'_> {
 #[derive(Clone, Default)]
 pub(crate) struct FunctionMemory {
     body: Option<Box<Workspace>>,
+    /// The vector instructions and lanes that were asked for.
+    pub level: Option<SimdLevel>,
+    pub lanes: Option<usize>,
     x: NumberVec,
     y: NumberVec,
     w: NumberVec,
@@ -143,7 +153,9 @@ pub(crate) struct FunctionMemory {
 impl FunctionMemory {
     /// The workspace for a body.
     fn body(&mut self) -> &mut Workspace {
-        self.body.get_or_insert_default()
+        let body = self.body.get_or_insert_default();
+        body.use_lanes(self.level, self.lanes);
+        body
     }
 }
 

@@ -2,12 +2,15 @@
 //! [`Tape::map_sum`] and [`Tape::scan`].
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, Kind, NumberVec, Numbers, NumbersMut, Tangent};
+use crate::lanes::Lanes;
 use crate::record::{SourceLocation, Var, VarKey, record_call, refuse_call};
+use crate::replay::{Group, Mapped, WIDTH, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
@@ -74,6 +77,33 @@ impl Column {
         }
     }
 
+    /// Adds what iterations contribute to their arguments, from the last to the
+    /// first; that of iteration i is number `at + i % BLOCK`.
+    fn scatter(
+        &self,
+        k: usize,
+        iterations: Range<usize>,
+        contributions: &NumberVec,
+        at: usize,
+        xbar: &mut NumbersMut<'_>,
+    ) {
+        match *self {
+            // No two iterations meet, so that their order is nobody's business.
+            Column::Strided { first, stride: 1 } if k == 0 => {
+                let place = first as usize + iterations.start;
+                let contributions = &contributions.view().v[at..at + iterations.len()];
+                for (sum, contribution) in xbar.v[place..].iter_mut().zip(contributions) {
+                    *sum += contribution;
+                }
+            }
+            _ => {
+                for iteration in iterations.rev() {
+                    xbar.add(self.at(iteration), contributions.get(at + iteration % BLOCK));
+                }
+            }
+        }
+    }
+
     /// The same places, so many operands further on.
     fn shifted(&self, by: usize) -> Column {
         match self {
@@ -91,6 +121,12 @@ impl PartialEq for Loop {
             && (&self.inputs, &self.outputs) == (&other.inputs, &other.outputs)
     }
 }
+
+/// Iterations from which on lanes are faster than one after the other.
+const FEWEST: usize = 4;
+
+/// Iterations whose contributions to adjoints are added together.
+const BLOCK: usize = 64;
 
 /// The most numbers that are kept to go back through a recurrence without
 /// computing any of it again.
@@ -162,6 +198,12 @@ impl Loop {
         mut results: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
+        if k == 0
+            && self.suits_lanes()
+            && let Some(mapped) = self.body.mapped(memory.body(), false)
+        {
+            return self.values_in_lanes(mapped, x, results, memory);
+        }
         self.begin(k, x, memory);
         for iteration in 0..self.count {
             self.step(k, iteration, x, memory)?;
@@ -175,6 +217,206 @@ impl Loop {
         }
         for place in 0..self.initial.len() {
             results.set(place, memory.carry.get(place));
+        }
+        Ok(())
+    }
+
+    /// Whether iterations may run side by side, and are enough for it.
+    fn suits_lanes(&self) -> bool {
+        self.initial.is_empty() && self.count >= FEWEST
+    }
+
+    /// Input i in a block of lanes, the first of which is iteration `first`; lanes
+    /// beyond the last iteration repeat that one.
+    #[inline(always)]
+    fn load_lanes(&self, i: usize, first: usize, x: &[f64]) -> Lanes<WIDTH> {
+        let mut lanes = [0.0; WIDTH];
+        match &self.inputs[i] {
+            Source::Argument(Column::Strided { first: start, stride: 1 }) if first + WIDTH <= self.count => {
+                let start = *start as usize + first;
+                let numbers = &x[start..start + WIDTH];
+                for lane in 0..WIDTH {
+                    lanes[lane] = numbers[lane];
+                }
+            }
+            Source::Argument(column) => {
+                for (lane, number) in lanes.iter_mut().enumerate() {
+                    *number = x[column.at((first + lane).min(self.count - 1))];
+                }
+            }
+            Source::Carry(_) => {}
+        }
+        Lanes(lanes)
+    }
+
+    /// The weight of output j in a block of lanes, the first of which is iteration
+    /// `first`; 0 from iteration `end` on.
+    #[inline(always)]
+    fn weight_lanes(&self, j: usize, first: usize, end: usize, weights: &[f64]) -> Lanes<WIDTH> {
+        let mut lanes = [0.0; WIDTH];
+        if let Target::Out(place) = self.outputs[j] {
+            let (start, step) = match self.summed {
+                true => (place as usize, 0),
+                false => (first * self.outs + place as usize, self.outs),
+            };
+            if step == 0 && first + WIDTH <= end {
+                return Lanes([weights[start]; WIDTH]);
+            }
+            for lane in 0..WIDTH.min(end - first) {
+                lanes[lane] = weights[start + lane * step];
+            }
+        }
+        Lanes(lanes)
+    }
+
+    /// Runs the body in the iterations from `first` on, as many as there are lanes.
+    fn run_lanes(&self, mapped: Mapped<'_>, ws: &mut Workspace, first: usize, x: &[f64]) -> Result<(), Error> {
+        let count = mapped.lanes().min(self.count - first);
+        let done = mapped.values(
+            ws,
+            count,
+            #[inline(always)]
+            |i, block| self.load_lanes(i, first + block * WIDTH, x),
+        );
+        done.map_err(|lane| {
+            let at = |source: &Source| match source {
+                Source::Argument(column) => x[column.at(first + lane)],
+                Source::Carry(_) => f64::NAN,
+            };
+            mapped.changed(ws, &self.inputs.iter().map(at).collect::<Vec<f64>>())
+        })
+    }
+
+    fn values_in_lanes(
+        &self,
+        mapped: Mapped<'_>,
+        x: Numbers<'_>,
+        results: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        let ws = memory.body();
+        for first in (0..self.count).step_by(mapped.lanes()) {
+            self.run_lanes(mapped, ws, first, x.v)?;
+            let last = self.count.min(first + mapped.lanes());
+            for (j, &target) in self.outputs.iter().enumerate() {
+                let Target::Out(place) = target else { continue };
+                for (block, start) in (first..last).step_by(WIDTH).enumerate() {
+                    let Lanes(lanes) = mapped.output(ws, j, block);
+                    let lanes = &lanes[..WIDTH.min(last - start)];
+                    if self.summed {
+                        let sum = &mut results.v[place as usize];
+                        // −0 adds to any number without changing it.
+                        let before = if start == 0 { -0.0 } else { *sum };
+                        *sum = lanes.iter().fold(before, |sum, value| sum + value);
+                    } else {
+                        for (iteration, &value) in (start..).zip(lanes) {
+                            results.v[iteration * self.outs + place as usize] = value;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The adjoints of a loop that carries nothing: blocks of [`BLOCK`] iterations
+    /// contribute from the last to the first, in each one argument after the
+    /// other, from the last iteration to the first.
+    fn adjoints_of_map(
+        &self,
+        k: usize,
+        x: Numbers<'_>,
+        weights: Numbers<'_>,
+        mut xbar: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        let mapped = if k == 0 && self.suits_lanes() { self.body.mapped(memory.body(), true) } else { None };
+        for start in (0..self.count).step_by(BLOCK).rev() {
+            let iterations = start..self.count.min(start + BLOCK);
+            let mut of_inputs = std::mem::take(&mut memory.segment);
+            of_inputs.reserve(self.inputs.len() * BLOCK, k);
+            let done = match mapped {
+                Some(mapped) => self.adjoints_in_lanes(mapped, iterations.clone(), x, weights, &mut of_inputs, memory),
+                None => iterations
+                    .clone()
+                    .try_for_each(|iteration| self.adjoints_of_one(k, iteration, x, weights, &mut of_inputs, memory)),
+            };
+            if done.is_ok() {
+                for (i, source) in self.inputs.iter().enumerate() {
+                    if let Source::Argument(column) = source {
+                        column.scatter(k, iterations.clone(), &of_inputs, i * BLOCK, &mut xbar);
+                    }
+                }
+            }
+            memory.segment = of_inputs;
+            done?;
+        }
+        Ok(())
+    }
+
+    /// The adjoints of the inputs of the body in one iteration of a map.
+    fn adjoints_of_one(
+        &self,
+        k: usize,
+        iteration: usize,
+        x: Numbers<'_>,
+        weights: Numbers<'_>,
+        of_inputs: &mut NumberVec,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        memory.body();
+        let FunctionMemory { body: Some(ws), x: of_body, w, xbar, carry, .. } = memory else { return Ok(()) };
+        of_body.reset(self.inputs.len(), k);
+        w.reset(self.outputs.len(), k);
+        xbar.reset(self.inputs.len(), k);
+        for (j, &target) in self.outputs.iter().enumerate() {
+            if let Some(result) = self.result(target, iteration) {
+                w.set(j, weights.get(result, k));
+            }
+        }
+        if !w.is_zero() {
+            self.load(k, iteration, x, carry, of_body);
+            self.body.body_adjoints(ws, k, of_body.view(), w.view(), xbar.view_mut())?;
+        }
+        for i in 0..self.inputs.len() {
+            of_inputs.set(i * BLOCK + iteration % BLOCK, xbar.get(i));
+        }
+        Ok(())
+    }
+
+    fn adjoints_in_lanes(
+        &self,
+        mapped: Mapped<'_>,
+        iterations: Range<usize>,
+        x: Numbers<'_>,
+        weights: Numbers<'_>,
+        of_inputs: &mut NumberVec,
+        memory: &mut FunctionMemory,
+    ) -> Result<(), Error> {
+        for first in iterations.clone().step_by(mapped.lanes()) {
+            let count = mapped.lanes().min(iterations.end - first);
+            let ws = memory.body();
+            self.run_lanes(mapped, ws, first, x.v)?;
+            let of_inputs_now = &mut *of_inputs;
+            let group = mapped.adjoints(
+                ws,
+                count,
+                #[inline(always)]
+                |j, block| self.weight_lanes(j, first + block * WIDTH, first + count, weights.v),
+                #[inline(always)]
+                |i, block, Lanes(adjoints)| {
+                    let place = i * BLOCK + first % BLOCK + block * WIDTH;
+                    let places = &mut of_inputs_now.v[place..place + WIDTH];
+                    for lane in 0..WIDTH {
+                        places[lane] = adjoints[lane];
+                    }
+                },
+            );
+            if let Group::Again(lanes) = group {
+                for lane in (0..count).filter(|lane| lanes >> lane & 1 == 1) {
+                    self.adjoints_of_one(0, first + lane, x, weights, of_inputs, memory)?;
+                }
+            }
         }
         Ok(())
     }
@@ -193,29 +435,26 @@ impl Loop {
         let carried = self.initial.len();
         xbar.v.fill(0.0);
         xbar.t.fill(0.0);
+        if carried == 0 {
+            return self.adjoints_of_map(k, x, weights, xbar, memory);
+        }
         self.begin(k, x, memory);
         memory.body();
         memory.w.reset(self.outputs.len(), k);
         memory.xbar.reset(self.inputs.len(), k);
         let fits = carried.saturating_mul(1 + k).saturating_mul(self.count) <= KEPT;
-        let length = match carried {
-            0 => self.count,
-            _ if fits => self.count,
-            _ => self.count.isqrt().max(1),
-        };
+        let length = if fits { self.count } else { self.count.isqrt() };
         let segments = self.count.div_ceil(length);
-        if carried > 0 {
-            memory.checkpoints.reset(segments * carried, k);
-            memory.segment.reset(length * carried, k);
-            for segment in 0..segments {
-                copy(&memory.carry, 0, &mut memory.checkpoints, segment * carried, carried);
-                if segment + 1 == segments {
-                    // It is gone through below in any case.
-                    break;
-                }
-                for iteration in segment * length..(segment + 1) * length {
-                    self.step(k, iteration, x, memory)?;
-                }
+        memory.checkpoints.reset(segments * carried, k);
+        memory.segment.reset(length * carried, k);
+        for segment in 0..segments {
+            copy(&memory.carry, 0, &mut memory.checkpoints, segment * carried, carried);
+            if segment + 1 == segments {
+                // It is gone through below in any case.
+                break;
+            }
+            for iteration in segment * length..(segment + 1) * length {
+                self.step(k, iteration, x, memory)?;
             }
         }
         // Now the adjoints of the carry after the last iteration.
@@ -226,14 +465,12 @@ impl Loop {
         }
         for segment in (0..segments).rev() {
             let iterations = segment * length..self.count.min((segment + 1) * length);
-            if carried > 0 {
-                copy(&memory.checkpoints, segment * carried, &mut memory.carry, 0, carried);
-                for iteration in iterations.clone() {
-                    let place = (iteration - iterations.start) * carried;
-                    copy(&memory.carry, 0, &mut memory.segment, place, carried);
-                    if iteration + 1 < iterations.end {
-                        self.step(k, iteration, x, memory)?;
-                    }
+            copy(&memory.checkpoints, segment * carried, &mut memory.carry, 0, carried);
+            for iteration in iterations.clone() {
+                let place = (iteration - iterations.start) * carried;
+                copy(&memory.carry, 0, &mut memory.segment, place, carried);
+                if iteration + 1 < iterations.end {
+                    self.step(k, iteration, x, memory)?;
                 }
             }
             for iteration in iterations.clone().rev() {

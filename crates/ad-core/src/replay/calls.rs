@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use crate::error::Error;
-use crate::function::{Function, FunctionMemory, NumberVec};
-use crate::replay::program::{Program, Row};
+use crate::function::{Function, FunctionMemory, NumberVec, Numbers};
+use crate::replay::program::{CallRow, Program, Row};
 
 /// What calls work in.
 #[derive(Clone, Default)]
@@ -13,14 +13,14 @@ pub(crate) struct CallMemory {
     x: NumberVec,
     y: NumberVec,
     xbar: NumberVec,
-    function: FunctionMemory,
+    pub function: FunctionMemory,
 }
 
 /// A part of a sweep.
 pub(crate) enum Step<'a> {
     /// Rows none of which calls a function.
     Rows(Range<usize>),
-    Call(&'a Row),
+    Call(&'a CallRow),
 }
 
 /// The steps of a program from the first to the last.
@@ -30,11 +30,10 @@ pub(crate) fn forward_steps(
     mut step: impl FnMut(Step<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut done = 0;
-    for &call in &program.calls {
-        let call = call as usize;
-        step(Step::Rows(done..call))?;
-        step(Step::Call(&program.rows[call]))?;
-        done = call + 1;
+    for call in &program.calls {
+        step(Step::Rows(done..call.at))?;
+        step(Step::Call(call))?;
+        done = call.at + 1;
     }
     step(Step::Rows(done..program.rows.len()))
 }
@@ -46,11 +45,10 @@ pub(crate) fn reverse_steps(
     mut step: impl FnMut(Step<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut before = program.rows.len();
-    for &call in program.calls.iter().rev() {
-        let call = call as usize;
-        step(Step::Rows(call + 1..before))?;
-        step(Step::Call(&program.rows[call]))?;
-        before = call;
+    for call in program.calls.iter().rev() {
+        step(Step::Rows(call.at + 1..before))?;
+        step(Step::Call(call))?;
+        before = call.at;
     }
     step(Step::Rows(0..before))
 }
@@ -62,35 +60,47 @@ pub(crate) struct Calls<'a> {
     pub memory: &'a mut CallMemory,
 }
 
-impl<'a> Calls<'a> {
-    fn function(&self, row: &Row) -> (&'a Function, &'a [u32]) {
-        let wide = &self.program.wide;
-        (&self.functions[wide[row.x[0] as usize - 1] as usize], row.wide(wide))
-    }
+/// The function of a call, and its operands.
+fn function_of<'a>(program: &'a Program, functions: &'a [Function], row: &Row) -> (&'a Function, &'a [u32]) {
+    let function = program.wide[row.x[0] as usize - 1];
+    (&functions[function as usize], row.wide(&program.wide))
+}
 
-    /// Brings the operands of a call into `memory.x`, their tangents being 0 where they are passive.
-    fn load<const K: usize>(&mut self, operands: &[u32], values: &[f64], tangents: &[[f64; K]]) {
-        let x = &mut self.memory.x;
-        x.reset(operands.len(), K);
-        for (i, &operand) in operands.iter().enumerate() {
-            let slot = operand as usize;
-            let tangents = if slot < self.program.first_input { &[0.0; K] } else { &tangents[slot] };
-            x.set(i, (values[slot], tangents));
-        }
+/// The operands of a call, their tangents being 0 where they are passive: as they
+/// lie in their slots, if they do, else side by side in `x`.
+fn load<'a, const K: usize>(
+    program: &Program,
+    call: &CallRow,
+    operands: &[u32],
+    values: &'a [f64],
+    tangents: &[[f64; K]],
+    x: &'a mut NumberVec,
+) -> Numbers<'a> {
+    if let (Some(first), 0) = (call.first, K) {
+        return Numbers { v: &values[first..first + operands.len()], t: &[] };
     }
+    x.reserve(operands.len(), K);
+    for (i, &operand) in operands.iter().enumerate() {
+        let slot = operand as usize;
+        x.set(i, (values[slot], if slot < program.first_input { &[0.0; K] } else { &tangents[slot] }));
+    }
+    x.view()
+}
 
+impl Calls<'_> {
     /// The results of a call, and their tangents in K directions.
     pub fn values<const K: usize>(
         &mut self,
-        row: &Row,
+        call: &CallRow,
         values: &mut [f64],
         tangents: &mut [[f64; K]],
     ) -> Result<(), Error> {
-        let (function, operands) = self.function(row);
-        self.load(operands, values, tangents);
+        let row = &self.program.rows[call.at];
+        let (function, operands) = function_of(self.program, self.functions, row);
         let CallMemory { x, y, function: memory, .. } = &mut *self.memory;
-        y.reset(function.num_results(), K);
-        function.values(K, x.view(), y.view_mut(), memory)?;
+        let x = load(self.program, call, operands, values, tangents, x);
+        y.reserve(function.num_results(), K);
+        function.values(K, x, y.view_mut(), memory)?;
         for (j, slot) in (row.result as usize..).take(function.num_results()).enumerate() {
             let (value, of_value) = y.get(j);
             values[slot] = value;
@@ -102,32 +112,41 @@ impl<'a> Calls<'a> {
     /// What a call contributes to the adjoints of its operands, in their order.
     pub fn adjoints<const K: usize>(
         &mut self,
-        row: &Row,
+        call: &CallRow,
         values: &[f64],
         tangents: &[[f64; K]],
         adjoints: &mut [f64],
         adjoint_tangents: &mut [[f64; K]],
     ) -> Result<(), Error> {
-        let (function, operands) = self.function(row);
-        let weights = &mut self.memory.y;
-        weights.reset(function.num_results(), K);
+        let row = &self.program.rows[call.at];
+        let (function, operands) = function_of(self.program, self.functions, row);
+        let CallMemory { x, y: weights, xbar, function: memory } = &mut *self.memory;
+        weights.reserve(function.num_results(), K);
         for (j, slot) in (row.result as usize..).take(function.num_results()).enumerate() {
             weights.set(j, (adjoints[slot], &adjoint_tangents[slot]));
         }
         if weights.is_zero() {
             return Ok(());
         }
-        self.load(operands, values, tangents);
-        let CallMemory { x, y, xbar, function: memory } = &mut *self.memory;
-        xbar.reset(operands.len(), K);
-        function.adjoints(K, x.view(), y.view(), xbar.view_mut(), memory)?;
-        for (i, &operand) in operands.iter().enumerate() {
-            let slot = operand as usize;
-            if slot >= self.program.first_input {
-                let (value, of_value) = xbar.get(i);
-                adjoints[slot] += value;
-                for (sum, tangent) in adjoint_tangents[slot].iter_mut().zip(of_value) {
-                    *sum += tangent;
+        let x = load(self.program, call, operands, values, tangents, x);
+        xbar.reserve(operands.len(), K);
+        function.adjoints(K, x, weights.view(), xbar.view_mut(), memory)?;
+        match call.first {
+            Some(first) if K == 0 && first >= self.program.first_input => {
+                for (sum, contribution) in adjoints[first..].iter_mut().zip(xbar.view().v) {
+                    *sum += contribution;
+                }
+            }
+            _ => {
+                for (i, &operand) in operands.iter().enumerate() {
+                    let slot = operand as usize;
+                    if slot >= self.program.first_input {
+                        let (value, of_value) = xbar.get(i);
+                        adjoints[slot] += value;
+                        for (sum, tangent) in adjoint_tangents[slot].iter_mut().zip(of_value) {
+                            *sum += tangent;
+                        }
+                    }
                 }
             }
         }

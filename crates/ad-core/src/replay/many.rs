@@ -56,7 +56,7 @@ impl Tape {
         self.check_points(points)?;
         values.reset(points.rows(), self.num_outputs())?;
         let program = self.programs.forward(&self.data);
-        let layout = self.lanes_of_points(ws, program, points, 0);
+        let layout = self.lanes_of_points(ws, program, points.cols() > self.num_inputs(), 0);
         let lanes = layout.map_or(FEW, |layout| layout.blocks * WIDTH);
         for first in (0..points.rows()).step_by(lanes) {
             let group = first..points.rows().min(first + lanes);
@@ -117,7 +117,8 @@ impl Tape {
         jacobians.reset(points.rows(), m.saturating_mul(n))?;
         let forward = self.jacobian_is_forward();
         let program = if forward { self.programs.forward(&self.data) } else { self.programs.reverse(&self.data) };
-        let layout = self.lanes_of_points(ws, program, points, if forward { n.min(DIRECTIONS) } else { 1 });
+        let own_params = points.cols() > n;
+        let layout = self.lanes_of_points(ws, program, own_params, if forward { n.min(DIRECTIONS) } else { 1 });
         let lanes = layout.map_or(FEW, |layout| layout.blocks * WIDTH);
         for first in (0..points.rows()).step_by(lanes) {
             let group = first..points.rows().min(first + lanes);
@@ -165,16 +166,16 @@ impl Tape {
         (x, (!params.is_empty()).then_some(params))
     }
 
-    /// The layout of lanes each of which has its own inputs and so many
-    /// derivatives, unless lanes do not suit the tape.
-    fn lanes_of_points<'p>(
+    /// The layout of lanes each of which has its own inputs, its own parameters
+    /// if they are not the tape's, and so many derivatives, unless lanes do not
+    /// suit the tape.
+    pub(super) fn lanes_of_points<'p>(
         &self,
         ws: &mut Workspace,
         program: &'p Program,
-        points: &Matrix,
+        own_params: bool,
         derivatives: usize,
     ) -> Option<Layout<'p>> {
-        let own_params = points.cols() > self.num_inputs();
         let uniform_passive = if own_params { self.data.constants.len() } else { program.first_input };
         let lanes = &mut ws.lanes;
         lanes.scalars.clear();

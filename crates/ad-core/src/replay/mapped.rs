@@ -7,11 +7,14 @@ use crate::replay::samples::grow;
 use crate::replay::{LaneMemory, Workspace};
 use crate::tape::Tape;
 
+/// The most blocks that a slot has.
+const MOST_BLOCKS: usize = 4;
+
 /// A group of iterations side by side that has been run.
 pub(crate) enum Group {
     /// All is well.
     Whole,
-    /// In these iterations, a bit each, a NaN shows: the scalar engine does them again.
+    /// In these iterations, a bit each, a number is not finite: the scalar engine does them again.
     Again(u64),
 }
 
@@ -37,28 +40,30 @@ impl Mapped<'_> {
         self.layout.blocks * WIDTH
     }
 
-    /// Runs the body at `count` iterations; `load(i, block, numbers)` writes
+    /// Runs the body at `count` iterations; `load(i, block)` gives
     /// input i in the iterations of a block. Gives the first iteration whose
     /// guards are off their branch, if there is one.
     ///
     /// Lanes beyond `count` must be loaded with numbers of an iteration.
-    pub fn values(
-        &self,
-        ws: &mut Workspace,
-        count: usize,
-        load: impl Fn(usize, usize, &mut [f64; WIDTH]),
-    ) -> Result<(), usize> {
+    pub fn values(&self, ws: &mut Workspace, count: usize, load: impl Fn(usize, usize) -> Block) -> Result<(), usize> {
         let Mapped { body, layout } = *self;
         let LaneMemory { scalars, values, .. } = &mut ws.lanes;
         grow(values, layout.value_blocks());
         let inputs = layout.value(layout.program.first_input as u32);
         let used = count.div_ceil(WIDTH);
-        for (i, blocks) in values[inputs..].chunks_exact_mut(layout.blocks).take(body.num_inputs()).enumerate() {
-            for (block, Lanes(numbers)) in blocks.iter_mut().enumerate() {
-                // Blocks that no iteration is in repeat the last one that is.
-                load(i, block.min(used - 1), numbers);
-            }
-        }
+        // At the level of what reads them: a wide load of what narrow stores have only just written stalls.
+        layout.level.run(
+            #[inline(always)]
+            || {
+                let of_inputs = values[inputs..].chunks_exact_mut(layout.blocks).take(body.num_inputs());
+                for (i, blocks) in of_inputs.enumerate() {
+                    for block in 0..blocks.len() {
+                        // Blocks that no iteration is in repeat the last one that is.
+                        blocks[block] = load(i, block.min(used - 1));
+                    }
+                }
+            },
+        );
         lanes::values(layout, &layout.program.rows, scalars, values);
         match body.guards().is_empty() {
             true => Ok(()),
@@ -80,33 +85,49 @@ impl Mapped<'_> {
         ws: &mut Workspace,
         count: usize,
         weight: impl Fn(usize, usize) -> Block,
-        mut store: impl FnMut(usize, usize, &[f64; WIDTH]),
+        mut store: impl FnMut(usize, usize, Block),
     ) -> Group {
         let Mapped { body, layout } = *self;
         let LaneMemory { scalars, values, adjoints, .. } = &mut ws.lanes;
         grow(adjoints, layout.derivative_blocks());
         let used = count.div_ceil(WIDTH);
-        let mut nan = [false; 4];
-        for (j, &output) in layout.program.outputs.iter().enumerate() {
-            for block in 0..used {
-                let active = output as usize >= layout.program.first_input;
-                if active {
-                    adjoints[layout.derivative(output) + block] += weight(j, block);
+        let mut probes = [Lanes([0.0; WIDTH]); MOST_BLOCKS];
+        layout.level.run(
+            #[inline(always)]
+            || {
+                for (j, &output) in layout.program.outputs.iter().enumerate() {
+                    let active = output as usize >= layout.program.first_input;
+                    for block in 0..used {
+                        if active {
+                            adjoints[layout.derivative(output) + block] += weight(j, block);
+                        }
+                        look_at(&mut probes[block], layout.fetch(scalars, values, output, block));
+                    }
                 }
-                nan[block] |= has_nan(&layout.fetch(scalars, values, output, block).0);
-            }
-        }
+            },
+        );
         lanes::adjoints(layout, scalars, values, adjoints, None);
-        for (i, blocks) in adjoints.chunks_exact_mut(layout.blocks).take(body.num_inputs()).enumerate() {
-            for (block, adjoint) in blocks.iter_mut().enumerate() {
-                let Lanes(adjoint) = std::mem::replace(adjoint, Lanes([0.0; WIDTH]));
-                if block < used {
-                    nan[block] |= has_nan(&adjoint);
-                    store(i, block, &adjoint);
+        layout.level.run(
+            #[inline(always)]
+            || {
+                for i in 0..body.num_inputs() {
+                    for block in 0..layout.blocks {
+                        let adjoint = lanes::take(adjoints, i * layout.blocks + block);
+                        if block < used {
+                            look_at(&mut probes[block], adjoint);
+                            store(i, block, adjoint);
+                        }
+                    }
                 }
+            },
+        );
+        let mut again = 0;
+        for (block, Lanes(probe)) in probes[..used].iter().enumerate() {
+            for (lane, probe) in probe.iter().enumerate() {
+                again |= u64::from(probe.is_nan()) << (block * WIDTH + lane);
             }
         }
-        let again = (0..count).filter(|lane| nan[lane / WIDTH]).fold(0, |bits, lane| bits | 1 << lane);
+        again &= u64::MAX >> (64 - count);
         if again == 0 { Group::Whole } else { Group::Again(again) }
     }
 
@@ -120,8 +141,11 @@ impl Mapped<'_> {
     }
 }
 
-/// Whether one of them is NaN; without a way out at the first one, this is a loop of vectors.
+/// Adds 0, or NaN in the lanes where a number is NaN or infinite: those are done
+/// again, and then it is seen which it was.
 #[inline(always)]
-fn has_nan(numbers: &[f64; WIDTH]) -> bool {
-    numbers.iter().fold(false, |nan, number| nan | number.is_nan())
+fn look_at(probe: &mut Block, Lanes(numbers): Block) {
+    for lane in 0..WIDTH {
+        probe.0[lane] += numbers[lane] - numbers[lane];
+    }
 }

@@ -8,6 +8,7 @@ mod calls;
 mod engine;
 mod lanes;
 mod many;
+mod mapped;
 mod program;
 mod runs;
 mod samples;
@@ -17,6 +18,8 @@ mod simd;
 
 pub(crate) use calls::{CallMemory, Calls, Step, forward_steps, reverse_steps};
 pub(crate) use engine::{forward, reverse, values};
+pub(crate) use lanes::WIDTH;
+pub(crate) use mapped::{Group, Mapped};
 pub(crate) use program::{Program, Programs};
 pub use samples::Samples;
 pub(crate) use samples::{LEAF, SampleScratch, sum_over_threads, threads_for};
@@ -96,7 +99,7 @@ impl LaneMemory {
     pub fn blocks_for(&self, slots: usize, derivatives: usize, usual: usize) -> Option<usize> {
         const MOST: usize = 1 << 18;
         match self.lanes {
-            Some(lanes) => Some(lanes / lanes::WIDTH),
+            Some(lanes) => Some(lanes / WIDTH),
             None if slots <= 32 && derivatives <= MOST / 4 => Some(4),
             None if slots.saturating_add(derivatives) <= MOST / usual => Some(usual),
             None if slots.saturating_add(derivatives) <= MOST => Some(1),
@@ -136,6 +139,7 @@ impl Workspace {
     /// back to the best.
     pub fn set_simd_level(&mut self, level: SimdLevel) {
         self.lanes.level = Some(level);
+        self.calls.function.level = Some(level);
     }
 
     /// Evaluates so many samples or points side by side from now on, 16, 32 or
@@ -157,7 +161,15 @@ impl Workspace {
             return Err(Error::Lanes { lanes });
         }
         self.lanes.lanes = Some(lanes);
+        self.calls.function.lanes = Some(lanes);
         Ok(())
+    }
+
+    /// Uses these vector instructions and lanes, where they were asked for.
+    pub(crate) fn use_lanes(&mut self, level: Option<SimdLevel>, lanes: Option<usize>) {
+        self.lanes.level = level.or(self.lanes.level);
+        self.lanes.lanes = lanes.or(self.lanes.lanes);
+        (self.calls.function.level, self.calls.function.lanes) = (level, lanes);
     }
 
     /// So many numbers, as an earlier sweep left them, from the border of a cache

@@ -33,8 +33,8 @@ pub(crate) struct Program {
     pub rows: Vec<Row>,
     /// Those of them that the scalar engine runs as loops, for reverse sweeps.
     pub runs: Vec<Run>,
-    /// The places of the rows that call functions.
-    pub calls: Vec<u32>,
+    /// The rows that call functions.
+    pub calls: Vec<CallRow>,
     /// The operands of the rows that have more than three; before those of a call
     /// the number of its function.
     pub wide: Vec<u32>,
@@ -46,6 +46,15 @@ pub(crate) struct Program {
     pub outputs: Vec<u32>,
     /// The slots of the operands of the guards, in the order of the recording.
     pub guards: Vec<[u32; 2]>,
+}
+
+/// A row that calls a function.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallRow {
+    /// Its place among the rows.
+    pub at: usize,
+    /// The slot of the first operand, if the others are in the slots after it in their order.
+    pub first: Option<usize>,
 }
 
 /// A row of a program, 20 bytes, so that the loop over the rows reads them
@@ -439,9 +448,13 @@ impl Program {
         rows.shrink_to_fit();
         wide.shrink_to_fit();
         let runs = if direction == Direction::Reverse { Run::find(&rows) } else { Vec::new() };
-        let is_call = |&row: &usize| rows[row].code == Code::Call;
+        let calls = (0..rows.len()).filter(|&at| rows[at].code == Code::Call).map(|at| {
+            let operands = rows[at].wide(&wide);
+            let in_order = operands.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1));
+            CallRow { at, first: in_order.then_some(operands[0] as usize) }
+        });
         let mut program = Program {
-            calls: (0..rows.len()).filter(is_call).map(|row| row as u32).collect(),
+            calls: calls.collect(),
             prologue,
             rows,
             runs,
