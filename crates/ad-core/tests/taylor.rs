@@ -1,0 +1,427 @@
+//! Taylor coefficients: closed forms, and the drivers and derivative tapes,
+//! for every operation of the table and for random programs.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use ad_core::{Error, Matrix, Op, Rule, Tape, Var, Workspace};
+use common::programs::{Program, Purpose, Random, call, operands_of};
+use common::{assert_equal, assert_same, product, takes_constant};
+
+/// The order of the closed forms.
+const ORDER: usize = 20;
+
+// Closed forms.
+
+/// A truncated series, by the textbook's recurrence for each function.
+#[derive(Debug, Clone, PartialEq)]
+struct Series(Vec<f64>);
+
+impl Series {
+    fn new(coefficient: impl Fn(usize) -> f64) -> Series {
+        Series((0..=ORDER).map(coefficient).collect())
+    }
+
+    /// x + t.
+    fn variable(x: f64) -> Series {
+        Series::line(x, 1.0)
+    }
+
+    /// x + p·t.
+    fn line(x: f64, p: f64) -> Series {
+        Series::new(|k| [x, p].get(k).copied().unwrap_or(0.0))
+    }
+
+    fn constant(c: f64) -> Series {
+        Series::line(c, 0.0)
+    }
+
+    fn derivative(&self) -> Series {
+        Series::new(|k| self.0.get(k + 1).map_or(0.0, |c| c * (k + 1) as f64))
+    }
+
+    /// The series with this derivative and value.
+    fn integral(&self, value: f64) -> Series {
+        Series::new(|k| if k == 0 { value } else { self.0[k - 1] / k as f64 })
+    }
+
+    /// The series with the value `value`, each coefficient from those before it.
+    fn recurrence(value: f64, next: impl Fn(usize, &[f64]) -> f64) -> Series {
+        let mut series = vec![value];
+        for k in 1..=ORDER {
+            series.push(next(k, &series));
+        }
+        Series(series)
+    }
+
+    /// v′ = v·x′.
+    fn exp(&self) -> Series {
+        let weighted = |k: usize, v: &[f64]| (1..=k).map(|j| j as f64 * self.0[j] * v[k - j]).sum::<f64>();
+        Series::recurrence(self.0[0].exp(), |k, v| weighted(k, v) / k as f64)
+    }
+
+    fn ln(&self) -> Series {
+        (self.derivative() / self.clone()).integral(self.0[0].ln())
+    }
+
+    fn sqrt(&self) -> Series {
+        let root = self.0[0].sqrt();
+        let squares = |k: usize, v: &[f64]| (1..k).map(|j| v[j] * v[k - j]).sum::<f64>();
+        Series::recurrence(root, |k, v| (self.0[k] - squares(k, v)) / (2.0 * root))
+    }
+}
+
+impl Add for Series {
+    type Output = Series;
+    fn add(self, other: Series) -> Series {
+        Series::new(|k| self.0[k] + other.0[k])
+    }
+}
+
+impl Sub for Series {
+    type Output = Series;
+    fn sub(self, other: Series) -> Series {
+        Series::new(|k| self.0[k] - other.0[k])
+    }
+}
+
+impl Neg for Series {
+    type Output = Series;
+    fn neg(self) -> Series {
+        Series::new(|k| -self.0[k])
+    }
+}
+
+impl Mul for Series {
+    type Output = Series;
+    fn mul(self, other: Series) -> Series {
+        Series::new(|k| (0..=k).map(|j| self.0[j] * other.0[k - j]).sum())
+    }
+}
+
+impl Div for Series {
+    type Output = Series;
+    fn div(self, other: Series) -> Series {
+        let known = |k: usize, v: &[f64]| (0..k).map(|j| v[j] * other.0[k - j]).sum::<f64>();
+        Series::recurrence(self.0[0] / other.0[0], |k, v| (self.0[k] - known(k, v)) / other.0[0])
+    }
+}
+
+fn one() -> Series {
+    Series::constant(1.0)
+}
+
+/// Compares the series of `f` along x + t·p with another one: each coefficient
+/// within 10⁻¹³ of the largest of itself and its neighbours.
+#[track_caller]
+fn check_series(x: &[f64], p: &[f64], f: impl FnOnce(&[Var]) -> Var, expected: &Series) {
+    const TOLERANCE: f64 = 1e-13;
+    let tape = Tape::record(x, f).unwrap();
+    let series = tape.taylor(x, p, ORDER).unwrap();
+    assert_eq!((series.rows(), series.cols()), (1, ORDER + 1));
+    let Series(expected) = expected;
+    for (k, (c, e)) in series.row(0).iter().zip(expected).enumerate() {
+        let neighbours = &expected[k.saturating_sub(1)..(k + 2).min(expected.len())];
+        let scale = neighbours.iter().fold(0.0, |scale: f64, e| scale.max(e.abs()));
+        assert!((c - e).abs() <= TOLERANCE * scale, "c{k} is {c}, not {e}, of\n{tape}");
+    }
+}
+
+#[track_caller]
+fn check_function(x: f64, f: impl FnOnce(Var) -> Var, expected: &Series) {
+    check_series(&[x], &[1.0], |x| f(x[0]), expected);
+}
+
+fn factorial(k: usize) -> f64 {
+    (1..=k).map(|i| i as f64).product()
+}
+
+/// (x + t)^c.
+fn power(x: f64, c: f64) -> Series {
+    Series::new(|k| (0..k).map(|i| (c - i as f64) / (i as f64 + 1.0)).product::<f64>() * x.powf(c - k as f64))
+}
+
+#[test]
+fn exponentials_have_their_series() {
+    check_function(0.3, |x| x.exp(), &Series::new(|k| 0.3f64.exp() / factorial(k)));
+    check_function(0.3, |x| x.exp_m1(), &(Series::variable(0.3).exp() - one()));
+    let ln_2 = std::f64::consts::LN_2;
+    check_function(0.3, |x| x.exp2(), &Series::new(|k| 0.3f64.exp2() * ln_2.powi(k as i32) / factorial(k)));
+    let x = Series::variable(0.4);
+    let (up, down) = (x.exp(), (-x).exp());
+    let half = Series::constant(0.5);
+    check_function(0.4, |x| x.sinh(), &(half.clone() * (up.clone() - down.clone())));
+    check_function(0.4, |x| x.cosh(), &(half * (up.clone() + down.clone())));
+    check_function(0.4, |x| x.logistic(), &(one() / (one() + down)));
+    check_function(0.4, |x| x.softplus(), &(one() + up.clone()).ln());
+    let pair = (up + Series::line(0.7, -2.0).exp()).ln();
+    check_series(&[0.4, 0.7], &[1.0, -2.0], |x| x[0].logaddexp(x[1]), &pair);
+}
+
+#[test]
+fn logarithms_have_their_series() {
+    let alternating = Series::new(|k| if k == 0 { 0.0 } else { -(-1f64).powi(k as i32) / k as f64 });
+    check_function(1.0, |x| x.ln(), &alternating);
+    check_function(0.0, |x| x.ln_1p(), &alternating);
+    let ln = Series::variable(1.5).ln();
+    check_function(1.5, |x| x.ln(), &ln);
+    check_function(1.5, |x| x.log2(), &(ln.clone() / Series::constant(2f64.ln())));
+    check_function(1.5, |x| x.log10(), &(ln.clone() / Series::constant(10f64.ln())));
+    check_series(&[1.5, 3.0], &[1.0, 0.5], |x| x[0].log(x[1]), &(ln.clone() / Series::line(3.0, 0.5).ln()));
+    check_function(1.5, |x| x.xlogx(), &(Series::variable(1.5) * ln.clone()));
+    check_series(&[0.2, 1.5], &[-1.0, 1.0], |x| x[0].xlogy(x[1]), &(Series::line(0.2, -1.0) * ln));
+}
+
+#[test]
+fn angles_have_their_series() {
+    let quarter = |k: usize| [0.7f64.sin(), 0.7f64.cos(), -0.7f64.sin(), -0.7f64.cos()][k % 4] / factorial(k);
+    check_function(0.7, |x| x.sin(), &Series::new(quarter));
+    check_function(0.7, |x| x.cos(), &Series::new(|k| quarter(k + 1) * factorial(k + 1) / factorial(k)));
+    let (sin, cos) = (Series::new(quarter), Series::new(|k| quarter(k + 1) * (k + 1) as f64));
+    check_function(0.7, |x| x.sin_cos().0, &sin);
+    check_function(0.7, |x| x.sin_cos().1, &cos);
+    check_function(0.7, |x| x.tan(), &(sin / cos));
+    let squares = |k: usize, v: &[f64]| (0..k).map(|j| v[j] * v[k - 1 - j]).sum::<f64>();
+    // v′ = 1 − v².
+    let tanh = Series::recurrence(0.4f64.tanh(), |k, v| (f64::from(k == 1) - squares(k, v)) / k as f64);
+    check_function(0.4, |x| x.tanh(), &tanh);
+}
+
+#[test]
+fn inverse_functions_have_their_series() {
+    let x = Series::variable(0.3);
+    let square = x.clone() * x.clone();
+    let slope = one() / (one() - square.clone()).sqrt();
+    check_function(0.3, |x| x.asin(), &slope.integral(0.3f64.asin()));
+    check_function(0.3, |x| x.acos(), &(-slope).integral(0.3f64.acos()));
+    check_function(0.3, |x| x.atan(), &(one() / (one() + square.clone())).integral(0.3f64.atan()));
+    check_function(0.3, |x| x.asinh(), &(one() / (one() + square.clone()).sqrt()).integral(0.3f64.asinh()));
+    check_function(0.3, |x| x.atanh(), &(one() / (one() - square)).integral(0.3f64.atanh()));
+    let x = Series::variable(1.8);
+    let slope = one() / (x.clone() * x.clone() - one()).sqrt();
+    check_function(1.8, |x| x.acosh(), &slope.integral(1.8f64.acosh()));
+    // atan2(y, x) = atan(y/x) for x > 0, along (y, x) = (1 + t, 2 − t).
+    let (y, x) = (Series::line(1.0, 1.0), Series::line(2.0, -1.0));
+    let ratio = y.clone() / x.clone();
+    let angle = (ratio.derivative() / (one() + ratio.clone() * ratio)).integral(1f64.atan2(2.0));
+    check_series(&[1.0, 2.0], &[1.0, -1.0], |x| x[0].atan2(x[1]), &angle);
+    check_series(&[1.0, 2.0], &[1.0, -1.0], |x| x[0].hypot(x[1]), &(x.clone() * x + y.clone() * y).sqrt());
+}
+
+#[test]
+fn powers_have_their_series() {
+    check_function(2.0, |x| x.sqrt(), &power(2.0, 0.5));
+    check_function(2.0, |x| x.cbrt(), &power(2.0, 1.0 / 3.0));
+    check_function(2.0, |x| x.recip(), &power(2.0, -1.0));
+    for n in [0, 1, 2, 5, 12, -1, -3] {
+        check_function(2.0, |x| x.powi(n), &power(2.0, f64::from(n)));
+        check_function(2.0, |x| x.powf(f64::from(n)), &power(2.0, f64::from(n)));
+    }
+    check_function(2.0, |x| x.powf(2.5), &power(2.0, 2.5));
+    check_function(2.0, |x| x.powf(-0.25), &power(2.0, -0.25));
+    // At 0 a whole power ends, and is exact there.
+    check_function(0.0, |x| x.powi(3), &Series::new(|k| f64::from(k == 3)));
+    check_function(0.0, |x| x.powf(3.0), &Series::new(|k| f64::from(k == 3)));
+    let exponent = Series::line(1.5, 0.5);
+    check_series(&[2.0, 1.5], &[1.0, 0.5], |x| x[0].pow(x[1]), &(exponent * Series::variable(2.0).ln()).exp());
+    check_series(
+        &[2.0],
+        &[1.0],
+        |x| Var::from(3.0).pow(x[0]),
+        &(Series::variable(2.0) * Series::constant(3.0).ln()).exp(),
+    );
+}
+
+#[test]
+fn special_functions_have_their_series() {
+    let x = Series::variable(0.5);
+    let gauss = Series::constant(std::f64::consts::FRAC_2_SQRT_PI) * (-(x.clone() * x)).exp();
+    check_function(0.5, |x| x.erf(), &gauss.integral(Rule::erf(0.5)));
+    check_function(0.5, |x| x.erfc(), &(-gauss).integral(Rule::erfc(0.5)));
+    let lgamma = Series::new(|k| match k {
+        0 => Rule::lgamma(2.5),
+        1 => Rule::digamma(2.5),
+        _ => Rule::polygamma(2.5, (k - 1) as f64) / factorial(k),
+    });
+    check_function(2.5, |x| x.lgamma(), &lgamma);
+    check_function(
+        2.5,
+        |x| x.digamma(),
+        &lgamma.derivative_of_full(Rule::polygamma(2.5, ORDER as f64) / factorial(ORDER)),
+    );
+}
+
+impl Series {
+    /// The derivative, with the last coefficient that the series does not know.
+    fn derivative_of_full(&self, last: f64) -> Series {
+        Series::new(|k| if k == ORDER { last } else { self.derivative().0[k] })
+    }
+}
+
+#[test]
+fn compositions_have_their_series() {
+    let (x, y) = (Series::line(0.8, 1.0), Series::line(1.3, -0.5));
+    let f = |x: &[Var]| (x[0] * x[1]).exp() / (x[0] + 2.0 - x[1] / 3.0) - (x[0] * x[0] + x[1]).sqrt() * x[1].ln();
+    let expected = (x.clone() * y.clone()).exp()
+        / (x.clone() + Series::constant(2.0) - y.clone() / Series::constant(3.0))
+        - (x.clone() * x + y.clone()).sqrt() * y.ln();
+    check_series(&[0.8, 1.3], &[1.0, -0.5], f, &expected);
+    let folds = |x: &[Var]| Var::sum_of(&[x[0], x[1], x[0]]) * Var::dot(&[x[0], x[1]], &[x[1], x[1]]);
+    let (x, y) = (Series::line(0.8, 1.0), Series::line(1.3, -0.5));
+    let expected = (x.clone() + y.clone() + x.clone()) * (x * y.clone() + y.clone() * y);
+    check_series(&[0.8, 1.3], &[1.0, -0.5], folds, &expected);
+}
+
+#[test]
+fn what_has_no_rounding_is_exact() {
+    let tape = Tape::record(&[1.0], |x| 1.0 / (2.0 - x[0])).unwrap();
+    assert_eq!(tape.taylor(&[1.0], &[1.0], ORDER).unwrap().row(0), [1.0; ORDER + 1]);
+    // (1 + t)⁴·(1 − t) by products of whole numbers.
+    let polynomial = |x: &[Var]| x[0] * x[0] * x[0] * x[0] * (2.0 - x[0]) + x[0].powi(4) - x[0].powf(4.0);
+    let tape = Tape::record(&[1.0], polynomial).unwrap();
+    assert_eq!(tape.taylor(&[1.0], &[1.0], 7).unwrap().row(0), [1.0, 3.0, 2.0, -2.0, -3.0, -1.0, 0.0, 0.0]);
+    // A multiple of a series is that of each coefficient, by whatever takes a constant or a parameter.
+    let record = |f: fn(Var, Var) -> Var| {
+        let builder = Tape::builder().inputs(&[], &[0.9]).params(&[], &[0.7]);
+        let tape = builder.record(|x, k| f(x[0].exp(), k[0])).unwrap();
+        tape.taylor(&[0.9], &[1.3], ORDER).unwrap().into_vec()
+    };
+    let exp = record(|x, _| x);
+    let by = |factor: f64| exp.iter().map(|c| factor * c).collect::<Vec<f64>>();
+    assert_same(&record(|x, _| x * 0.7), &by(0.7), "times a constant");
+    assert_same(&record(|x, k| x * k), &by(0.7), "times a parameter");
+    assert_same(&record(|x, k| Var::dot(&[x], &[k])), &by(0.7), "a dot product with a parameter");
+    assert_same(&record(|x, _| -x), &by(-1.0), "the negative");
+    assert_same(&record(|x, _| x + x), &by(2.0), "the sum with itself");
+    assert_same(&record(|x, k| x - k)[1..], &exp[1..], "less a parameter");
+    assert_same(&record(|x, k| x.mul_add(2.0, k))[1..], &by(2.0)[1..], "twice it, fused");
+    assert_same(&record(|x, k| Var::sum_of(&[x, k, x]))[1..], &by(2.0)[1..], "a sum");
+}
+
+#[test]
+fn a_whole_series_of_a_linear_function_ends_after_the_tangent() {
+    let tape = Tape::record(&[0.3, 0.1], |x| {
+        [x[0] * 3.0 - x[1] / 7.0 + 1.0, Var::sum_of(&[x[1], x[0]]), Var::from(2.0), x[1]]
+    })
+    .unwrap();
+    let (x, p) = ([0.3, 0.1], [1.1, -2.3]);
+    let series = tape.taylor(&x, &p, 5).unwrap();
+    let (y, dy) = tape.jvp(&x, &p).unwrap();
+    for i in 0..4 {
+        assert_eq!(series.row(i), [y[i], dy[i], 0.0, 0.0, 0.0, 0.0]);
+    }
+}
+
+// Beside the drivers and derivative tapes.
+
+/// f and its first three derivatives along x + t·p by derivative tapes of
+/// derivative tapes.
+struct Nested([Tape; 4]);
+
+impl Nested {
+    fn new(tape: &Tape) -> Nested {
+        let first = tape.jvp_tape().unwrap();
+        let second = first.jvp_tape().unwrap();
+        let third = second.jvp_tape().unwrap();
+        Nested([tape.clone(), first, second, third])
+    }
+
+    fn with_params(&self, k: &[f64]) -> Nested {
+        Nested(std::array::from_fn(|i| self.0[i].with_params(k).unwrap()))
+    }
+
+    /// Derivative `order`: the inputs of a tape and then their tangents, where
+    /// x has the tangent p and p has none.
+    fn derivative(&self, order: usize, x: &[f64], p: &[f64]) -> Vec<f64> {
+        let mut at = x.to_vec();
+        let mut tangent = p.to_vec();
+        for _ in 0..order {
+            let zeros = vec![0.0; at.len()];
+            at.extend_from_slice(&tangent);
+            tangent.extend_from_slice(&zeros);
+        }
+        self.0[order].eval(&at).unwrap()
+    }
+}
+
+/// What was compared, so that a test cannot pass because nothing is.
+#[derive(Debug, Default)]
+struct Seen {
+    points: usize,
+    not_finite: usize,
+    higher: usize,
+    changed: usize,
+}
+
+/// Compares with the drivers, and where all is finite with the nested tapes.
+fn check_with_tapes(nested: &Nested, x: &[f64], p: &[f64], tolerance: f64, ws: &mut Workspace, seen: &mut Seen) {
+    let tape = &nested.0[0];
+    let mut series = Matrix::default();
+    let expected = tape.jvp(x, p);
+    if let Err(error) = tape.taylor_into(ws, x, p, 3, &mut series) {
+        seen.changed += 1;
+        assert_eq!(error.to_string(), expected.unwrap_err().to_string());
+        return;
+    }
+    let (y, dy) = expected.unwrap();
+    let column = |k: usize| (0..tape.num_outputs()).map(|i| series[(i, k)]).collect::<Vec<f64>>();
+    let what = |k: usize| format!("c{k} at {x:?} along {p:?} of\n{tape}");
+    assert_same(&column(0), &y, what(0));
+    assert_equal(&column(1), &dy, what(1));
+    seen.points += 1;
+    let derivatives: Vec<Vec<f64>> = (1..=3).map(|order| nested.derivative(order, x, p)).collect();
+    for i in 0..y.len() {
+        let expected = [y[i], derivatives[0][i], derivatives[1][i] / 2.0, derivatives[2][i] / 6.0];
+        if !expected.iter().all(|e| e.is_finite()) {
+            seen.not_finite += 1;
+            continue;
+        }
+        for k in 2..=3 {
+            let (c, e) = (series[(i, k)], expected[k]);
+            let scale = e.abs().max(c.abs());
+            assert!((c - e).abs() <= tolerance * scale + f64::MIN_POSITIVE, "{c:?} is not {e:?}: {}", what(k));
+            seen.higher += 1;
+        }
+    }
+}
+
+#[test]
+fn every_operation_agrees_with_its_derivative_tapes_at_the_probe_points() {
+    let (mut seen, mut ws) = (Seen::default(), Workspace::new());
+    for &op in Op::ALL {
+        let probes = op.info().probes;
+        let count = operands_of(op);
+        let constants = if takes_constant(op) { probes[count] } else { &[0.0] };
+        for &c in constants {
+            let tape = Tape::record(&vec![0.75; count], |x| call(op, x, c)).unwrap();
+            let nested = Nested::new(&tape);
+            for x in product(&probes[..count]) {
+                for p in [[1.0, 0.5, -0.75, 2.0], [0.0, 1.0, 0.0, 3.0]] {
+                    check_with_tapes(&nested, &x, &p[..count], 1e-12, &mut ws, &mut seen);
+                }
+            }
+        }
+    }
+    panic!("{seen:?}");
+}
+
+#[test]
+fn random_programs_agree_with_their_derivative_tapes() {
+    const PROGRAMS: usize = 300;
+    let (mut seen, mut ws) = (Seen::default(), Workspace::new());
+    for index in 0..PROGRAMS {
+        let random = &mut Random::new(17, index);
+        let purpose = Purpose { single: false, params: false, guarded: 20 };
+        let Program { tape, x0, k0 } = Program::new(random, purpose);
+        let nested = Nested::new(&tape);
+        check_with_tapes(&nested, &x0, &random.seed(x0.len()), 1e-6, &mut ws, &mut seen);
+        for _ in 0..3 {
+            let (x, k) = (random.point(x0.len()), random.point(k0.len()));
+            check_with_tapes(&nested.with_params(&k), &x, &random.seed(x0.len()), 1e-6, &mut ws, &mut seen);
+        }
+    }
+    panic!("{seen:?}");
+}
