@@ -400,13 +400,21 @@ impl System {
     }
 }
 
-/// Coefficient k by the chain rule.
+/// Coefficient k by the chain rule: by plain IEEE unless a NaN shows, which the
+/// strict rule decides.
+fn coefficient(terms: &[Term], slots: &[f64], width: usize, k: usize) -> f64 {
+    let plain = chain_rule(terms, slots, width, k, |partial, x| partial * x);
+    if plain.is_nan() { chain_rule(terms, slots, width, k, math::chain_mul) } else { plain }
+}
+
+/// Coefficient k, with this product of partials and derivatives.
 ///
 /// The terms with x_k, in which k cancels, stand apart: they are the tangent
 /// for k = 1, and all there is where partials are constant.
-fn coefficient(terms: &[Term], slots: &[f64], width: usize, k: usize) -> f64 {
+#[inline(always)]
+fn chain_rule(terms: &[Term], slots: &[f64], width: usize, k: usize, product: impl Fn(f64, f64) -> f64) -> f64 {
     let series = |slot: u32| &slots[slot as usize * width..][..=k];
-    let last = |term: &Term| math::chain_mul(series(term.partial)[0], series(term.operand)[k]);
+    let last = |term: &Term| product(series(term.partial)[0], series(term.operand)[k]);
     let (first, others) = match terms {
         [] => return 0.0,
         [first, others @ ..] => (last(first), others),
@@ -416,7 +424,7 @@ fn coefficient(terms: &[Term], slots: &[f64], width: usize, k: usize) -> f64 {
     for term in terms.iter().filter(|term| term.active) {
         let (x, partial) = (&series(term.operand)[1..k], &series(term.partial)[1..k]);
         for ((j, &x), &partial) in (1..k).zip(x).zip(partial.iter().rev()) {
-            rest += j as f64 * math::chain_mul(x, partial);
+            rest += j as f64 * product(partial, x);
         }
     }
     tangent + rest / k as f64
