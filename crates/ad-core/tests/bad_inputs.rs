@@ -88,7 +88,7 @@ fn recordings() {
 #[test]
 #[rustfmt::skip]
 fn drivers() {
-    use Error::{Empty, Length, NonFiniteSeed, NotScalar};
+    use Error::{Empty, Length, NonFiniteSeed, NotScalar, TooHighOrder};
     let (tape, ws) = (square(), &mut Workspace::new());
     let (x, one) = ([3.0, 5.0], [1.0, 1.0]);
     let matrix = |rows, cols| Matrix::zeros(rows, cols);
