@@ -12,7 +12,8 @@
 //! x·1, x/1, x − 0, x + (−0), −(−x) and their kin, stated in [`List::simpler`].
 //! What would change a bit somewhere is not done: x + 0 (+0 at −0), 0·x (NaN at
 //! ∞), x − x, x² for x·x (its tangent rounds otherwise where it is subnormal),
-//! sums or products in another order.
+//! sums or products in another order. Taylor series alone, where no bits are
+//! promised beyond the tangent, take x·(1/y) for x/y as well.
 
 use std::collections::HashMap;
 use std::fmt;

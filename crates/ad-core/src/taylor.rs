@@ -54,12 +54,15 @@ impl Tape {
     /// Guards are checked at x, so the series is that of the branch there; at a
     /// kink it is that of the derivatives that the table chooses.
     ///
-    /// The work is about rows·order² multiplications times the number of
-    /// functions that a row's partials are made of, and rows·order³ for powers, `hypot`,
-    /// `atan2`, `exp2` and the gamma functions, whose derivatives have new
-    /// ones in turn; x^y with both variable takes order⁴. Derivatives of powers
-    /// are known to order 30, those of the others to 100: coefficients beyond are
-    /// NaN, but for powers with a small whole exponent. The memory is a series of order + 1 numbers for each row.
+    /// The work is about rows·order² products for each function that a row's
+    /// partials are made of. For powers, `exp2`, `hypot`, `atan2` and the gamma
+    /// functions, whose every derivative is another function, it is rows·order³,
+    /// and rows·order⁴ for x^y with both variable. The memory is a series of
+    /// order + 1 numbers for each row.
+    ///
+    /// Coefficients are NaN beyond the order to which the table knows the
+    /// derivatives: 30 for x^c, unless c is a small whole number (√x and `powi`
+    /// have no limit), and x^y; 100 for `hypot`, `atan2` and the gamma functions.
     ///
     /// # Errors
     ///
@@ -400,21 +403,13 @@ impl System {
     }
 }
 
-/// Coefficient k by the chain rule: by plain IEEE unless a NaN shows, which the
-/// strict rule decides.
-fn coefficient(terms: &[Term], slots: &[f64], width: usize, k: usize) -> f64 {
-    let plain = chain_rule(terms, slots, width, k, |partial, x| partial * x);
-    if plain.is_nan() { chain_rule(terms, slots, width, k, math::chain_mul) } else { plain }
-}
-
-/// Coefficient k, with this product of partials and derivatives.
+/// Coefficient k by the chain rule.
 ///
 /// The terms with x_k, in which k cancels, stand apart: they are the tangent
 /// for k = 1, and all there is where partials are constant.
-#[inline(always)]
-fn chain_rule(terms: &[Term], slots: &[f64], width: usize, k: usize, product: impl Fn(f64, f64) -> f64) -> f64 {
+fn coefficient(terms: &[Term], slots: &[f64], width: usize, k: usize) -> f64 {
     let series = |slot: u32| &slots[slot as usize * width..][..=k];
-    let last = |term: &Term| product(series(term.partial)[0], series(term.operand)[k]);
+    let last = |term: &Term| math::chain_mul(series(term.partial)[0], series(term.operand)[k]);
     let (first, others) = match terms {
         [] => return 0.0,
         [first, others @ ..] => (last(first), others),
@@ -424,7 +419,7 @@ fn chain_rule(terms: &[Term], slots: &[f64], width: usize, k: usize, product: im
     for term in terms.iter().filter(|term| term.active) {
         let (x, partial) = (&series(term.operand)[1..k], &series(term.partial)[1..k]);
         for ((j, &x), &partial) in (1..k).zip(x).zip(partial.iter().rev()) {
-            rest += j as f64 * product(partial, x);
+            rest += j as f64 * math::chain_mul(partial, x);
         }
     }
     tangent + rest / k as f64

@@ -237,6 +237,25 @@ fn powers_have_their_series() {
 }
 
 #[test]
+fn series_end_where_the_table_knows_no_further_derivative() {
+    let series = |f: fn(Var) -> Var| {
+        let tape = Tape::record(&[1.5], |x| f(x[0])).unwrap();
+        tape.taylor(&[1.5], &[1.0], 110).unwrap().into_vec()
+    };
+    let known = |series: Vec<f64>| series.iter().take_while(|c| c.is_finite()).count() - 1;
+    assert_eq!(known(series(|x| x.powf(0.5))), 30);
+    assert_eq!(known(series(|x| x.pow(x))), 30);
+    assert_eq!(known(series(|x| x.hypot(1.0))), 102);
+    assert_eq!(known(series(|x| x.atan2(1.0))), 100);
+    assert_eq!(known(series(|x| x.lgamma())), 101);
+    let unlimited: [fn(Var) -> Var; 6] =
+        [|x| x.sqrt(), |x| x.powi(-3), |x| x.powf(3.0), |x| x.cbrt(), |x| x.exp2(), |x| x.tanh()];
+    for f in unlimited {
+        assert_eq!(known(series(f)), 110);
+    }
+}
+
+#[test]
 fn special_functions_have_their_series() {
     let x = Series::variable(0.5);
     let gauss = Series::constant(std::f64::consts::FRAC_2_SQRT_PI) * (-(x.clone() * x)).exp();
@@ -562,7 +581,10 @@ fn what_a_workspace_was_used_for_before_does_not_matter() {
     let f = |x: &[Var]| [x[0].powf(2.5) / x[1], 3.0 / x[0] + x[0] / 3.0, x[0].pow(x[1]), x[1].powi(-2)];
     let other = |x: &[Var]| x[0].powf(1.5) + 2.0 / x[1] + x[1].atan2(x[0]);
     let (x, p) = ([1.5, 0.7], [1.0, -2.0]);
-    let (tape, other) = (Tape::record(&x, f).unwrap(), Tape::record(&x, other).unwrap());
+    let tape = Tape::builder().inputs(&[], &x).params(&[], &[0.25]);
+    // A constant and a parameter in one place, where a system does not close.
+    let tape = tape.record(|x, k| [&f(x)[..], &[x[0].hypot(0.5), x[0].hypot(k[0])]].concat()).unwrap();
+    let other = Tape::record(&x, other).unwrap();
     let (mut ws, mut series) = (Workspace::new(), Matrix::zeros(7, 7));
     for order in [12, 2, 7, 0, 1, 20, 12] {
         other.taylor_into(&mut ws, &x, &p, 9 - order.min(9), &mut series).unwrap();
