@@ -61,8 +61,8 @@ impl Tape {
     /// order + 1 numbers for each row.
     ///
     /// Coefficients are NaN beyond the order to which the table knows the
-    /// derivatives: 30 for x^c, unless c is a small whole number (√x and `powi`
-    /// have no limit), and x^y; 100 for `hypot`, `atan2` and the gamma functions.
+    /// derivatives: 30 for `powf` and `pow` (√x and `powi` have no limit), 100 for
+    /// `hypot`, `atan2` and the gamma functions.
     ///
     /// # Errors
     ///
@@ -228,12 +228,15 @@ enum Operand {
     AnyConstant,
 }
 
+/// The number of the system for operands of these kinds; none where it would be
+/// too large, or does not close for all constants alike.
+type Numbers = HashMap<Box<[Operand]>, Option<usize>>;
+
 /// The systems built so far, each for one order, operation and kind of operands.
 #[derive(Clone, Default)]
 struct Systems {
     systems: Vec<System>,
-    /// None where there is none for all constants alike.
-    numbers: HashMap<(usize, Op), HashMap<Box<[Operand]>, Option<usize>>>,
+    numbers: HashMap<(usize, Op), Numbers>,
     /// The operands that are looked up.
     pattern: Vec<Operand>,
 }
