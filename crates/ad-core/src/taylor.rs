@@ -335,7 +335,7 @@ impl System {
     /// How many rows a system may have that is built in the hope that it closes.
     const FEW_ROWS: usize = 64;
     /// How many rows any may have.
-    const MOST_ROWS: usize = 1 << 20;
+    const MOST_ROWS: usize = 1 << 16;
 
     /// The system, if it has all its partials; whether it has does not depend on
     /// the order.
@@ -536,8 +536,13 @@ impl Growth<'_> {
         let (first_constant, mut constants) = (system.slots, Vec::new());
         let mut slot_of = |operand: u32| match (list.number(operand), list.row_of(operand)) {
             (Some(c), _) => {
-                constants.push(c);
-                (first_constant + constants.len() - 1) as u32
+                // There are few: most often 1, many times over.
+                let known = constants.iter().position(|known: &f64| known.to_bits() == c.to_bits());
+                let number = known.unwrap_or_else(|| {
+                    constants.push(c);
+                    constants.len() - 1
+                });
+                (first_constant + number) as u32
             }
             (None, Some((row, result))) => (slots[row] + result) as u32,
             (None, None) => operand,

@@ -578,6 +578,10 @@ fn an_order_that_memory_does_not_hold_is_an_error() {
             other => panic!("{other:?}"),
         }
     }
+    // Nor are as many derivatives written down as such an order would need.
+    let tape = Tape::record(&[2.0], |x| x[0].powi(-1)).unwrap();
+    let error = tape.taylor(&[2.0], &[1.0], 1 << 18).unwrap_err();
+    assert!(matches!(error, Error::TooHighOrder { order: 262_144, values: 65_536 }), "{error}");
 }
 
 #[test]
