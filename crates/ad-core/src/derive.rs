@@ -240,10 +240,7 @@ impl Tape {
         }
         // The place of what belongs to no row: the caller's, after those of the rows.
         let no_row = data.locations.len().min(Row::LOCATIONS - 1);
-        let recorder = Recorder {
-            list: RefCell::new(List::new(num_inputs + data.num_params)),
-            location: Cell::new(no_row as u32),
-        };
+        let recorder = Recorder::new(num_inputs + data.num_params, no_row as u32);
         let values = recorder.list.borrow_mut().copy(data, num_inputs, Identities::Leave);
         let seeds: Vec<Node<'_>> = (data.num_inputs..num_inputs).map(|seed| recorder.node(seed as u32)).collect();
         let mut rules = Sweep::new(data, &recorder, &values);
@@ -332,21 +329,31 @@ pub(crate) fn tangent_of_custom(function: &Function, derivative: &Function) -> R
 }
 
 /// What [`Node`]s are written into.
-struct Recorder {
-    list: RefCell<List>,
+pub(crate) struct Recorder {
+    pub list: RefCell<List>,
     /// The location of the rows that are written now.
     location: Cell<u32>,
+    /// What they go through.
+    pub identities: Cell<Identities>,
 }
 
 impl Recorder {
-    fn node(&self, operand: u32) -> Node<'_> {
+    pub fn new(num_variables: usize, location: u32) -> Recorder {
+        Recorder {
+            list: RefCell::new(List::new(num_variables)),
+            location: Cell::new(location),
+            identities: Cell::new(Identities::Apply),
+        }
+    }
+
+    pub fn node(&self, operand: u32) -> Node<'_> {
         match self.list.borrow().number(operand) {
             Some(c) => Node { recorder: None, term: Term::Constant(c) },
             None => Node { recorder: Some(self), term: Term::Value(operand) },
         }
     }
 
-    fn operand(&self, node: Node<'_>) -> u32 {
+    pub fn operand(&self, node: Node<'_>) -> u32 {
         match node.term {
             Term::Constant(c) => self.list.borrow_mut().constant(c),
             Term::Value(operand) => operand,
@@ -356,7 +363,7 @@ impl Recorder {
 
 /// A [`Rule`] type whose numbers are the rows of a list, or constants.
 #[derive(Clone, Copy)]
-struct Node<'a> {
+pub(crate) struct Node<'a> {
     /// None for a constant.
     recorder: Option<&'a Recorder>,
     term: Term,
@@ -395,7 +402,8 @@ impl<'a> Node<'a> {
     fn results(op: Op, x: &[Node<'a>]) -> Option<SmallVec<[Node<'a>; 2]>> {
         let recorder = x.iter().find_map(|node| node.recorder)?;
         let operands: Operands = x.iter().map(|&node| recorder.operand(node)).collect();
-        let results = recorder.list.borrow_mut().push(op, operands, recorder.location.get(), Identities::Apply);
+        let (location, identities) = (recorder.location.get(), recorder.identities.get());
+        let results = recorder.list.borrow_mut().push(op, operands, location, identities);
         Some(results.into_iter().map(|result| recorder.node(result)).collect())
     }
 

@@ -336,6 +336,18 @@ pub enum Error {
         cols: usize,
     },
 
+    /// Taylor coefficients to an order for which the memory is too small.
+    #[error(
+        "the Taylor coefficients of {values} values to order {order} do not fit into memory: \
+         ask for a lower order, or split the function into several tapes"
+    )]
+    TooHighOrder {
+        /// The order that was asked for.
+        order: usize,
+        /// How many values have coefficients at the same time.
+        values: usize,
+    },
+
     /// A number of lanes was asked for that the engine does not have.
     #[error("{lanes} lanes were asked for: there are 16, 32 and 64")]
     Lanes {

@@ -23,6 +23,7 @@
 //! | value, J·p, Jᵀ·w, gradient, Jacobian | [`Tape::eval`], [`Tape::jvp`], [`Tape::vjp`], [`Tape::gradient`], [`Tape::jacobian`] |
 //! | which derivatives can differ from 0; large sparse Jacobians and Hessians | [`Tape::sparsity`], [`Tape::hessian_sparsity`], [`Tape::sparse_jacobian`], [`Tape::sparse_hessian`] |
 //! | second derivatives: Hessian times vector, Hessian | [`Tape::hvp`], [`Tape::hessian`] |
+//! | Taylor coefficients along a line, of any order | [`Tape::taylor`] |
 //! | several directions, several sweeps at one point | [`Tape::jvp_many`], [`Tape::at`] |
 //! | no allocation in a loop | the `_into` twins and [`Workspace`] |
 //! | functions whose branches change: record again, a tape a branch | [`Retape`] |
@@ -96,6 +97,7 @@ mod retape;
 mod rule;
 mod sparse;
 mod tape;
+mod taylor;
 mod trace;
 
 pub use check::{

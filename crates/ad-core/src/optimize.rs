@@ -12,7 +12,8 @@
 //! x·1, x/1, x − 0, x + (−0), −(−x) and their kin, stated in [`List::simpler`].
 //! What would change a bit somewhere is not done: x + 0 (+0 at −0), 0·x (NaN at
 //! ∞), x − x, x² for x·x (its tangent rounds otherwise where it is subnormal),
-//! sums or products in another order.
+//! sums or products in another order. Taylor series alone, where no bits are
+//! promised beyond the tangent, take x·(1/y) for x/y as well.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -151,6 +152,9 @@ impl Tape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Identities {
     Apply,
+    /// Those, and a quotient becomes a product with a reciprocal, which rounds
+    /// otherwise: then its derivatives of every order are products of the two.
+    Reciprocals,
     /// Rows keep their operations; they are shared all the same.
     Leave,
 }
@@ -256,6 +260,25 @@ impl List {
         Some(self.operands[row.start as usize])
     }
 
+    /// How many rows there are, one for each result.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The row that computes an operand, and which of its results that is; none
+    /// for a variable or a constant.
+    pub fn row_of(&self, operand: u32) -> Option<(usize, usize)> {
+        let row = operand.checked_sub(self.num_variables).filter(|_| operand & CONSTANT_BIT == 0)? as usize;
+        let further = self.rows[..=row].iter().rev().take_while(|row| row.op == Op::FurtherResult).count();
+        Some((row - further, further))
+    }
+
+    /// What a row does, to which operands, and the operands that its results are.
+    pub fn row(&self, row: usize) -> (Op, &[u32], Results) {
+        let (op, operands) = (self.rows[row].op, self.operands(row));
+        (op, operands, self.results(row as u32, shape(op, operands.len()).1))
+    }
+
     /// Takes over the rows of a tape, whose parameters come after `num_inputs`
     /// inputs here; gives the operand for each of its values.
     pub fn copy(&mut self, data: &TapeData, num_inputs: usize, identities: Identities) -> Vec<u32> {
@@ -289,7 +312,14 @@ impl List {
                 self.report.folded += results.len();
                 return results;
             }
-            match self.simpler(op, &operands).filter(|_| identities == Identities::Apply) {
+            let simpler = match identities {
+                Identities::Leave => None,
+                Identities::Apply => self.simpler(op, &operands),
+                Identities::Reciprocals => {
+                    self.simpler(op, &operands).or_else(|| self.by_reciprocal(op, &operands, location))
+                }
+            };
+            match simpler {
                 Some(Simpler::Operand(operand)) => {
                     self.report.simplified += 1;
                     return Results::from_slice(&[operand]);
@@ -347,6 +377,17 @@ impl List {
             Op::ChainDiv if is_ordinary(right) => row(Op::Div, x),
             _ => None,
         }
+    }
+
+    /// A quotient as a product with the reciprocal.
+    fn by_reciprocal(&mut self, op: Op, x: &[u32], location: u32) -> Option<Simpler> {
+        let product = match op {
+            Op::Div => Op::Mul,
+            Op::ChainDiv => Op::ChainMul,
+            _ => return None,
+        };
+        let reciprocal = self.push(Op::Recip, Operands::from_slice(&x[1..]), location, Identities::Reciprocals);
+        Some(Simpler::Row(product, Operands::from_slice(&[x[0], reciprocal[0]])))
     }
 
     /// The results of a row that is there already, or else is appended.

@@ -13,7 +13,7 @@ fn check(what: &str, tape: &Tape, x: &[f64]) {
     let seeds = Matrix::from_vec(n, 3, (0..3 * n).map(|i| i as f64 - 1.0).collect()).unwrap();
     let (p, w) = (vec![1.0; n], vec![1.0; m]);
     let (mut y, mut dy, mut xbar) = (vec![0.0; m], vec![0.0; m], vec![0.0; n]);
-    let (mut jp, mut jac) = (Matrix::default(), Matrix::default());
+    let (mut jp, mut jac, mut series) = (Matrix::default(), Matrix::default(), Matrix::default());
     let mut drivers = |round: &str| {
         let counted = [
             ("eval_into", measure(|| tape.eval_into(ws, x, &mut y).unwrap())),
@@ -21,6 +21,7 @@ fn check(what: &str, tape: &Tape, x: &[f64]) {
             ("jvp_many_into", measure(|| tape.jvp_many_into(ws, x, &seeds, &mut y, &mut jp).unwrap())),
             ("vjp_into", measure(|| tape.vjp_into(ws, x, &w, &mut y, &mut xbar).unwrap())),
             ("jacobian_into", measure(|| tape.jacobian_into(ws, x, &mut jac).unwrap())),
+            ("taylor_into", measure(|| tape.taylor_into(ws, x, &p, 5, &mut series).unwrap())),
         ];
         counted.map(|(driver, counted)| (format!("{round} {driver} of {what}"), counted.count_total))
     };

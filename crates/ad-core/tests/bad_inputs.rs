@@ -88,7 +88,7 @@ fn recordings() {
 #[test]
 #[rustfmt::skip]
 fn drivers() {
-    use Error::{Empty, Length, NonFiniteSeed, NotScalar};
+    use Error::{Empty, Length, NonFiniteSeed, NotScalar, TooHighOrder};
     let (tape, ws) = (square(), &mut Workspace::new());
     let (x, one) = ([3.0, 5.0], [1.0, 1.0]);
     let matrix = |rows, cols| Matrix::zeros(rows, cols);
@@ -148,6 +148,12 @@ fn drivers() {
         case!(scalar.hessian(&[1.0; 3]), Length { expected: 2, got: 3, .. }, &["x (one number per input)"]),
         case!(scalar.hessian_into(ws, &[], &mut matrix(2, 2)), Length { got: 0, .. }, &["x"]),
         case!(scalar.gradient_hessian_into(ws, &x, &mut [], &mut matrix(2, 2)), Length { expected: 2, got: 0, .. }, &["gradient"]),
+        // Taylor coefficients.
+        case!(tape.taylor(&[1.0], &one, 3), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
+        case!(tape.taylor(&x, &[1.0; 3], 3), Length { expected: 2, got: 3, .. }, &["p (one number per input)"]),
+        case!(tape.taylor(&x, &[1.0, NAN], 0), NonFiniteSeed { what: "p", index: 1, .. }, &["p[1] is NaN"]),
+        case!(tape.taylor_into(ws, &x, &[INF, 0.0], 2, &mut matrix(2, 3)), NonFiniteSeed { index: 0, .. }, &["p[0] is inf"]),
+        case!(tape.taylor(&x, &one, usize::MAX), TooHighOrder { order: usize::MAX, .. }, &["ask for a lower order"]),
         // Traces.
         case!(tape.primal_trace(&[1.0]), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
         case!(tape.tangent_trace(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["p (one number per input)"]),

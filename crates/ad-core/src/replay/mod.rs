@@ -3,6 +3,7 @@
 use crate::dual::Dual;
 use crate::error::Error;
 use crate::matrix::Matrix;
+use crate::taylor::TaylorMemory;
 
 mod calls;
 mod engine;
@@ -61,6 +62,7 @@ pub struct Workspace {
     pub(crate) compressed: Vec<f64>,
     /// The Jacobian at one of many points.
     jac: Matrix,
+    pub(crate) taylor: TaylorMemory,
     pub(crate) samples: SampleScratch,
     pub(crate) lanes: LaneMemory,
 }
