@@ -307,7 +307,7 @@ impl Tape {
 /// (x, ẋ) ↦ (f(x), J(x)·ẋ).
 pub(crate) fn tangent_of_custom(function: &Function, derivative: &Function) -> Result<Tape, Error> {
     let (n, m) = (function.num_operands(), function.num_results());
-    let recorder = Recorder { list: RefCell::new(List::new(2 * n)), location: Cell::new(0) };
+    let recorder = Recorder::new(2 * n, 0);
     let inputs: Vec<Node<'_>> = (0..2 * n).map(|i| recorder.node(i as u32)).collect();
     let (x, dx) = inputs.split_at(n);
     let mut outputs = Node::call(&recorder, function, x);
