@@ -25,6 +25,10 @@
 //! tangent; beyond, quotients are products with reciprocals, since the partials
 //! of x·(1/y) close and those of x/y do not.
 //!
+//! A row that calls a function hands the series of its operands to it
+//! (`function/series.rs`), and a body runs down its list like any tape, from
+//! whatever series its inputs have.
+//!
 //! Source: Griewank & Walther, Evaluating Derivatives (2008), ch. 13.
 
 use std::collections::HashMap;
@@ -35,6 +39,7 @@ use smallvec::SmallVec;
 use crate::derive::{Node, Recorder};
 use crate::drivers::check_seed;
 use crate::error::{Error, expect_len};
+use crate::function::{Function, Series, SeriesMemory, SeriesVec};
 use crate::math;
 use crate::matrix::Matrix;
 use crate::ops::Op;
@@ -64,10 +69,19 @@ impl Tape {
     /// derivatives: 30 for `powf` and `pow` (√x and `powi` have no limit), 100 for
     /// `hypot`, `atan2` and the gamma functions.
     ///
+    /// Calls of functions have the series of the code written out. A
+    /// [`Custom`](crate::Custom) operation needs its derivative as a tape from
+    /// order 2 on. If that calls an operation again, each call is gone through to
+    /// one order less. An [`Implicit`](crate::Implicit) function is found
+    /// coefficient by coefficient, from its equations to each order in turn, which
+    /// is rows·order³ for those.
+    ///
     /// # Errors
     ///
     /// Those of [`Tape::eval`], [`Error::Length`] and [`Error::NonFiniteSeed`]
-    /// for p, [`Error::TooHighOrder`] if the series do not fit into memory.
+    /// for p, [`Error::TooHighOrder`] if the series do not fit into memory,
+    /// [`Error::NoSecondDerivative`] of a custom operation that states first
+    /// derivatives alone, unless the order is 0 or 1.
     ///
     /// ```
     /// # use ad_core::Tape;
@@ -104,7 +118,8 @@ impl Tape {
     }
 
     /// [`Tape::taylor`] that allocates nothing on a workspace that has seen this
-    /// tape and order, and a matrix that was m × (order + 1) before.
+    /// tape and order, and a matrix that was m × (order + 1) before, unless the
+    /// tape calls functions.
     ///
     /// # Errors
     ///
@@ -127,13 +142,42 @@ impl Tape {
         self.reference(ws, x)?;
         let Workspace { values, taylor, .. } = ws;
         if order > 0 {
-            taylor.sweep(data, values, p, order)?;
+            taylor.sweep(data, values, order, |input, series| {
+                series.fill(0.0);
+                series[0] = p[input];
+            })?;
         }
         for (i, &output) in data.outputs.iter().enumerate() {
             let coefficients = coefficients.row_mut(i);
             coefficients[0] = values[output as usize];
             if order > 0 && data.active[output as usize] {
                 coefficients[1..].copy_from_slice(&taylor.series[series_of(data, output, order)][1..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The series of the outputs of a body, from those of its inputs. Guards are
+    /// checked at the zeroth coefficients.
+    pub(crate) fn body_series(&self, ws: &mut Workspace, x: Series<'_>, y: &mut SeriesVec) -> Result<(), Error> {
+        let data = &*self.data;
+        let order = x.order();
+        let mut point = std::mem::take(&mut ws.taylor.point);
+        point.clear();
+        point.extend((0..self.num_inputs()).map(|i| x.get(i)[0]));
+        let done = self.reference(ws, &point);
+        ws.taylor.point = point;
+        done?;
+        let Workspace { values, taylor, .. } = ws;
+        if order > 0 {
+            taylor.sweep(data, values, order, |input, series| series.copy_from_slice(&x.get(input)[1..]))?;
+        }
+        for (i, &output) in data.outputs.iter().enumerate() {
+            let series = y.get_mut(i);
+            series[0] = values[output as usize];
+            match data.active[output as usize] && order > 0 {
+                true => series[1..].copy_from_slice(&taylor.series[series_of(data, output, order)][1..]),
+                false => series[1..].fill(0.0),
             }
         }
         Ok(())
@@ -150,6 +194,12 @@ pub(crate) struct TaylorMemory {
     slots: Vec<f64>,
     /// The operands of one row.
     numbers: Vec<f64>,
+    /// The zeroth coefficients of the inputs of a body.
+    point: Vec<f64>,
+    /// The series of the operands and the results of one call.
+    x: SeriesVec,
+    y: SeriesVec,
+    pub functions: SeriesMemory,
 }
 
 /// Where the series of a value that is no constant lies.
@@ -159,7 +209,7 @@ fn series_of(data: &TapeData, value: u32, order: usize) -> Range<usize> {
 }
 
 /// Makes room for the series of so many values.
-fn make_room(series: &mut Vec<f64>, values: usize, order: usize) -> Result<(), Error> {
+pub(crate) fn make_room(series: &mut Vec<f64>, values: usize, order: usize) -> Result<(), Error> {
     let size = values.checked_mul(order + 1).filter(|&size| {
         let more = size.saturating_sub(series.len());
         series.try_reserve(more).is_ok()
@@ -171,27 +221,66 @@ fn make_room(series: &mut Vec<f64>, values: usize, order: usize) -> Result<(), E
 
 impl TaylorMemory {
     /// The series of all values that depend on an input, from the values of all
-    /// rows and the direction p.
-    fn sweep(&mut self, data: &TapeData, values: &[f64], p: &[f64], order: usize) -> Result<(), Error> {
+    /// rows and the coefficients of the inputs from the first on, which `input`
+    /// writes.
+    fn sweep(
+        &mut self,
+        data: &TapeData,
+        values: &[f64],
+        order: usize,
+        input: impl Fn(usize, &mut [f64]),
+    ) -> Result<(), Error> {
         self.systems.forget_many();
         make_room(&mut self.series, data.num_values() - data.first_input(), order)?;
-        for (input, &p) in (data.first_input() as u32..).zip(p) {
-            let series = &mut self.series[series_of(data, input, order)];
-            series.fill(0.0);
-            (series[0], series[1]) = (values[input as usize], p);
+        for i in 0..data.num_inputs {
+            let index = data.first_input() + i;
+            let series = &mut self.series[series_of(data, index as u32, order)];
+            series[0] = values[index];
+            input(i, &mut series[1..]);
         }
         for row in data.spans.iter().flat_map(|span| span.clone()) {
-            // Further results were computed together with the first.
-            if data.op(row) != Op::FurtherResult {
-                self.row(data, row, values, order)?;
+            match data.function(row) {
+                Some(function) => self.call(data, row, function, values, order)?,
+                // Further results were computed together with the first.
+                None if data.op(row) == Op::FurtherResult => {}
+                None => self.row(data, row, values, order)?,
             }
+        }
+        Ok(())
+    }
+
+    /// The series of the results of a call, whose values stay those of the row.
+    fn call(
+        &mut self,
+        data: &TapeData,
+        row: usize,
+        function: &Function,
+        values: &[f64],
+        order: usize,
+    ) -> Result<(), Error> {
+        let TaylorMemory { series, x, y, functions, .. } = self;
+        let operands = data.operands(row);
+        x.reset(operands.len(), order)?;
+        y.reset(function.num_results(), order)?;
+        for (i, &operand) in operands.iter().enumerate() {
+            match data.active[operand as usize] {
+                true => x.set(i, &series[series_of(data, operand, order)]),
+                false => x.get_mut(i)[0] = values[operand as usize],
+            }
+        }
+        function.series(x.view(), y, functions)?;
+        let first = data.first_row() + row;
+        for result in 0..function.num_results() {
+            let of_result = &mut series[series_of(data, (first + result) as u32, order)];
+            of_result.copy_from_slice(y.view().get(result));
+            of_result[0] = values[first + result];
         }
         Ok(())
     }
 
     /// The series of a row's results, from those of its operands.
     fn row(&mut self, data: &TapeData, row: usize, values: &[f64], order: usize) -> Result<(), Error> {
-        let TaylorMemory { systems, series, slots, numbers } = self;
+        let TaylorMemory { systems, series, slots, numbers, .. } = self;
         let operands = data.operands(row);
         let kinds = operands.iter().map(|&operand| match operand as usize {
             index if data.active[index] => Operand::Active,
@@ -324,11 +413,11 @@ struct Step {
 
 /// ∂φ/∂x·x′, by the slots of x and of the partial.
 #[derive(Debug, Clone, Copy)]
-struct Term {
-    operand: u32,
-    partial: u32,
+pub(crate) struct Term {
+    pub operand: u32,
+    pub partial: u32,
     /// Whether the partial is more than its value.
-    active: bool,
+    pub active: bool,
 }
 
 impl System {
@@ -410,7 +499,7 @@ impl System {
 ///
 /// The terms with x_k, in which k cancels, stand apart: they are the tangent
 /// for k = 1, and all there is where partials are constant.
-fn coefficient(terms: &[Term], slots: &[f64], width: usize, k: usize) -> f64 {
+pub(crate) fn coefficient(terms: &[Term], slots: &[f64], width: usize, k: usize) -> f64 {
     let series = |slot: u32| &slots[slot as usize * width..][..=k];
     let last = |term: &Term| math::chain_mul(series(term.partial)[0], series(term.operand)[k]);
     let (first, others) = match terms {

@@ -11,6 +11,8 @@ use crate::record::{SourceLocation, Var, record_call, refuse_call};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
+mod series;
+
 /// A function ℝⁿ → ℝᵐ with its derivative, stated by you; see [`Custom`].
 ///
 /// What you write is evaluated wherever a tape is replayed, not only where it

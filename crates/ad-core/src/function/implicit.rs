@@ -9,6 +9,8 @@ use crate::function::{Function, FunctionMemory, Kind, NumberVec, Numbers, Number
 use crate::record::{SourceLocation, Var, record_call, refuse_call};
 use crate::tape::Tape;
 
+mod series;
+
 /// The solution y(x) of q equations g(x, y) = 0 in q unknowns, found by your
 /// own solver and differentiated by the implicit function theorem:
 /// ∂y/∂x = −(∂g/∂y)⁻¹·∂g/∂x.

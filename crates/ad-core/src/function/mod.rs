@@ -31,10 +31,12 @@ use crate::tape::Tape;
 mod custom;
 mod implicit;
 mod rolled;
+mod series;
 
 pub use custom::{Custom, CustomOp};
 pub use implicit::Implicit;
 pub(crate) use rolled::Loop;
+pub(crate) use series::{Series, SeriesMemory, SeriesVec};
 
 /// Functions called inside of functions, no deeper than this.
 pub(crate) const DEEPEST: usize = 64;
@@ -172,6 +174,8 @@ struct Data {
     num_results: usize,
     depth: usize,
     tangent: OnceLock<Result<Tangent, Error>>,
+    /// Jᵀ·w of the body as a tape, for series of adjoints.
+    adjoint_body: OnceLock<Result<Tape, Error>>,
 }
 
 enum Kind {
@@ -216,7 +220,8 @@ impl Function {
             Kind::Adjoint(_) | Kind::Rearranged(_) => deepest.unwrap_or(0),
             _ => deepest.map_or(0, |depth| depth + 1),
         };
-        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, tangent: OnceLock::new() }))
+        let (tangent, adjoint_body) = Default::default();
+        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, tangent, adjoint_body }))
     }
 
     /// Whether it is nested too deep to be called.

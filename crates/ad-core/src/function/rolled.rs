@@ -14,6 +14,8 @@ use crate::replay::{Group, Mapped, WIDTH, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
+mod series;
+
 /// A body run so many times, from carry to carry.
 #[derive(Clone)]
 pub(crate) struct Loop {
