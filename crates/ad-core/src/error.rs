@@ -336,7 +336,8 @@ pub enum Error {
         cols: usize,
     },
 
-    /// Taylor coefficients to an order for which the memory is too small.
+    /// Taylor coefficients to an order for which the memory is too small, or the
+    /// stack, where derivatives of custom operations call custom operations.
     #[error(
         "the Taylor coefficients of {values} values to order {order} do not fit into memory: \
          ask for a lower order, or split the function into several tapes"

@@ -71,16 +71,16 @@ impl Tape {
     ///
     /// Calls of functions have the series of the code written out. A
     /// [`Custom`](crate::Custom) operation needs its derivative as a tape from
-    /// order 2 on. If that calls an operation again, each call is gone through to
-    /// one order less. An [`Implicit`](crate::Implicit) function is found
+    /// order 2 on; where that tape calls such operations (the derivative of eˣ is
+    /// eˣ), they are gone through to one order less, and so on, to about 70 levels. An [`Implicit`](crate::Implicit) function is found
     /// coefficient by coefficient, from its equations to each order in turn, which
     /// is rows·order³ for those.
     ///
     /// # Errors
     ///
     /// Those of [`Tape::eval`], [`Error::Length`] and [`Error::NonFiniteSeed`]
-    /// for p, [`Error::TooHighOrder`] if the series do not fit into memory,
-    /// [`Error::NoSecondDerivative`] of a custom operation that states first
+    /// for p, [`Error::TooHighOrder`] if the series do not fit into memory or those
+    /// levels onto the stack, [`Error::NoSecondDerivative`] of a custom operation that states first
     /// derivatives alone, unless the order is 0 or 1.
     ///
     /// ```
@@ -142,9 +142,14 @@ impl Tape {
         self.reference(ws, x)?;
         let Workspace { values, taylor, .. } = ws;
         if order > 0 {
-            taylor.sweep(data, values, order, |input, series| {
+            let swept = taylor.sweep(data, values, order, |input, series| {
                 series.fill(0.0);
                 series[0] = p[input];
+            });
+            // The order of what a function needs may be another one.
+            swept.map_err(|error| match error {
+                Error::TooHighOrder { values, .. } => Error::TooHighOrder { order, values },
+                error => error,
             })?;
         }
         for (i, &output) in data.outputs.iter().enumerate() {

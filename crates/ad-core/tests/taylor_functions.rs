@@ -132,20 +132,15 @@ fn numbers(count: usize) -> Vec<f64> {
 }
 
 /// Compares coefficients with those of another tape: within rounding of the
-/// largest up to each order, since coefficients cancel.
+/// largest of the same order, since outputs have terms that cancel.
 #[track_caller]
 fn assert_series(name: &str, called: &Matrix, flat: &Matrix, tolerance: f64) {
     assert_eq!((called.rows(), called.cols()), (flat.rows(), flat.cols()), "{name}");
-    let mut largest = vec![0.0_f64; flat.cols()];
-    for i in 0..flat.rows() {
-        for (k, c) in flat.row(i).iter().enumerate() {
-            largest[k] = largest[k].max(c.abs());
-        }
-    }
-    for i in 0..flat.rows() {
-        for (k, (a, b)) in called.row(i).iter().zip(flat.row(i)).enumerate() {
-            let scale = largest[..=k].iter().fold(1.0_f64, |scale, &c| scale.max(c));
-            assert!((a - b).abs() <= tolerance * scale, "{name}: c{k} of output {i} is {a}, not {b}");
+    for k in 0..flat.cols() {
+        let largest = (0..flat.rows()).fold(0.0_f64, |largest, i| largest.max(flat[(i, k)].abs()));
+        for i in 0..flat.rows() {
+            let (a, b) = (called[(i, k)], flat[(i, k)]);
+            assert!((a - b).abs() <= tolerance * largest, "{name}: c{k} of output {i} is {a}, not {b}");
         }
     }
 }
@@ -154,9 +149,9 @@ fn assert_series(name: &str, called: &Matrix, flat: &Matrix, tolerance: f64) {
 fn compare(name: &str, called: &Tape, flat: &Tape, x: &[f64], order: usize) {
     let p = numbers(x.len());
     let series = called.taylor(x, &p, order).unwrap();
-    assert_series(name, &series, &flat.taylor(x, &p, order).unwrap(), 1e-12);
+    assert_series(name, &series, &flat.taylor(x, &p, order).unwrap(), 1e-11);
     // The higher coefficients are there, so that no zeros were compared.
-    assert!((0..series.rows()).any(|i| series[(i, order)].abs() > 1e-6), "{name}: {series:?}");
+    assert!((0..series.rows()).any(|i| series[(i, order)] != 0.0), "{name}: {series:?}");
 }
 
 /// A tape whose one output is a weighted sum of those of another one.
@@ -410,7 +405,7 @@ fn first_derivatives_alone_serve_to_order_1() {
 #[test]
 fn a_derivative_that_calls_itself_ends_with_the_stack_or_the_order() {
     let tape = Tape::record(&[0.0], |x| Custom::new(Exponential).call(x)).unwrap();
-    let series = tape.taylor(&[0.0], &[1.0], 60).unwrap();
+    let series = tape.taylor(&[0.0], &[1.0], 64).unwrap();
     let mut e = 1.0;
     for (k, &c) in series.row(0).iter().enumerate() {
         e /= k.max(1) as f64;

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::error::Error;
-use crate::function::{Function, FunctionMemory, Kind, Rearranged, Tangent};
+use crate::function::{DEEPEST, Function, FunctionMemory, Kind, Rearranged, Tangent};
 use crate::replay::Workspace;
 use crate::tape::Tape;
 use crate::taylor::make_room;
@@ -123,17 +123,17 @@ pub(crate) struct BodyMemory {
 }
 
 impl BodyMemory {
-    /// Functions run inside of functions, no deeper than this. Bodies nest less
-    /// deep, but the derivative of an operation may call the operation, for as
-    /// many levels as there are coefficients.
-    const DEEPEST: usize = 160;
+    /// Functions run inside of functions, no deeper than this, so that the stack
+    /// holds them. Bodies do not nest as deep, but the derivative of an operation
+    /// may call the operation, for as many levels as there are coefficients.
+    const DEEPEST: usize = DEEPEST + 8;
 
     /// # Errors
     ///
     /// [`Error::TooHighOrder`] where functions run too deep inside of functions.
     pub fn workspace(&mut self, body: &Tape, order: usize) -> Result<&mut Workspace, Error> {
         if self.level >= BodyMemory::DEEPEST {
-            return Err(Error::TooHighOrder { order: order + self.level, values: body.num_outputs() });
+            return Err(Error::TooHighOrder { order, values: body.num_outputs() });
         }
         let workspace = self.workspace.get_or_insert_default();
         workspace.taylor.functions.body.level = self.level + 1;
