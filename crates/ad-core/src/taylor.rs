@@ -72,16 +72,17 @@ impl Tape {
     /// Calls of functions have the series of the code written out. A
     /// [`Custom`](crate::Custom) operation needs its derivative as a tape from
     /// order 2 on; where that tape calls such operations (the derivative of eˣ is
-    /// eˣ), they are gone through to one order less, and so on, to about 70 levels. An [`Implicit`](crate::Implicit) function is found
-    /// coefficient by coefficient, from its equations to each order in turn, which
-    /// is rows·order³ for those.
+    /// eˣ), they are gone through to one order less, and so on, to about 70
+    /// levels. An [`Implicit`](crate::Implicit) function is found coefficient by
+    /// coefficient, from its equations to each order in turn, which is
+    /// rows·order³ for those.
     ///
     /// # Errors
     ///
     /// Those of [`Tape::eval`], [`Error::Length`] and [`Error::NonFiniteSeed`]
-    /// for p, [`Error::TooHighOrder`] if the series do not fit into memory or those
-    /// levels onto the stack, [`Error::NoSecondDerivative`] of a custom operation that states first
-    /// derivatives alone, unless the order is 0 or 1.
+    /// for p, [`Error::TooHighOrder`] if the series do not fit into memory, or
+    /// those levels onto the stack, [`Error::NoSecondDerivative`] of a custom
+    /// operation that states first derivatives alone, from order 2 on.
     ///
     /// ```
     /// # use ad_core::Tape;

@@ -249,18 +249,30 @@ fn a_flow_has_a_taylor_series_in_its_initial_state() {
 
 #[test]
 fn the_adjoints_of_a_long_recurrence_are_found_from_checkpoints() {
-    // More than a million coefficients of the carry.
-    const STEPS: usize = 70_000;
-    let step = Tape::record(&[1.0, 1.0], |v| v[0] + v[1] * (1.0 - v[0] * v[0])).unwrap();
-    let tape = Tape::record(&[0.1, 1e-5], |x| step.scan(&x[..1], std::iter::repeat_n(&x[1..], STEPS)).0).unwrap();
+    // A line of delays, with more than a million coefficients in what it carries.
+    const DELAYS: usize = 64;
+    const STEPS: usize = 2500;
+    let start: Vec<f64> = (0..=DELAYS).map(|i| 0.4 + 0.003 * i as f64).collect();
+    let step = Tape::record(&start, |v| {
+        let grown = v[0] + 0.004 * v[DELAYS - 1] * (v[DELAYS] - v[0]);
+        [&[grown], &v[..DELAYS - 1]].concat()
+    })
+    .unwrap();
+    let tape = Tape::record(&start, |x| {
+        let (line, limit) = x.split_at(DELAYS);
+        let line = step.scan(line, std::iter::repeat_n(limit, STEPS)).0;
+        sum_of(line.iter().map(|y| y * y))
+    })
+    .unwrap();
     let gradient = tape.gradient_tape().unwrap();
-    let (x, p, order) = ([0.1, 1e-5], [1.0, 2e-5], 15);
-    assert!(STEPS * (order + 1) > 1 << 20);
+    let (p, order) = (numbers(DELAYS + 1), 7);
+    assert!(DELAYS * STEPS * (order + 1) > 1 << 20);
     // d/dt f(x + t·p) = ∇f(x + t·p)·p.
-    let (f, g) = (tape.taylor(&x, &p, order).unwrap(), gradient.taylor(&x, &p, order).unwrap());
+    let (f, g) = (tape.taylor(&start, &p, order).unwrap(), gradient.taylor(&start, &p, order).unwrap());
     for k in 0..order {
-        let (c, e) = (g[(0, k)] * p[0] + g[(1, k)] * p[1], (k + 1) as f64 * f[(0, k + 1)]);
-        assert!((c - e).abs() <= 1e-9 * (1.0 + e.abs()), "{k}: {c} is not {e}");
+        let terms = (0..=DELAYS).map(|i| g[(i, k)] * p[i]);
+        let (c, e) = (terms.sum::<f64>(), (k + 1) as f64 * f[(0, k + 1)]);
+        assert!((c - e).abs() <= 1e-11 * e.abs() && e != 0.0, "{k}: {c} is not {e}");
     }
 }
 

@@ -15,6 +15,9 @@
 //! gives for the weights ẇ on F(x) and w on J·ẋ. So derivative tapes of any
 //! order call functions as their originals do.
 //!
+//! Along Taylor series it does the same two things, with series in place of
+//! numbers with tangents (`series.rs`).
+//!
 //! Functions follow the strict rule of the sweeps (0·∞ is 0): a body by its
 //! drivers, the others in their own products.
 

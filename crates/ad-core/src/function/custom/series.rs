@@ -4,7 +4,7 @@ use super::Custom;
 use crate::error::Error;
 use crate::function::{Series, SeriesMemory, SeriesVec};
 use crate::rule::Rule;
-use crate::taylor::{Term, coefficient};
+use crate::taylor::{Term, coefficient, make_room};
 
 impl Custom {
     /// The series of the partials to `order`, ∂yⱼ/∂xᵢ at j·n + i, and the results.
@@ -50,7 +50,7 @@ impl Custom {
         let (partials, values) = self.partial_series(x, order - 1, memory)?;
         // The operands and then the partials, whose last coefficient nothing reads.
         let mut slots = Vec::new();
-        crate::taylor::make_room(&mut slots, n + n * m, order)?;
+        make_room(&mut slots, n + n * m, order)?;
         for (slot, i) in slots.chunks_exact_mut(order + 1).zip(0..n + n * m) {
             match i.checked_sub(n) {
                 None => slot.copy_from_slice(x.get(i)),
