@@ -15,11 +15,11 @@ use ad_optim::{FitStatistics, LeastSquares, LevenbergMarquardt, Trainer};
 const CERTIFIED_DIGITS: f64 = 11.0;
 const REQUIRED_DIGITS: f64 = 6.0;
 
-/// A model y = f(b, x), and NIST's file with its data; data/README.md says where the files come from.
+/// A model y = f(b, x), and NIST's file with its data; data/nist/README.md says where the files come from.
 struct Problem {
     formula: &'static str,
     /// The damping λ to begin with, from each of the starts.
-    dampings: [f64; 2],
+    damping: [f64; 2],
     model: fn(&[Var], Var) -> Var,
     file: &'static str,
 }
@@ -30,63 +30,63 @@ const USUAL: [f64; 2] = [1e-3; 2];
 const PROBLEMS: [Problem; 10] = [
     Problem {
         formula: "b1·(1 − exp(−b2·x))",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| b[0] * (1.0 - (-b[1] * x).exp()),
         file: include_str!("../data/nist/Misra1a.dat"),
     },
     Problem {
         formula: "b1 + b2·exp(−b4·x) + b3·exp(−b5·x)",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| b[0] + b[1] * (-b[3] * x).exp() + b[2] * (-b[4] * x).exp(),
         file: include_str!("../data/nist/MGH17.dat"),
     },
     Problem {
         formula: "b1·(x² + b2·x) / (x² + b3·x + b4)",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| b[0] * (x * (x + b[1])) / (x * (x + b[2]) + b[3]),
         file: include_str!("../data/nist/MGH09.dat"),
     },
     Problem {
         formula: "(b1 + b2·x + b3·x² + b4·x³) / (1 + b5·x + b6·x² + b7·x³)",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| (b[0] + x * (b[1] + x * (b[2] + x * b[3]))) / (1.0 + x * (b[4] + x * (b[5] + x * b[6]))),
         file: include_str!("../data/nist/Thurber.dat"),
     },
     Problem {
         formula: "b1·(1 − exp(−b2·x))",
-        // Undamped, the first step leads to a b2 so large that the exponential, and with it the slope in b2, is 0.
-        dampings: [100.0, 1e-3],
+        // With little damping the first steps lead to a b2 so large that the exponential, and the slope in b2, are 0.
+        damping: [100.0, 1e-3],
         model: |b, x| b[0] * (1.0 - (-b[1] * x).exp()),
         file: include_str!("../data/nist/BoxBOD.dat"),
     },
     Problem {
         formula: "b1 / (1 + exp(b2 − b3·x))",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| b[0] / (1.0 + (b[1] - b[2] * x).exp()),
         file: include_str!("../data/nist/Rat42.dat"),
     },
     Problem {
         formula: "b1·exp(b2 / (x + b3))",
         // The valley is long and bent; damped steps would creep along it.
-        dampings: [1e-14, 1e-3],
+        damping: [1e-14, 1e-3],
         model: |b, x| b[0] * (b[1] / (x + b[2])).exp(),
         file: include_str!("../data/nist/MGH10.dat"),
     },
     Problem {
         formula: "b1/b2·exp(−((x − b3)/b2)² / 2)",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| b[0] / b[1] * (-0.5 * ((x - b[2]) / b[1]).powi(2)).exp(),
         file: include_str!("../data/nist/Eckerle4.dat"),
     },
     Problem {
         formula: "b1 / (1 + exp(b2 − b3·x))^(1/b4)",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| b[0] / (1.0 + (b[1] - b[2] * x).exp()).pow(1.0 / b[3]),
         file: include_str!("../data/nist/Rat43.dat"),
     },
     Problem {
         formula: "b1·(b2 + x)^(−1/b3)",
-        dampings: USUAL,
+        damping: USUAL,
         model: |b, x| b[0] * (b[1] + x).pow(-1.0 / b[2]),
         file: include_str!("../data/nist/Bennett5.dat"),
     },
@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}, {} level of difficulty", certified.name, certified.difficulty);
         println!("y = {}, {} observations", problem.formula, certified.observations.len() / 2);
         let [far, near] = &certified.starts;
-        let [far_damping, near_damping] = problem.dampings;
+        let [far_damping, near_damping] = problem.damping;
         let fits = [fit(problem, &certified, far, far_damping)?, fit(problem, &certified, near, near_damping)?];
         least = least.min(compare(&certified, &fits));
     }
