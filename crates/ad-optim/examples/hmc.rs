@@ -5,6 +5,7 @@
 //! regression is known in closed form. The sampler does not know that: it sees a density and, from the tape, its
 //! gradient. The example fails if a moment is further from the exact one than five standard errors of the simulation.
 
+use std::array::from_fn;
 use std::error::Error;
 
 use ad_core::{Real, Tape, Workspace};
@@ -147,12 +148,8 @@ fn exact_moments(rows: &[f64]) -> ([f64; WEIGHTS], Square, f64) {
     // Λ = XᵀX + 1/SPREAD, and the weights have the mean Λ⁻¹·Xᵀy.
     let rows: Vec<&[f64]> = rows.chunks_exact(COLUMNS.len()).collect();
     let products = |i: usize, j: usize| rows.iter().map(|row| row[i] * row[j]).sum::<f64>();
-    let mut inverse: Square = [[0.0; WEIGHTS]; WEIGHTS];
-    for i in 0..WEIGHTS {
-        for j in 0..WEIGHTS {
-            inverse[i][j] = products(i, j) + if i == j { 1.0 / SPREAD } else { 0.0 };
-        }
-    }
+    let prior = |i: usize, j: usize| if i == j { 1.0 / SPREAD } else { 0.0 };
+    let mut inverse: Square = from_fn(|i| from_fn(|j| products(i, j) + prior(i, j)));
     invert(&mut inverse);
     let mean = inverse.map(|row| (0..WEIGHTS).map(|j| row[j] * products(j, WEIGHTS)).sum::<f64>());
     // σ² is inverse gamma again, and the weights have Student's t distribution.
