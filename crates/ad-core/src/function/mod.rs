@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::Error;
 use crate::formula::{Accent, CallName, DIGITS, Name, Script};
-use crate::replay::{SimdLevel, Workspace};
+use crate::replay::{Block, SimdLevel, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
@@ -148,9 +148,41 @@ pub(crate) struct FunctionMemory {
     carry: NumberVec,
     checkpoints: NumberVec,
     segment: NumberVec,
+    /// The values of iterations in lanes.
+    lanes_of_body: Vec<Block>,
+    /// Those that wait for the adjoints of a call, by the number of the call.
+    kept: Vec<Vec<Block>>,
+    /// The number of the call whose adjoints will be wanted, or are.
+    pub call: Option<usize>,
 }
 
 impl FunctionMemory {
+    /// Memory for the values of iterations, so many blocks: those of this call, if
+    /// its adjoints will be wanted, or are.
+    fn take_lanes(&mut self, blocks: usize) -> Vec<Block> {
+        let mut lanes = match self.call {
+            Some(call) => {
+                if self.kept.len() <= call {
+                    self.kept.resize_with(call + 1, Vec::new);
+                }
+                std::mem::take(&mut self.kept[call])
+            }
+            None => std::mem::take(&mut self.lanes_of_body),
+        };
+        if lanes.len() < blocks {
+            lanes.resize(blocks, Block::from(0.0));
+        }
+        lanes
+    }
+
+    /// Puts back what [`FunctionMemory::take_lanes`] gave.
+    fn put_lanes(&mut self, lanes: Vec<Block>) {
+        match self.call {
+            Some(call) => self.kept[call] = lanes,
+            None => self.lanes_of_body = lanes,
+        }
+    }
+
     /// The workspace for a body.
     fn body(&mut self) -> &mut Workspace {
         let body = self.body.get_or_insert_default();
@@ -301,6 +333,8 @@ impl Function {
         mut y: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
+        // Only what a row calls itself comes back for its adjoints.
+        memory.call = memory.call.filter(|_| matches!(self.0.kind, Kind::Loop(_)));
         match &self.0.kind {
             Kind::Loop(rolled) => rolled.values(k, x, y, memory),
             Kind::Custom(custom) => custom.values(k, x, y),
@@ -336,6 +370,7 @@ impl Function {
         mut xbar: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
+        memory.call = memory.call.filter(|_| matches!(self.0.kind, Kind::Loop(_)));
         match &self.0.kind {
             Kind::Loop(rolled) => rolled.adjoints(k, x, w, xbar, memory),
             Kind::Custom(custom) => custom.adjoints(k, x, w, xbar, memory),

@@ -100,6 +100,7 @@ impl Calls<'_> {
         let CallMemory { x, y, function: memory, .. } = &mut *self.memory;
         let x = load(self.program, call, operands, values, tangents, x);
         y.reserve(function.num_results(), K);
+        memory.call = (K == 0 && self.program.is_reverse).then_some(call.number);
         function.values(K, x, y.view_mut(), memory)?;
         for (j, slot) in (row.result as usize..).take(function.num_results()).enumerate() {
             let (value, of_value) = y.get(j);
@@ -130,6 +131,7 @@ impl Calls<'_> {
         }
         let x = load(self.program, call, operands, values, tangents, x);
         xbar.reserve(operands.len(), K);
+        memory.call = (K == 0).then_some(call.number);
         function.adjoints(K, x, weights.view(), xbar.view_mut(), memory)?;
         match call.first {
             Some(first) if K == 0 && first >= self.program.first_input => {

@@ -19,7 +19,7 @@ mod simd;
 
 pub(crate) use calls::{CallMemory, Calls, Step, forward_steps, reverse_steps};
 pub(crate) use engine::{forward, reverse, values};
-pub(crate) use lanes::WIDTH;
+pub(crate) use lanes::{Block, WIDTH};
 pub(crate) use mapped::{Group, Mapped};
 pub(crate) use program::{Program, Programs};
 pub use samples::Samples;
@@ -75,9 +75,9 @@ pub(crate) struct LaneMemory {
     /// The lanes asked for; as many as suit the program if there are none.
     lanes: Option<usize>,
     pub scalars: Vec<f64>,
-    pub values: Vec<lanes::Block>,
-    pub tangents: Vec<lanes::Block>,
-    pub adjoints: Vec<lanes::Block>,
+    pub values: Vec<Block>,
+    pub tangents: Vec<Block>,
+    pub adjoints: Vec<Block>,
     pub streams: Vec<lanes::Stream>,
 }
 

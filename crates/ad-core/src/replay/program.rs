@@ -33,6 +33,8 @@ pub(crate) struct Program {
     pub rows: Vec<Row>,
     /// Those of them that the scalar engine runs as loops, for reverse sweeps.
     pub runs: Vec<Run>,
+    /// Whether it is for adjoints.
+    pub is_reverse: bool,
     /// The rows that call functions.
     pub calls: Vec<CallRow>,
     /// The operands of the rows that have more than three; before those of a call
@@ -51,6 +53,8 @@ pub(crate) struct Program {
 /// A row that calls a function.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallRow {
+    /// Its number among them.
+    pub number: usize,
     /// Its place among the rows.
     pub at: usize,
     /// The slot of the first operand, if the others are in the slots after it in their order.
@@ -448,12 +452,13 @@ impl Program {
         rows.shrink_to_fit();
         wide.shrink_to_fit();
         let runs = if direction == Direction::Reverse { Run::find(&rows) } else { Vec::new() };
-        let calls = (0..rows.len()).filter(|&at| rows[at].code == Code::Call).map(|at| {
+        let calls = (0..rows.len()).filter(|&at| rows[at].code == Code::Call).enumerate().map(|(number, at)| {
             let operands = rows[at].wide(&wide);
             let in_order = operands.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1));
-            CallRow { at, first: in_order.then_some(operands[0] as usize) }
+            CallRow { number, at, first: in_order.then_some(operands[0] as usize) }
         });
         let mut program = Program {
+            is_reverse: direction == Direction::Reverse,
             calls: calls.collect(),
             prologue,
             rows,
