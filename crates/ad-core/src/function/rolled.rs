@@ -11,6 +11,10 @@ use crate::record::{SourceLocation, Var, VarKey, record_call, refuse_call};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
+mod reading;
+
+pub(crate) use reading::{Given, Taken};
+
 /// A body run so many times, from carry to carry.
 #[derive(Clone)]
 pub(crate) struct Loop {
