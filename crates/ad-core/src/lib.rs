@@ -99,8 +99,8 @@ mod tape;
 mod trace;
 
 pub use check::{
-    Comparison, Constant, Diagnosis, Difference, NonFinite, NotChecked, Part, RowComparison, SelfCheck, TapeDiff,
-    ValueAt, Verdict,
+    Comparison, Constant, Diagnosis, DiagnosisInside, Difference, NonFinite, NotChecked, Part, RowComparison,
+    SelfCheck, TapeDiff, ValueAt, Verdict,
 };
 pub use drivers::Linearization;
 pub use dual::Dual;

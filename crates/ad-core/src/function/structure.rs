@@ -1,6 +1,10 @@
 //! What readers of a tape ask of the functions that it calls, without a number.
 
-use crate::function::{Function, Given, Kind, Loop, Rearranged, Taken};
+use std::sync::Arc;
+
+use crate::check::{Contents, Fnv};
+use crate::error::Error;
+use crate::function::{Function, FunctionMemory, Given, Kind, Loop, Numbers, NumbersMut, Rearranged, Taken};
 
 /// Operands and results of a function that have to do with each other. A result
 /// is a sum over the blocks that it is in, and each term depends on the operands
@@ -12,6 +16,62 @@ pub(crate) struct Block {
 }
 
 impl Function {
+    /// What tells it from other functions that are alive.
+    pub(crate) fn address(&self) -> *const () {
+        Arc::as_ptr(&self.0).cast()
+    }
+
+    /// F(x), and J·ẋ for k tangents of each operand.
+    pub(crate) fn evaluate(&self, x: &[f64], tangents: &[f64]) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        let k = tangents.len().checked_div(x.len()).unwrap_or(0);
+        let (mut y, mut dy) = (vec![0.0; self.num_results()], vec![0.0; self.num_results() * k]);
+        let results = NumbersMut { v: &mut y, t: &mut dy };
+        self.values(k, Numbers { v: x, t: tangents }, results, &mut FunctionMemory::default())?;
+        Ok((y, dy))
+    }
+
+    /// Jᵀ·w.
+    pub(crate) fn pull_back(&self, x: &[f64], w: &[f64]) -> Result<Vec<f64>, Error> {
+        let mut xbar = vec![0.0; x.len()];
+        let (x, w) = (Numbers { v: x, t: &[] }, Numbers { v: w, t: &[] });
+        self.adjoints(0, x, w, NumbersMut { v: &mut xbar, t: &mut [] }, &mut FunctionMemory::default())?;
+        Ok(xbar)
+    }
+
+    /// What [`Tape::content_hash`](crate::Tape::content_hash) covers of it.
+    pub(crate) fn write_content(&self, hash: &mut Fnv, contents: &mut Contents) {
+        match &self.0.kind {
+            Kind::Loop(rolled) => {
+                hash.text("loop");
+                contents.write_body(&rolled.body, hash);
+                rolled.write_content(hash);
+            }
+            Kind::Custom(_) => {
+                hash.text("custom");
+                hash.text(self.name().unwrap_or_default());
+                hash.count(self.num_operands());
+                hash.count(self.num_results());
+            }
+            Kind::Implicit(system) => {
+                hash.text("implicit");
+                contents.write_body(system.equations(), hash);
+                hash.count(self.num_operands());
+            }
+            Kind::Adjoint(of) => {
+                hash.text("adjoint");
+                hash.bytes(&contents.function(of).to_le_bytes());
+            }
+            Kind::Rearranged(Rearranged { of, operands, results }) => {
+                hash.text("rearranged");
+                hash.bytes(&contents.function(of).to_le_bytes());
+                hash.count(operands.len());
+                operands.iter().for_each(|operand| hash.count(operand.map_or(0, |operand| operand as usize + 1)));
+                hash.count(results.len());
+                results.iter().for_each(|&result| hash.count(result as usize));
+            }
+        }
+    }
+
     /// The loop, if it is one itself.
     pub(crate) fn as_loop(&self) -> Option<&Loop> {
         match &self.0.kind {

@@ -1,6 +1,7 @@
 //! What readers of a tape ask of a loop, without a number.
 
-use super::{Loop, Source, Target};
+use super::{Column, Loop, Source, Target};
+use crate::check::Fnv;
 
 /// What an input of the body is in an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,49 @@ impl Loop {
     /// Whether the results are sums over the iterations.
     pub(crate) fn is_summed(&self) -> bool {
         self.summed
+    }
+
+    /// The places of an argument in all iterations.
+    fn hash_places(column: &Column, hash: &mut Fnv) {
+        match column {
+            Column::Strided { first, stride } => {
+                hash.bytes(b"s");
+                hash.bytes(&first.to_le_bytes());
+                hash.bytes(&stride.to_le_bytes());
+            }
+            Column::Listed(places) => {
+                hash.bytes(b"l");
+                hash.count(places.len());
+                places.iter().for_each(|&place| hash.count(place as usize));
+            }
+        }
+    }
+
+    /// What [`Tape::content_hash`](crate::Tape::content_hash) covers of it, apart from the body.
+    pub(crate) fn write_content(&self, hash: &mut Fnv) {
+        hash.count(self.count);
+        hash.count(usize::from(self.summed));
+        hash.count(self.initial.len());
+        self.initial.iter().for_each(|&operand| hash.count(operand as usize));
+        hash.count(self.inputs.len());
+        for input in &self.inputs {
+            match input {
+                Source::Carry(place) => {
+                    hash.bytes(b"c");
+                    hash.count(*place as usize);
+                }
+                Source::Argument(column) => Loop::hash_places(column, hash),
+            }
+        }
+        hash.count(self.outputs.len());
+        for &output in &self.outputs {
+            let (kind, place) = match output {
+                Target::Carry(place) => (b"c", place),
+                Target::Out(place) => (b"o", place),
+            };
+            hash.bytes(kind);
+            hash.count(place as usize);
+        }
     }
 
     pub(crate) fn taken(&self, input: usize, iteration: usize) -> Taken {
