@@ -445,8 +445,8 @@ impl<'a> Graph<'a> {
                     Taken::Operand(operand) => x[operand],
                 };
             }
-            for output in 0..m {
-                let nodes = pattern.row(output).iter().filter(|_| alive[output]).map(|&input| inputs[input]);
+            for (output, &alive) in alive.iter().enumerate() {
+                let nodes = pattern.row(output).iter().filter(|_| alive).map(|&input| inputs[input]);
                 match rolled.given(output, iteration) {
                     Given::Carry(place) => {
                         list.extend(nodes);

@@ -126,7 +126,7 @@ impl TraceBody {
 /// v₀ = x₁              3  v̇₀ = p                       1
 /// v₁ = square(v₀)      9  v̇₁ = jvp square(v₀; v̇₀)      6
 /// v₂ = v₁ + 1         10  v̇₂ = v̇₁                      6
-/// y = v₂              10  ẏ = v̇₂                       6
+/// y = v₂              10  ẏ = v̇₂                       6
 ///
 /// square, called by v₁:
 ///   v₀ = x₁
