@@ -267,7 +267,7 @@ fn the_readme_shows_the_trace_as_printed() {
     assert!(readme.replace('ẏ', "y\u{307}").contains(&trace), "{trace}");
 }
 
-/// A loss by nested functions: a custom operation, loops and the solution of an equation.
+/// Rows that call functions: tapes, a custom operation, the solution of an equation.
 mod calls {
     use ad_core::{Custom, CustomOp, Implicit};
 
