@@ -101,8 +101,8 @@ mod taylor;
 mod trace;
 
 pub use check::{
-    Comparison, Constant, Diagnosis, Difference, NonFinite, NotChecked, Part, RowComparison, SelfCheck, TapeDiff,
-    ValueAt, Verdict,
+    Comparison, Constant, Diagnosis, DiagnosisInside, Difference, NonFinite, NotChecked, Part, RowComparison,
+    SelfCheck, TapeDiff, ValueAt, Verdict,
 };
 pub use drivers::Linearization;
 pub use dual::Dual;
@@ -120,7 +120,7 @@ pub use retape::{RecordedFunction, Retape, RetapeStats};
 pub use rule::{Real, Rule};
 pub use sparse::{SparseHessian, SparseJacobian, SparseMatrix, Sparsity};
 pub use tape::Tape;
-pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};
+pub use trace::{Trace, TraceBody, TraceDerivative, TraceKind, TraceRow};
 
 #[cfg(all(target_arch = "x86", not(target_feature = "sse2")))]
 compile_error!("without SSE2, x86 rounds intermediate results twice: the same bits everywhere cannot be kept");

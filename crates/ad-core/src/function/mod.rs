@@ -31,10 +31,11 @@ use crate::tape::Tape;
 mod custom;
 mod implicit;
 mod rolled;
+mod structure;
 
 pub use custom::{Custom, CustomOp};
 pub use implicit::Implicit;
-pub(crate) use rolled::Loop;
+pub(crate) use rolled::{Given, Loop, Taken};
 
 /// Functions called inside of functions, no deeper than this.
 pub(crate) const DEEPEST: usize = 64;

@@ -14,6 +14,10 @@ use crate::replay::{Block, Group, Mapped, WIDTH, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
+mod reading;
+
+pub(crate) use reading::{Given, Taken};
+
 /// A body run so many times, from carry to carry.
 #[derive(Clone)]
 pub(crate) struct Loop {
