@@ -106,7 +106,7 @@ pub use drivers::Linearization;
 pub use dual::Dual;
 pub use error::Error;
 pub use formula::{Accent, Formula, Formulas, Name, Script};
-pub use function::{Custom, CustomOp, Function, Implicit};
+pub use function::{Custom, CustomOp, CustomProducts, Function, Implicit, RuleCheck};
 pub use graph::Graph;
 pub use lanes::Lanes;
 pub use matrix::Matrix;
