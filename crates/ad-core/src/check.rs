@@ -1198,7 +1198,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
-        replay::tangent_sweep::<true>(&self.data, &ws.values, p, 1, tangents, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::tangent_sweep::<true>(&self.data, &ws.values, p, 1, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Tangent,
@@ -1244,7 +1245,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
-        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Adjoint,
@@ -1676,6 +1678,7 @@ pub(crate) fn compare_with_rule(value: &mut dyn FnMut(f64) -> f64, derivative: f
         |quotient: Quotient| (quotient.value - derivative).abs() <= 1e-6 * size(quotient) + 10.0 * quotient.error;
     let own = binade(x);
     let scales: &[f64] = if own == 1.0 { &[1.0] } else { &[own, 1.0] };
+    // With the smallest step of each.
     let mut found: Vec<(Quotient, f64)> = Vec::new();
     for power in [4, 12, 20, 28] {
         for &scale in scales {
@@ -1688,11 +1691,11 @@ pub(crate) fn compare_with_rule(value: &mut dyn FnMut(f64) -> f64, derivative: f
             if quotient.error <= 1e-5 * size(quotient) && agrees(quotient) {
                 return (Some(quotient.value), Verdict::Agrees);
             }
-            found.push((quotient, scale));
+            found.push((quotient, h * 2f64.powi(-8)));
         }
     }
     found.sort_by(|(a, _), (b, _)| a.error.total_cmp(&b.error));
-    let Some(&(best, scale)) = found.first() else {
+    let Some(&(best, finest)) = found.first() else {
         return (None, Verdict::NotChecked(NotChecked::Edge));
     };
     if agrees(best) && best.error <= NOTHING + 1e-9 * here.abs() / own.max(1.0) {
@@ -1700,10 +1703,21 @@ pub(crate) fn compare_with_rule(value: &mut dyn FnMut(f64) -> f64, derivative: f
     }
     let near = |other: Quotient| (other.value - best.value).abs() <= 1e-3 * best.value.abs() + other.error;
     let supported = found[1..].iter().any(|&(other, _)| other.error <= 1e-2 * size(best) && near(other));
+    // A function that varies within smaller steps has a slope that none of the
+    // quotients saw. Nine digits of the values are believed.
+    let smaller = std::iter::successors(Some(finest), |h| Some(h / 8.0)).take_while(|h| *h >= 4.0 * f64::EPSILON * own);
+    let is_straight = smaller.into_iter().all(|h| {
+        f.around(h).is_none_or(|[left, right]| {
+            let values = left.abs().max(right.abs());
+            (right - left - 2.0 * h * best.value).abs() <= 2e-2 * h * best.value.abs() + 1e-9 * values
+        })
+    });
+    let supported = supported && is_straight;
     if agrees(best) || best.error > 1e-4 * size(best) || !supported {
         return (Some(best.value), Verdict::NotChecked(NotChecked::Inaccurate));
     }
-    match has_kink(f, scale) {
+    // Looked for at the steps that the quotient is from.
+    match has_kink(f, finest * 2f64.powi(16)) {
         true => (Some(best.value), Verdict::NotChecked(NotChecked::Kink)),
         false => (Some(best.value), Verdict::Disagrees),
     }

@@ -424,14 +424,16 @@ impl Tape {
     ) -> Result<(), Error> {
         let data = &*self.data;
         let replay::SweepMemory { tangents, gathered, .. } = sweep;
-        replay::tangent_sweep::<false>(data, values, seeds, k, tangents, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::tangent_sweep::<false>(data, values, seeds, k, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut strict = self.outputs(values).any(f64::is_nan);
         for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
             dy.copy_from_slice(&tangents[output as usize * k..(output as usize + 1) * k]);
             strict |= dy.iter().any(|t| t.is_nan());
         }
         if strict {
-            replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(|failure| self.of_function(failure))?;
+            replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered)
+                .map_err(|failure| self.of_function(failure))?;
             for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
                 let output = output as usize;
                 for (dy, &strict) in dy.iter_mut().zip(&tangents[output * k..(output + 1) * k]) {
@@ -458,9 +460,11 @@ impl Tape {
         let data = &*self.data;
         let inputs = data.first_input()..data.first_param();
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
-        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         if adjoints[inputs.clone()].iter().any(|a| a.is_nan()) || self.outputs(values).any(f64::is_nan) {
-            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(|failure| self.of_function(failure))?;
+            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered)
+                .map_err(|failure| self.of_function(failure))?;
         }
         xbar.copy_from_slice(&adjoints[inputs]);
         Ok(())
@@ -481,7 +485,8 @@ impl Tape {
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
         replay::load(data, x, params, values);
         replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
-        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         xbar.copy_from_slice(&adjoints[data.first_input()..data.first_param()]);
         Ok(())
     }
@@ -559,7 +564,8 @@ impl Tape {
         seeds.extend((0..x.len()).flat_map(|i| (0..k).map(move |d| (i, d))).flat_map(|(i, d)| seed(i, d)));
         replay::load(data, x, params.unwrap_or(&self.params), values);
         replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
-        replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         for (i, (y, &output)) in y.iter().zip(&data.outputs).enumerate() {
             let strict = &tangents[output as usize * k..];
             for (dy, &strict) in dy.row(i).iter_mut().zip(strict) {
@@ -683,7 +689,8 @@ impl Tape {
         replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
         inputs.clear();
         inputs.extend((0..self.num_outputs()).map(|j| Dual::new(weights.w[j], weights.tangent(j, d))));
-        replay::reverse_sweep::<Dual, true>(data, values, inputs, adjoints, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::reverse_sweep::<Dual, true>(data, values, inputs, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let adjoints = &adjoints[data.first_input()..data.first_param()];
         for (xbar, adjoint) in xbar.iter_mut().zip(adjoints) {
             *xbar = adjoint.v;

@@ -199,7 +199,7 @@ fn is_outside(x: &[f64], y: f64) -> bool {
 fn write_partials(op: &dyn CustomOp, x: &[f64], y: &[f64], partials: &mut [f64]) {
     partials.fill(0.0);
     op.partials(x, y, partials);
-    for (&y, row) in y.iter().zip(partials.chunks_mut(x.len())) {
+    for (&y, row) in y.iter().zip(partials.chunks_mut(x.len().max(1))) {
         if is_outside(x, y) {
             row.fill(f64::NAN);
         }

@@ -310,22 +310,20 @@ impl Function {
                 let n = of.num_operands();
                 of.adjoints(k, x.part(0..n, k), x.part(n..x.v.len(), k), y, memory)
             }
-            Kind::Rearranged(Rearranged { of, operands, results }) => {
-                memory.borrow(|memory, [inner, outer]| {
-                    inner.reset(operands.len(), k);
-                    outer.reset(of.num_results(), k);
-                    for (i, operand) in operands.iter().enumerate() {
-                        if let Some(operand) = *operand {
-                            inner.set(i, x.get(operand as usize, k));
-                        }
+            Kind::Rearranged(Rearranged { of, operands, results }) => memory.borrow(|memory, [inner, outer]| {
+                inner.reset(operands.len(), k);
+                outer.reset(of.num_results(), k);
+                for (i, operand) in operands.iter().enumerate() {
+                    if let Some(operand) = *operand {
+                        inner.set(i, x.get(operand as usize, k));
                     }
-                    of.values(k, inner.view(), outer.view_mut(), memory)?;
-                    for (j, &result) in results.iter().enumerate() {
-                        y.set(j, outer.get(result as usize));
-                    }
-                    Ok(())
-                })
-            }
+                }
+                of.values(k, inner.view(), outer.view_mut(), memory)?;
+                for (j, &result) in results.iter().enumerate() {
+                    y.set(j, outer.get(result as usize));
+                }
+                Ok(())
+            }),
         }
     }
 
