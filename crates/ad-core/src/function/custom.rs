@@ -586,7 +586,7 @@ impl Custom {
                 };
                 let stated = partials(x);
                 self.beside_quotients("the partials", x, &stated, value, &mut check)?;
-                if let Some((outputs, changes)) = self.derivative_at(x)? {
+                if let Some([outputs, changes]) = self.derivative_at(x)? {
                     self.beside_each_other("the outputs of the derivative tape", n, &outputs, &stated, &y)?;
                     self.beside_quotients("the derivatives of the derivative tape", x, &changes, partials, &mut check)?;
                 }
@@ -609,7 +609,7 @@ impl Custom {
                 // Weights that no symmetry hides behind.
                 let w: Vec<f64> = (0..m).map(|j| 1.0 + (j as f64 * 0.618_033_988_749_894_8).fract()).collect();
                 let xw: Vec<f64> = x.iter().chain(&w).copied().collect();
-                if let Some((outputs, changes)) = self.derivative_at(&xw)? {
+                if let Some([outputs, changes]) = self.derivative_at(&xw)? {
                     self.beside_each_other("the outputs of the tape vjp_tape", n, &outputs, &adjoints(x, &w), &y)?;
                     let adjoints = |xw: &[f64]| adjoints(&xw[..n], &xw[n..]);
                     self.beside_quotients("the derivatives of the tape vjp_tape", &xw, &changes, adjoints, &mut check)?;
@@ -620,7 +620,7 @@ impl Custom {
     }
 
     /// The outputs of the derivative that is a tape, if there is one, and its Jacobian.
-    fn derivative_at(&self, x: &[f64]) -> Result<Option<(Vec<f64>, Vec<f64>)>, Error> {
+    fn derivative_at(&self, x: &[f64]) -> Result<Option<[Vec<f64>; 2]>, Error> {
         let derivative = match self.derivative() {
             Ok(derivative) => derivative,
             Err(Error::NoSecondDerivative { .. }) => return Ok(None),
@@ -631,7 +631,7 @@ impl Custom {
         (0..n).for_each(|i| seeds[i * n + i] = 1.0);
         let results = NumbersMut { v: &mut values, t: &mut changes };
         derivative.values(n, Numbers { v: x, t: &seeds }, results, &mut FunctionMemory::default())?;
-        Ok(Some((values, changes)))
+        Ok(Some([values, changes]))
     }
 
     fn wrong(&self, what: &'static str, [result, operand]: [usize; 2], [stated, found]: [f64; 2]) -> Error {

@@ -291,7 +291,7 @@ impl System {
                 return Ok(());
             }
             let condition = lu.condition(&mut g.t);
-            if !(condition <= SINGULAR) {
+            if condition.is_nan() || condition > SINGULAR {
                 return Err(Error::SingularImplicit { function: self.name(), condition, location: None });
             }
             lu.solve(&mut g.v);
