@@ -470,8 +470,10 @@ fn check_rule_finds_what_is_wrong() {
     assert!(matches!(closed_root().check_rule(&[1.0, 2.0]), Err(Error::Length { .. })));
 }
 
+type Scalar = fn(f64) -> f64;
+
 /// Rules that are right, of every kind that a difference quotient has trouble with.
-fn right_rules() -> Vec<(&'static str, fn(f64) -> f64, fn(f64) -> f64)> {
+fn right_rules() -> Vec<(&'static str, Scalar, Scalar)> {
     vec![
         ("sin", f64::sin, f64::cos),
         ("exp", f64::exp, f64::exp),
