@@ -141,6 +141,9 @@ fn the_solver_runs_at_every_replay_and_once_a_sweep() {
         work();
         solved.load(Ordering::Relaxed) - before
     };
+    let twice = Tape::record(&[4.0], |x| root.call(&root.call(x))).unwrap();
+    assert_eq!(twice.functions().len(), 1);
+    assert_eq!(twice.optimized().eval(&[16.0]).unwrap(), [2.0]);
     assert_eq!(count(&|| assert_eq!(tape.eval(&[9.0]).unwrap(), [3.0])), 1);
     assert_eq!(count(&|| assert_eq!(tape.jvp(&[16.0], &[8.0]).unwrap().1, [1.0])), 1);
     // Once in the forward and once in the reverse part.

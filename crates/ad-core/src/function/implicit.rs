@@ -469,6 +469,13 @@ impl System {
     }
 }
 
+impl PartialEq for System {
+    /// Whether they are clones of one.
+    fn eq(&self, other: &System) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl fmt::Debug for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Data { name, g, .. } = &*self.0;

@@ -495,6 +495,7 @@ impl PartialEq for Function {
             || match (&self.0.kind, &other.0.kind) {
                 (Kind::Loop(one), Kind::Loop(other)) => one == other,
                 (Kind::Custom(one), Kind::Custom(other)) => one == other,
+                (Kind::Implicit(one), Kind::Implicit(other)) => one == other,
                 (Kind::Adjoint(one), Kind::Adjoint(other)) => one == other,
                 _ => false,
             }
