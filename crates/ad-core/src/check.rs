@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::drivers::of_function;
 use crate::error::Error;
 use crate::formula::{Accent, DIGITS, Formulas, Name, Script};
 use crate::function::{Function, Given, Loop, Taken};
@@ -1648,7 +1647,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
-        replay::tangent_sweep::<true>(&self.data, &ws.values, p, 1, tangents, gathered).map_err(of_function)?;
+        replay::tangent_sweep::<true>(&self.data, &ws.values, p, 1, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Tangent,
@@ -1694,7 +1694,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
-        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Adjoint,
@@ -2119,6 +2120,72 @@ fn compare(f: &mut Along<'_>, derivative: f64, tolerance: f64, scale: f64) -> (O
     match supported {
         true => (Some(best.value), Verdict::Disagrees),
         false => (Some(best.value), Verdict::NotChecked(NotChecked::Inaccurate)),
+    }
+}
+
+/// [`compare`] for a function of a user's own, at x: its values may be good to fewer
+/// digits than those of the table, so straightness down to ulps cannot be asked
+/// for. Instead an alarm needs two quotients of different steps that agree.
+///
+/// Gives the quotient, if there is one that says something.
+pub(crate) fn compare_with_rule(value: &mut dyn FnMut(f64) -> f64, derivative: f64, x: f64) -> (Option<f64>, Verdict) {
+    let mut along = |t: f64| Ok(value(t));
+    let f = &mut Along { value: &mut along, rounding: 0.0 };
+    let here = f.at(0.0).unwrap_or(f64::NAN);
+    if !here.is_finite() {
+        return (None, Verdict::NotChecked(NotChecked::NotFinite));
+    }
+    // An infinite slope agrees with no quotient.
+    let size = |quotient: Quotient| match derivative.is_infinite() {
+        true => quotient.value.abs(),
+        false => quotient.value.abs().max(derivative.abs()),
+    };
+    let agrees =
+        |quotient: Quotient| (quotient.value - derivative).abs() <= 1e-6 * size(quotient) + 10.0 * quotient.error;
+    let own = binade(x);
+    let scales: &[f64] = if own == 1.0 { &[1.0] } else { &[own, 1.0] };
+    // With the smallest step of each.
+    let mut found: Vec<(Quotient, f64)> = Vec::new();
+    for power in [4, 12, 20, 28] {
+        for &scale in scales {
+            let h = scale * 2f64.powi(-power);
+            // The smallest step must not be rounded away.
+            if h * 2f64.powi(-8) < own * f64::EPSILON {
+                continue;
+            }
+            let Some(quotient) = extrapolate(f, h) else { continue };
+            if quotient.error <= 1e-5 * size(quotient) && agrees(quotient) {
+                return (Some(quotient.value), Verdict::Agrees);
+            }
+            found.push((quotient, h * 2f64.powi(-8)));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.error.total_cmp(&b.error));
+    let Some(&(best, finest)) = found.first() else {
+        return (None, Verdict::NotChecked(NotChecked::Edge));
+    };
+    if agrees(best) && best.error <= NOTHING + 1e-9 * here.abs() / own.max(1.0) {
+        return (Some(best.value), Verdict::Agrees);
+    }
+    let near = |other: Quotient| (other.value - best.value).abs() <= 1e-3 * best.value.abs() + other.error;
+    let supported = found[1..].iter().any(|&(other, _)| other.error <= 1e-2 * size(best) && near(other));
+    // A function that varies within smaller steps has a slope that none of the
+    // quotients saw. Nine digits of the values are believed.
+    let smaller = std::iter::successors(Some(finest), |h| Some(h / 8.0)).take_while(|h| *h >= 4.0 * f64::EPSILON * own);
+    let is_straight = smaller.into_iter().all(|h| {
+        f.around(h).is_none_or(|[left, right]| {
+            let values = left.abs().max(right.abs());
+            (right - left - 2.0 * h * best.value).abs() <= 2e-2 * h * best.value.abs() + 1e-9 * values
+        })
+    });
+    let supported = supported && is_straight;
+    if agrees(best) || best.error > 1e-4 * size(best) || !supported {
+        return (Some(best.value), Verdict::NotChecked(NotChecked::Inaccurate));
+    }
+    // Looked for at the steps that the quotient is from.
+    match has_kink(f, finest * 2f64.powi(16)) {
+        true => (Some(best.value), Verdict::NotChecked(NotChecked::Kink)),
+        false => (Some(best.value), Verdict::Disagrees),
     }
 }
 

@@ -51,11 +51,6 @@ impl OutputWeights<'_> {
     }
 }
 
-/// The error of a function, wherever it was called.
-pub(crate) fn of_function((_, error): CallError) -> Error {
-    error
-}
-
 /// A number of a seed, unless it is not finite.
 #[inline(always)]
 fn finite(what: &'static str, seed: &[f64], index: usize) -> Result<f64, Error> {
@@ -230,7 +225,25 @@ impl Tape {
         let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
         let guards = self.guards().iter().take_while(above);
         self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))?;
-        Ok(failure.map(|(_, error)| error))
+        Ok(failure.map(|failure| self.of_function(failure)))
+    }
+
+    /// The error of a function, with the place of the row that called it.
+    #[cold]
+    pub(crate) fn of_function(&self, (row, error): CallError) -> Error {
+        error.called_at(self.data.location(row))
+    }
+
+    /// The error of the function of that number, with the place of the first row
+    /// that calls it.
+    #[cold]
+    fn of_call(&self, number: u32, error: Error) -> Error {
+        let data = &*self.data;
+        let calls = |&row: &usize| data.function(row).is_some() && data.function_number(row) == number;
+        match (0..data.num_rows()).find(calls) {
+            Some(row) => error.called_at(data.location(row)),
+            None => error,
+        }
     }
 
     /// The position of the first guard that is answered otherwise at x than in
@@ -411,14 +424,16 @@ impl Tape {
     ) -> Result<(), Error> {
         let data = &*self.data;
         let replay::SweepMemory { tangents, gathered, .. } = sweep;
-        replay::tangent_sweep::<false>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
+        replay::tangent_sweep::<false>(data, values, seeds, k, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut strict = self.outputs(values).any(f64::is_nan);
         for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
             dy.copy_from_slice(&tangents[output as usize * k..(output as usize + 1) * k]);
             strict |= dy.iter().any(|t| t.is_nan());
         }
         if strict {
-            replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
+            replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered)
+                .map_err(|failure| self.of_function(failure))?;
             for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
                 let output = output as usize;
                 for (dy, &strict) in dy.iter_mut().zip(&tangents[output * k..(output + 1) * k]) {
@@ -445,9 +460,11 @@ impl Tape {
         let data = &*self.data;
         let inputs = data.first_input()..data.first_param();
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
-        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         if adjoints[inputs.clone()].iter().any(|a| a.is_nan()) || self.outputs(values).any(f64::is_nan) {
-            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(of_function)?;
+            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered)
+                .map_err(|failure| self.of_function(failure))?;
         }
         xbar.copy_from_slice(&adjoints[inputs]);
         Ok(())
@@ -467,8 +484,9 @@ impl Tape {
         let Workspace { values, sweep, .. } = ws;
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
         replay::load(data, x, params, values);
-        replay::primal_all(data, values, gathered).map_err(of_function)?;
-        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(of_function)?;
+        replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         xbar.copy_from_slice(&adjoints[data.first_input()..data.first_param()]);
         Ok(())
     }
@@ -545,8 +563,9 @@ impl Tape {
         seeds.clear();
         seeds.extend((0..x.len()).flat_map(|i| (0..k).map(move |d| (i, d))).flat_map(|(i, d)| seed(i, d)));
         replay::load(data, x, params.unwrap_or(&self.params), values);
-        replay::primal_all(data, values, gathered).map_err(of_function)?;
-        replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
+        replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         for (i, (y, &output)) in y.iter().zip(&data.outputs).enumerate() {
             let strict = &tangents[output as usize * k..];
             for (dy, &strict) in dy.row(i).iter_mut().zip(strict) {
@@ -617,7 +636,9 @@ impl Tape {
                 replay::reverse_with_tangents(program, rows, values, tangents, adjoints, adjoint_tangents);
                 Ok(())
             }
-            Step::Call(call) => calls.adjoints(call, values, tangents, adjoints, adjoint_tangents),
+            Step::Call(call) => calls
+                .adjoints(call, values, tangents, adjoints, adjoint_tangents)
+                .map_err(|error| self.of_call(program.function_of(call), error)),
         })?;
 
         let value = values[program.outputs[0] as usize];
@@ -665,10 +686,11 @@ impl Tape {
             inputs.push(Dual::new(x, seed(i)?));
         }
         replay::load(data, inputs, &self.params, values);
-        replay::primal_all(data, values, gathered).map_err(of_function)?;
+        replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
         inputs.clear();
         inputs.extend((0..self.num_outputs()).map(|j| Dual::new(weights.w[j], weights.tangent(j, d))));
-        replay::reverse_sweep::<Dual, true>(data, values, inputs, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<Dual, true>(data, values, inputs, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let adjoints = &adjoints[data.first_input()..data.first_param()];
         for (xbar, adjoint) in xbar.iter_mut().zip(adjoints) {
             *xbar = adjoint.v;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::drivers::{check_seed, of_function};
+use crate::drivers::check_seed;
 use crate::error::{Error, expect_len};
 use crate::formula::{
     Accent, Call, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, escape_latex, more, number,
@@ -760,7 +760,7 @@ impl Tape {
         let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
         let (seeds_by_row, k) = (seeds.as_slice(), seeds.cols());
         replay::tangent_sweep::<true>(&self.data, &ws.values, seeds_by_row, k, tangents, gathered)
-            .map_err(of_function)?;
+            .map_err(|failure| self.of_function(failure))?;
         let columns = (0..seeds.cols()).map(|j| (0..seeds.rows()).map(|i| seeds[(i, j)]).collect()).collect();
         Ok(Trace::new(TraceKind::Tangent, self, ws.values, ws.sweep.tangents, columns))
     }
@@ -786,7 +786,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
-        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         Ok(Trace::new(TraceKind::Adjoint, self, ws.values, ws.sweep.adjoints, vec![w.to_vec()]))
     }
 }

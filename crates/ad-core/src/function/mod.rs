@@ -33,7 +33,7 @@ mod implicit;
 mod rolled;
 mod structure;
 
-pub use custom::{Custom, CustomOp};
+pub use custom::{Custom, CustomOp, CustomProducts, RuleCheck};
 pub use implicit::Implicit;
 pub(crate) use rolled::{Given, Loop, Taken};
 
@@ -149,6 +149,9 @@ pub(crate) struct FunctionMemory {
     carry: NumberVec,
     checkpoints: NumberVec,
     segment: NumberVec,
+    /// What is lent, the next on top.
+    spare: Vec<NumberVec>,
+    spare_lus: Vec<implicit::Lu>,
     /// The values of iterations in lanes.
     lanes_of_body: Vec<Block>,
     /// Those that wait for the adjoints of a call, by the number of the call.
@@ -182,6 +185,16 @@ impl FunctionMemory {
             Some(call) => self.kept[call] = lanes,
             None => self.lanes_of_body = lanes,
         }
+    }
+
+    /// Lends buffers for the time of `work`, which may borrow others. They are
+    /// given back in reverse order: so a sweep that is repeated finds each where
+    /// it was, and as large as it needs it.
+    fn borrow<const N: usize, R>(&mut self, work: impl FnOnce(&mut Self, [&mut NumberVec; N]) -> R) -> R {
+        let mut buffers: [NumberVec; N] = std::array::from_fn(|_| self.spare.pop().unwrap_or_default());
+        let result = work(self, buffers.each_mut());
+        self.spare.extend(buffers.into_iter().rev());
+        result
     }
 
     /// The workspace for a body.
@@ -338,14 +351,13 @@ impl Function {
         memory.call = memory.call.filter(|_| matches!(self.0.kind, Kind::Loop(_)));
         match &self.0.kind {
             Kind::Loop(rolled) => rolled.values(k, x, y, memory),
-            Kind::Custom(custom) => custom.values(k, x, y),
+            Kind::Custom(custom) => custom.values(k, x, y, memory),
             Kind::Implicit(system) => system.values(k, x, y, memory),
             Kind::Adjoint(of) => {
                 let n = of.num_operands();
                 of.adjoints(k, x.part(0..n, k), x.part(n..x.v.len(), k), y, memory)
             }
-            Kind::Rearranged(Rearranged { of, operands, results }) => {
-                let (mut inner, mut outer) = (NumberVec::default(), NumberVec::default());
+            Kind::Rearranged(Rearranged { of, operands, results }) => memory.borrow(|memory, [inner, outer]| {
                 inner.reset(operands.len(), k);
                 outer.reset(of.num_results(), k);
                 for (i, operand) in operands.iter().enumerate() {
@@ -358,7 +370,7 @@ impl Function {
                     y.set(j, outer.get(result as usize));
                 }
                 Ok(())
-            }
+            }),
         }
     }
 
@@ -378,28 +390,28 @@ impl Function {
             Kind::Implicit(system) => system.adjoints(k, x, w, xbar, memory),
             Kind::Adjoint(of) => adjoints_of_adjoint(of, k, x, w, xbar, memory),
             Kind::Rearranged(Rearranged { of, operands, results }) => {
-                let (mut inner, mut weights, mut sums) = Default::default();
-                let vectors: [&mut NumberVec; 3] = [&mut inner, &mut weights, &mut sums];
-                for (vector, len) in vectors.into_iter().zip([operands.len(), of.num_results(), operands.len()]) {
-                    vector.reset(len, k);
-                }
-                for (i, operand) in operands.iter().enumerate() {
-                    if let Some(operand) = *operand {
-                        inner.set(i, x.get(operand as usize, k));
+                memory.borrow(|memory, [inner, weights, sums]| {
+                    inner.reset(operands.len(), k);
+                    weights.reset(of.num_results(), k);
+                    sums.reset(operands.len(), k);
+                    for (i, operand) in operands.iter().enumerate() {
+                        if let Some(operand) = *operand {
+                            inner.set(i, x.get(operand as usize, k));
+                        }
                     }
-                }
-                for (j, &result) in results.iter().enumerate() {
-                    weights.add(result as usize, w.get(j, k));
-                }
-                of.adjoints(k, inner.view(), weights.view(), sums.view_mut(), memory)?;
-                xbar.v.fill(0.0);
-                xbar.t.fill(0.0);
-                for (i, operand) in operands.iter().enumerate() {
-                    if let Some(operand) = *operand {
-                        xbar.add(operand as usize, sums.get(i));
+                    for (j, &result) in results.iter().enumerate() {
+                        weights.add(result as usize, w.get(j, k));
                     }
-                }
-                Ok(())
+                    of.adjoints(k, inner.view(), weights.view(), sums.view_mut(), memory)?;
+                    xbar.v.fill(0.0);
+                    xbar.t.fill(0.0);
+                    for (i, operand) in operands.iter().enumerate() {
+                        if let Some(operand) = *operand {
+                            xbar.add(operand as usize, sums.get(i));
+                        }
+                    }
+                    Ok(())
+                })
             }
         }
     }
@@ -409,7 +421,7 @@ impl Function {
         let tangent = self.0.tangent.get_or_init(|| match &self.0.kind {
             Kind::Loop(rolled) => rolled.tangent(self.0.name.clone(), self.num_operands()),
             Kind::Custom(custom) => custom.tangent(self),
-            Kind::Implicit(system) => system.tangent(self.0.name.clone(), self.num_operands(), self.num_results()),
+            Kind::Implicit(system) => system.tangent(self.num_operands(), self.num_results()),
             Kind::Adjoint(of) => {
                 let tangent = of.tangent()?;
                 let (n, m) = (of.num_operands() as u32, of.num_results() as u32);
@@ -485,43 +497,43 @@ fn adjoints_of_adjoint(
 ) -> Result<(), Error> {
     let (n, m) = (of.num_operands(), of.num_results());
     let (x, w) = (x.part(0..n, k), x.part(n..n + m, k));
-    let (mut weights, mut sums) = (NumberVec::default(), NumberVec::default());
-    if k == 0 {
-        // z are tangents of x: what changes with them is what is wanted.
-        let x = Numbers { v: x.v, t: z.v };
-        weights.reset(m, 1);
-        of.values(1, x, weights.view_mut(), memory)?;
-        xbar.v[n..].copy_from_slice(&weights.t);
-        weights.t.fill(0.0);
-        weights.v.copy_from_slice(w.v);
-        sums.reset(n, 1);
-        of.adjoints(1, x, weights.view(), sums.view_mut(), memory)?;
-        xbar.v[..n].copy_from_slice(&sums.t);
-        return Ok(());
-    }
-    // z would need tangents that have tangents: TF has them.
-    let Tangent { function, tangents, .. } = of.tangent()?;
-    let mut point = NumberVec::default();
-    point.reset(2 * n, k);
-    for i in 0..n {
-        point.set(i, x.get(i, k));
-        point.set(n + i, z.get(i, k));
-    }
-    weights.reset(function.num_results(), k);
-    function.values(k, point.view(), weights.view_mut(), memory)?;
-    for (j, &tangent) in tangents.iter().enumerate() {
-        xbar.set(n + j, weights.get(tangent as usize));
-    }
-    weights.reset(function.num_results(), k);
-    for (j, &tangent) in tangents.iter().enumerate() {
-        weights.set(tangent as usize, w.get(j, k));
-    }
-    sums.reset(2 * n, k);
-    function.adjoints(k, point.view(), weights.view(), sums.view_mut(), memory)?;
-    for i in 0..n {
-        xbar.set(i, sums.get(i));
-    }
-    Ok(())
+    memory.borrow(|memory, [point, weights, sums]| {
+        if k == 0 {
+            // z are tangents of x: what changes with them is what is wanted.
+            let x = Numbers { v: x.v, t: z.v };
+            weights.reset(m, 1);
+            of.values(1, x, weights.view_mut(), memory)?;
+            xbar.v[n..].copy_from_slice(&weights.t);
+            weights.t.fill(0.0);
+            weights.v.copy_from_slice(w.v);
+            sums.reset(n, 1);
+            of.adjoints(1, x, weights.view(), sums.view_mut(), memory)?;
+            xbar.v[..n].copy_from_slice(&sums.t);
+            return Ok(());
+        }
+        // z would need tangents that have tangents: TF has them.
+        let Tangent { function, tangents, .. } = of.tangent()?;
+        point.reset(2 * n, k);
+        for i in 0..n {
+            point.set(i, x.get(i, k));
+            point.set(n + i, z.get(i, k));
+        }
+        weights.reset(function.num_results(), k);
+        function.values(k, point.view(), weights.view_mut(), memory)?;
+        for (j, &tangent) in tangents.iter().enumerate() {
+            xbar.set(n + j, weights.get(tangent as usize));
+        }
+        weights.reset(function.num_results(), k);
+        for (j, &tangent) in tangents.iter().enumerate() {
+            weights.set(tangent as usize, w.get(j, k));
+        }
+        sums.reset(2 * n, k);
+        function.adjoints(k, point.view(), weights.view(), sums.view_mut(), memory)?;
+        for i in 0..n {
+            xbar.set(i, sums.get(i));
+        }
+        Ok(())
+    })
 }
 
 impl PartialEq for Function {
@@ -531,6 +543,7 @@ impl PartialEq for Function {
             || match (&self.0.kind, &other.0.kind) {
                 (Kind::Loop(one), Kind::Loop(other)) => one == other,
                 (Kind::Custom(one), Kind::Custom(other)) => one == other,
+                (Kind::Implicit(one), Kind::Implicit(other)) => one == other,
                 (Kind::Adjoint(one), Kind::Adjoint(other)) => one == other,
                 _ => false,
             }

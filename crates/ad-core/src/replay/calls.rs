@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, NumberVec, Numbers};
-use crate::replay::program::{CallRow, Program, Row};
+use crate::replay::program::{CallRow, Program};
 
 /// What calls work in.
 #[derive(Clone, Default)]
@@ -60,12 +60,6 @@ pub(crate) struct Calls<'a> {
     pub memory: &'a mut CallMemory,
 }
 
-/// The function of a call, and its operands.
-fn function_of<'a>(program: &'a Program, functions: &'a [Function], row: &Row) -> (&'a Function, &'a [u32]) {
-    let function = program.wide[row.x[0] as usize - 1];
-    (&functions[function as usize], row.wide(&program.wide))
-}
-
 /// The operands of a call, their tangents being 0 where they are passive: as they
 /// lie in their slots, if they do, else side by side in `x`.
 fn load<'a, const K: usize>(
@@ -96,7 +90,8 @@ impl Calls<'_> {
         tangents: &mut [[f64; K]],
     ) -> Result<(), Error> {
         let row = &self.program.rows[call.at];
-        let (function, operands) = function_of(self.program, self.functions, row);
+        let function = &self.functions[self.program.function_of(call) as usize];
+        let operands = row.wide(&self.program.wide);
         let CallMemory { x, y, function: memory, .. } = &mut *self.memory;
         let x = load(self.program, call, operands, values, tangents, x);
         y.reserve(function.num_results(), K);
@@ -120,7 +115,8 @@ impl Calls<'_> {
         adjoint_tangents: &mut [[f64; K]],
     ) -> Result<(), Error> {
         let row = &self.program.rows[call.at];
-        let (function, operands) = function_of(self.program, self.functions, row);
+        let function = &self.functions[self.program.function_of(call) as usize];
+        let operands = row.wide(&self.program.wide);
         let CallMemory { x, y: weights, xbar, function: memory } = &mut *self.memory;
         weights.reserve(function.num_results(), K);
         for (j, slot) in (row.result as usize..).take(function.num_results()).enumerate() {

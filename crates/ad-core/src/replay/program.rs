@@ -514,6 +514,11 @@ impl Program {
 }
 
 impl Program {
+    /// The number of the function that a row calls.
+    pub fn function_of(&self, call: &CallRow) -> u32 {
+        self.wide[self.rows[call.at].x[0] as usize - 1]
+    }
+
     /// The runs among these rows, all of which they hold or none.
     #[inline(always)]
     pub fn runs_among(&self, rows: &Range<usize>) -> &[Run] {
