@@ -168,7 +168,7 @@ impl Tape {
         params: Option<&[f64]>,
         values: &mut [f64],
         calls: &mut CallMemory,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CallError> {
         for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
             *slot = x;
         }
@@ -180,7 +180,12 @@ impl Tape {
     }
 
     #[inline(never)]
-    fn values_with_calls(&self, program: &Program, values: &mut [f64], calls: &mut CallMemory) -> Result<(), Error> {
+    fn values_with_calls(
+        &self,
+        program: &Program,
+        values: &mut [f64],
+        calls: &mut CallMemory,
+    ) -> Result<(), CallError> {
         let mut none = vec![[]; values.len()];
         let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
         replay::forward_steps(program, |step| match step {
@@ -208,29 +213,26 @@ impl Tape {
         }
     }
 
-    /// Why a sweep failed in a function: because a guard above it is off its
-    /// branch, if one is, else for the error of the function.
+    /// Why a sweep failed in the function that row `row` calls: because a guard
+    /// above it is off its branch, if one is, else for the error of the function.
     #[cold]
     #[inline(never)]
-    fn first_cause(&self, x: &[f64], params: Option<&[f64]>, error: Error) -> Error {
-        match self.guards_before_failure(x, params) {
-            Err(changed) => changed,
-            Ok(failure) => failure.unwrap_or(error),
-        }
+    fn first_cause(&self, x: &[f64], params: Option<&[f64]>, (row, error): CallError) -> Error {
+        self.guards_above(row, x, params).err().unwrap_or(error)
     }
 
-    /// The error of the first function that fails at x, if one does and no guard
-    /// above it is off its branch.
-    fn guards_before_failure(&self, x: &[f64], params: Option<&[f64]>) -> Result<Option<Error>, Error> {
+    /// Asks the guards above row `row`, whose function fails at x. (It is not
+    /// called again: where functions are nested that would double the work with
+    /// each level.)
+    fn guards_above(&self, row: usize, x: &[f64], params: Option<&[f64]>) -> Result<(), Error> {
         let data = &*self.data;
         let mut values = Vec::new();
         replay::load(data, x, params.unwrap_or(&self.params), &mut values);
-        let failure = replay::primal_all(data, &mut values, &mut Vec::new()).err();
-        let known = failure.as_ref().map_or(data.num_values(), |(row, _)| data.first_row() + row);
+        let evaluated = replay::primal_above(data, row, &mut values, &mut Vec::new());
+        let known = data.first_row() + evaluated.map_or_else(|(failed, _)| failed, |()| row);
         let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
         let guards = self.guards().iter().take_while(above);
-        self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))?;
-        Ok(failure.map(|(_, error)| error))
+        self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))
     }
 
     /// The position of the first guard that is answered otherwise at x than in
@@ -243,9 +245,9 @@ impl Tape {
     ) -> Option<(usize, Answer)> {
         let program = self.programs.forward(&self.data);
         let (values, calls) = ws.slots_and_calls(program.num_slots);
-        if self.unguarded_values(program, x, params, values, calls).is_err() {
+        if let Err((row, _)) = self.unguarded_values(program, x, params, values, calls) {
             // A function failed, for which a guard above it may be the cause.
-            let Err(Error::BranchChanged { guard, now, .. }) = self.guards_before_failure(x, params) else {
+            let Err(Error::BranchChanged { guard, now, .. }) = self.guards_above(row, x, params) else {
                 return None;
             };
             return self.guards().iter().position(|other| *other == *guard).map(|position| (position, now));
@@ -298,7 +300,7 @@ impl Tape {
         values: &mut [f64],
         tangents: &mut [[f64; K]],
         calls: &mut CallMemory,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CallError> {
         let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
         replay::forward_steps(program, |step| match step {
             Step::Rows(rows) => {
@@ -355,7 +357,7 @@ impl Tape {
         replay::load(&self.data, x, &self.params, &mut ws.values);
         match replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered) {
             Ok(()) => self.check_guards(&ws.values),
-            Err((_, error)) => Err(self.first_cause(x, None, error)),
+            Err(error) => Err(self.first_cause(x, None, error)),
         }
     }
 

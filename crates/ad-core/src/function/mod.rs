@@ -159,6 +159,7 @@ struct Data {
     num_operands: usize,
     num_results: usize,
     depth: usize,
+    guarded: bool,
     tangent: OnceLock<Result<Tangent, Error>>,
 }
 
@@ -193,23 +194,31 @@ pub(crate) struct Rearranged {
 
 impl Function {
     fn new(name: Option<Arc<str>>, kind: Kind, num_operands: usize, num_results: usize) -> Function {
-        let bodies = match &kind {
-            Kind::Loop(rolled) => rolled.body.functions(),
-            Kind::Custom(_) => &[],
-            Kind::Implicit(system) => system.equations().functions(),
-            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => std::slice::from_ref(of),
+        let (body, inner) = match &kind {
+            Kind::Loop(rolled) => (Some(&rolled.body), rolled.body.functions()),
+            Kind::Custom(_) => (None, &[][..]),
+            Kind::Implicit(system) => (Some(system.equations()), system.equations().functions()),
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => (None, std::slice::from_ref(of)),
         };
-        let deepest = bodies.iter().map(|function| function.0.depth).max();
+        let guarded = body.is_some_and(|body| !body.guards().is_empty()) || inner.iter().any(Function::is_guarded);
+        let deepest = inner.iter().map(|function| function.0.depth).max();
         let depth = match kind {
             Kind::Adjoint(_) | Kind::Rearranged(_) => deepest.unwrap_or(0),
             _ => deepest.map_or(0, |depth| depth + 1),
         };
-        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, tangent: OnceLock::new() }))
+        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, guarded, tangent: OnceLock::new() }))
     }
 
     /// Whether it is nested too deep to be called.
     pub(crate) fn is_too_deep(&self) -> bool {
         self.0.depth > DEEPEST
+    }
+
+    /// Whether a comparison in it may be answered otherwise than recorded: then
+    /// it is called even where nothing reads its results, as the guards of the
+    /// code written out would be asked.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.0.guarded
     }
 
     /// The name, if it was given one: [`Tape::named`], or that of a [`CustomOp`].

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, NumberVec};
 use crate::replay::program::{Program, Row};
+use crate::replay::scalar::CallError;
 
 /// What calls work in.
 #[derive(Clone, Default)]
@@ -23,20 +24,21 @@ pub(crate) enum Step<'a> {
     Call(&'a Row),
 }
 
-/// The steps of a program from the first to the last.
+/// The steps of a program from the first to the last; an error is that of a
+/// row of the tape.
 #[inline(always)]
 pub(crate) fn forward_steps(
     program: &Program,
     mut step: impl FnMut(Step<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<(), CallError> {
     let mut done = 0;
-    for &call in &program.calls {
-        let call = call as usize;
-        step(Step::Rows(done..call))?;
-        step(Step::Call(&program.rows[call]))?;
+    for (&call, &row) in program.calls.iter().zip(&program.calling_rows) {
+        let (call, of_row) = (call as usize, |error| (row as usize, error));
+        step(Step::Rows(done..call)).map_err(of_row)?;
+        step(Step::Call(&program.rows[call])).map_err(of_row)?;
         done = call + 1;
     }
-    step(Step::Rows(done..program.rows.len()))
+    step(Step::Rows(done..program.rows.len())).map_err(|error| (0, error))
 }
 
 /// The steps of a program from the last to the first.

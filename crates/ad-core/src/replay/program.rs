@@ -19,6 +19,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use crate::function::Function;
 use crate::ops::{Code, Fold, Op, Operation, ProgramVisitor};
 use crate::replay::engine;
 use crate::replay::runs::Run;
@@ -35,6 +36,8 @@ pub(crate) struct Program {
     pub runs: Vec<Run>,
     /// The places of the rows that call functions.
     pub calls: Vec<u32>,
+    /// Which rows of the tape these are.
+    pub calling_rows: Vec<u32>,
     /// The operands of the rows that have more than three; before those of a call
     /// the number of its function.
     pub wide: Vec<u32>,
@@ -188,7 +191,8 @@ impl Row {
 }
 
 /// Counts the rows that read each value, up to 2; 2 for outputs and operands of
-/// guards. What reaches neither has none.
+/// guards, and for the results of a function that has guards itself. What
+/// reaches none of these has none.
 fn count_uses(data: &TapeData) -> Vec<u8> {
     let mut uses = vec![0_u8; data.num_values()];
     for &output in &data.outputs {
@@ -206,6 +210,10 @@ fn count_uses(data: &TapeData) -> Vec<u8> {
         needed |= uses[first_row + row] > 0;
         if data.op(row) == Op::FurtherResult {
             continue;
+        }
+        if data.function(row).is_some_and(Function::is_guarded) {
+            uses[first_row + row] = 2;
+            needed = true;
         }
         if std::mem::take(&mut needed) {
             for &operand in data.operands(row) {
@@ -431,6 +439,8 @@ impl Program {
             }
         }
         let Lowering { mut rows, mut wide, .. } = lowering;
+        let is_call = |row: &&Row| row.code == Code::Call;
+        let calling_rows = rows.iter().filter(is_call).map(|row| row.result - first_row as u32).collect();
         let kept = data.outputs.iter().chain(data.guards.iter().flat_map(|guard| &guard.operands)).copied();
         let num_slots = match direction {
             Direction::Forward => share_slots(&mut rows, &mut wide, &mut slot_of, first_result, kept),
@@ -439,9 +449,9 @@ impl Program {
         rows.shrink_to_fit();
         wide.shrink_to_fit();
         let runs = if direction == Direction::Reverse { Run::find(&rows) } else { Vec::new() };
-        let is_call = |&row: &usize| rows[row].code == Code::Call;
         let mut program = Program {
-            calls: (0..rows.len()).filter(is_call).map(|row| row as u32).collect(),
+            calls: (0..rows.len()).filter(|&row| is_call(&&rows[row])).map(|row| row as u32).collect(),
+            calling_rows,
             prologue,
             rows,
             runs,

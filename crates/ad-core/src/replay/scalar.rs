@@ -151,7 +151,17 @@ fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T], gathered: 
 
 /// The values of all rows.
 pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T], gathered: &mut Vec<T>) -> Result<(), CallError> {
-    for row in 0..data.num_rows() {
+    primal_above(data, data.num_rows(), values, gathered)
+}
+
+/// The values of the rows above row `end`.
+pub(crate) fn primal_above<T: Rule>(
+    data: &TapeData,
+    end: usize,
+    values: &mut [T],
+    gathered: &mut Vec<T>,
+) -> Result<(), CallError> {
+    for row in 0..end {
         if let Some(function) = data.function(row) {
             let results = T::call(function, gather(data.operands(row), values, gathered));
             let at = data.first_row() + row;
