@@ -20,10 +20,12 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::Error;
 use crate::formula::{Accent, CallName, DIGITS, Name, Script};
+use crate::record::{LIMIT, SourceLocation};
 use crate::replay::Workspace;
 use crate::rule::Rule;
 use crate::tape::Tape;
@@ -138,12 +140,27 @@ pub(crate) struct FunctionMemory {
     carry: NumberVec,
     checkpoints: NumberVec,
     segment: NumberVec,
+    /// Vectors that are in nobody's hands.
+    spare: Vec<NumberVec>,
 }
 
 impl FunctionMemory {
     /// The workspace for a body.
     fn body(&mut self) -> &mut Workspace {
         self.body.get_or_insert_default()
+    }
+
+    /// So many zeros with k tangents each, in memory that is kept if it is given back.
+    fn take(&mut self, len: usize, k: usize) -> NumberVec {
+        let mut numbers = self.spare.pop().unwrap_or_default();
+        numbers.reset(len, k);
+        numbers
+    }
+
+    /// Takes back vectors, named in the order in which they were taken. So each
+    /// sweep finds them as the last one did, and none has to grow again.
+    fn give_back<const N: usize>(&mut self, numbers: [NumberVec; N]) {
+        self.spare.extend(numbers.into_iter().rev());
     }
 }
 
@@ -307,9 +324,7 @@ impl Function {
                 of.adjoints(k, x.part(0..n, k), x.part(n..x.v.len(), k), y, memory)
             }
             Kind::Rearranged(Rearranged { of, operands, results }) => {
-                let (mut inner, mut outer) = (NumberVec::default(), NumberVec::default());
-                inner.reset(operands.len(), k);
-                outer.reset(of.num_results(), k);
+                let (mut inner, mut outer) = (memory.take(operands.len(), k), memory.take(of.num_results(), k));
                 for (i, operand) in operands.iter().enumerate() {
                     if let Some(operand) = *operand {
                         inner.set(i, x.get(operand as usize, k));
@@ -319,6 +334,7 @@ impl Function {
                 for (j, &result) in results.iter().enumerate() {
                     y.set(j, outer.get(result as usize));
                 }
+                memory.give_back([inner, outer]);
                 Ok(())
             }
         }
@@ -339,11 +355,9 @@ impl Function {
             Kind::Implicit(system) => system.adjoints(k, x, w, xbar, memory),
             Kind::Adjoint(of) => adjoints_of_adjoint(of, k, x, w, xbar, memory),
             Kind::Rearranged(Rearranged { of, operands, results }) => {
-                let (mut inner, mut weights, mut sums) = Default::default();
-                let vectors: [&mut NumberVec; 3] = [&mut inner, &mut weights, &mut sums];
-                for (vector, len) in vectors.into_iter().zip([operands.len(), of.num_results(), operands.len()]) {
-                    vector.reset(len, k);
-                }
+                let mut inner = memory.take(operands.len(), k);
+                let mut weights = memory.take(of.num_results(), k);
+                let mut sums = memory.take(operands.len(), k);
                 for (i, operand) in operands.iter().enumerate() {
                     if let Some(operand) = *operand {
                         inner.set(i, x.get(operand as usize, k));
@@ -360,13 +374,24 @@ impl Function {
                         xbar.add(operand as usize, sums.get(i));
                     }
                 }
+                memory.give_back([inner, weights, sums]);
                 Ok(())
             }
         }
     }
 
     /// TF, made when it is first wanted.
+    #[track_caller]
     pub(crate) fn tangent(&self) -> Result<&Tangent, Error> {
+        let numbers = 2 * (self.num_operands() + self.num_results());
+        if numbers > LIMIT {
+            let location = SourceLocation::new(Location::caller());
+            return Err(Error::TooLarge {
+                location,
+                what: "numbers that a function with tangents takes or gives",
+                limit: LIMIT,
+            });
+        }
         let tangent = self.0.tangent.get_or_init(|| match &self.0.kind {
             Kind::Loop(rolled) => rolled.tangent(self.0.name.clone(), self.num_operands()),
             Kind::Custom(custom) => custom.tangent(self),
@@ -446,29 +471,27 @@ fn adjoints_of_adjoint(
 ) -> Result<(), Error> {
     let (n, m) = (of.num_operands(), of.num_results());
     let (x, w) = (x.part(0..n, k), x.part(n..n + m, k));
-    let (mut weights, mut sums) = (NumberVec::default(), NumberVec::default());
     if k == 0 {
         // z are tangents of x: what changes with them is what is wanted.
         let x = Numbers { v: x.v, t: z.v };
-        weights.reset(m, 1);
+        let (mut weights, mut sums) = (memory.take(m, 1), memory.take(n, 1));
         of.values(1, x, weights.view_mut(), memory)?;
         xbar.v[n..].copy_from_slice(&weights.t);
         weights.t.fill(0.0);
         weights.v.copy_from_slice(w.v);
-        sums.reset(n, 1);
         of.adjoints(1, x, weights.view(), sums.view_mut(), memory)?;
         xbar.v[..n].copy_from_slice(&sums.t);
+        memory.give_back([weights, sums]);
         return Ok(());
     }
     // z would need tangents that have tangents: TF has them.
     let Tangent { function, tangents, .. } = of.tangent()?;
-    let mut point = NumberVec::default();
-    point.reset(2 * n, k);
+    let mut point = memory.take(2 * n, k);
+    let (mut weights, mut sums) = (memory.take(function.num_results(), k), memory.take(2 * n, k));
     for i in 0..n {
         point.set(i, x.get(i, k));
         point.set(n + i, z.get(i, k));
     }
-    weights.reset(function.num_results(), k);
     function.values(k, point.view(), weights.view_mut(), memory)?;
     for (j, &tangent) in tangents.iter().enumerate() {
         xbar.set(n + j, weights.get(tangent as usize));
@@ -477,11 +500,11 @@ fn adjoints_of_adjoint(
     for (j, &tangent) in tangents.iter().enumerate() {
         weights.set(tangent as usize, w.get(j, k));
     }
-    sums.reset(2 * n, k);
     function.adjoints(k, point.view(), weights.view(), sums.view_mut(), memory)?;
     for i in 0..n {
         xbar.set(i, sums.get(i));
     }
+    memory.give_back([point, weights, sums]);
     Ok(())
 }
 
