@@ -692,6 +692,13 @@ impl Tape {
         if k == 0 {
             return self.eval_at(ws, x.v, None, y.v);
         }
+        if ws.strict {
+            self.eval_at(ws, x.v, None, y.v)?;
+            // All of them are to come from the strict sweep.
+            y.t.fill(f64::NAN);
+            let dy = Columns { numbers: y.t, stride: k, first: 0, count: k };
+            return self.strict_tangents(ws, x.v, None, |i, d| Ok(x.t[i * k + d]), y.v, dy);
+        }
         for first in (0..k).step_by(DIRECTIONS) {
             let dy = Columns { numbers: &mut *y.t, stride: k, first, count: DIRECTIONS.min(k - first) };
             self.tangents(ws, x.v, None, |i, d| Ok(x.t[i * k + first + d]), &mut *y.v, dy)?;
@@ -708,6 +715,17 @@ impl Tape {
         w: Numbers<'_>,
         xbar: NumbersMut<'_>,
     ) -> Result<(), Error> {
+        if ws.strict {
+            self.reference(ws, x.v)?;
+            if k == 0 {
+                return self.strict_adjoints_into(ws, x.v, &self.params, w.v, xbar.v);
+            }
+            let weights = OutputWeights { w: w.v, tangents: w.t, stride: k, first: 0 };
+            let mut dxbar = Columns { numbers: xbar.t, stride: k, first: 0, count: k };
+            return (0..k).try_for_each(|d| {
+                self.strict_second_order(ws, x.v, |i| Ok(x.t[i * k + d]), weights, xbar.v, d, &mut dxbar)
+            });
+        }
         if k == 0 {
             let mut primal = self.primal(ws, x.v, None)?;
             if !primal.reverse_into(w.v.iter().copied(), xbar.v)? {

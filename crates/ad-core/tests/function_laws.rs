@@ -238,6 +238,16 @@ fn deep_functions_take_no_more_than_their_levels() {
     ] {
         assert!(matches!(changed, Err(Error::BranchChanged { lhs: -1.0, sample: None, .. })), "{changed:?}");
     }
+
+    let outside = nested(24, Tape::record(&[1.0], |x| x[0].ln()).unwrap()).unwrap();
+    assert!(outside.jvp(&[-1.0], &[1.0]).unwrap().1[0].is_nan());
+    assert!(outside.gradient(&[-1.0]).unwrap().1[0].is_nan());
+    assert!(outside.hvp(&[-1.0], &[1.0]).unwrap()[0].is_nan());
+    assert!(outside.at(&[-1.0]).unwrap().vjp(&[1.0]).unwrap()[0].is_nan());
+    // A branch not taken is outside its domain, which is no matter.
+    let inside = nested(24, Tape::record(&[1.0], |x| x[0].select_gt(0.0, x[0].ln(), x[0] * x[0])).unwrap()).unwrap();
+    assert_eq!(inside.gradient(&[-1.0]).unwrap(), (-23.0, vec![22.0]));
+    assert_eq!(inside.hvp(&[-1.0], &[1.0]).unwrap(), [2.0]);
 }
 
 #[test]

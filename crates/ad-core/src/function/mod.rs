@@ -142,12 +142,23 @@ pub(crate) struct FunctionMemory {
     segment: NumberVec,
     /// Vectors that are in nobody's hands.
     spare: Vec<NumberVec>,
+    /// Whether bodies follow the strict rule from the start: those that a strict
+    /// sweep calls. Were each level of nested functions swept by the plain rule
+    /// before, a NaN would double the work with each of them.
+    strict: bool,
 }
 
 impl FunctionMemory {
     /// The workspace for a body.
     fn body(&mut self) -> &mut Workspace {
-        self.body.get_or_insert_default()
+        let ws = self.body.get_or_insert_default();
+        ws.strict = self.strict;
+        ws
+    }
+
+    /// The memory for functions that a sweep by the plain or the strict rule calls.
+    pub fn of_sweep(strict: bool) -> FunctionMemory {
+        FunctionMemory { strict, ..FunctionMemory::default() }
     }
 
     /// So many zeros with k tangents each, in memory that is kept if it is given back.

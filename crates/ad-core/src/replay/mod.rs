@@ -45,6 +45,8 @@ pub struct Workspace {
     /// The slots of a program.
     slots: Vec<f64>,
     pub(crate) calls: CallMemory,
+    /// Whether the sweeps of a body are to follow the strict rule from the start.
+    pub(crate) strict: bool,
     /// The values of the last reference sweep.
     pub(crate) values: Vec<f64>,
     pub(crate) sweep: SweepMemory,
