@@ -63,6 +63,9 @@ impl Tape {
     /// differ), except where an operation of several operands makes a NaN of
     /// infinite ones (∞ − ∞, 0·∞, ∞/∞, ∞ % c): there J·p may be a number of the formula.
     ///
+    /// Of a tape that is a derivative itself and calls the adjoints of a function
+    /// ([`Tape::call`] and its kin) they are equal up to rounding.
+    ///
     /// # Errors
     ///
     /// [`Error::TooLarge`] if the derivative has more rows than an index can name,

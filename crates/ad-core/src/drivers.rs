@@ -126,6 +126,8 @@ impl Primal<'_, '_> {
             }
             Step::Call(call) => calls.adjoints::<0>(call, values, &none, adjoints, &mut none_of_adjoints),
         })
+        // The functions were evaluated here before, so that an error is a rare thing.
+        .map_err(|(_, error)| error)
     }
 }
 
@@ -163,7 +165,7 @@ impl Tape {
         params: Option<&[f64]>,
         values: &mut [f64],
         calls: &mut CallMemory,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CallError> {
         for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
             *slot = x;
         }
@@ -175,7 +177,12 @@ impl Tape {
     }
 
     #[inline(never)]
-    fn values_with_calls(&self, program: &Program, values: &mut [f64], calls: &mut CallMemory) -> Result<(), Error> {
+    fn values_with_calls(
+        &self,
+        program: &Program,
+        values: &mut [f64],
+        calls: &mut CallMemory,
+    ) -> Result<(), CallError> {
         let mut none = vec![[]; values.len()];
         let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
         replay::forward_steps(program, |step| match step {
@@ -203,47 +210,32 @@ impl Tape {
         }
     }
 
-    /// Why a sweep failed in a function: because a guard above it is off its
-    /// branch, if one is, else for the error of the function.
+    /// Why a sweep failed in the function that row `row` calls: because a guard
+    /// above it is off its branch, if one is, else for the error of the function.
     #[cold]
     #[inline(never)]
-    fn first_cause(&self, x: &[f64], params: Option<&[f64]>, error: Error) -> Error {
-        match self.guards_before_failure(x, params) {
-            Err(changed) => changed,
-            Ok(failure) => failure.unwrap_or(error),
-        }
+    fn first_cause(&self, x: &[f64], params: Option<&[f64]>, (row, error): CallError) -> Error {
+        self.guards_above(row, x, params).err().unwrap_or_else(|| self.of_function((row, error)))
     }
 
-    /// The error of the first function that fails at x, if one does and no guard
-    /// above it is off its branch.
-    fn guards_before_failure(&self, x: &[f64], params: Option<&[f64]>) -> Result<Option<Error>, Error> {
+    /// Asks the guards above row `row`, whose function fails at x. (It is not
+    /// called again: where functions are nested that would double the work with
+    /// each level.)
+    fn guards_above(&self, row: usize, x: &[f64], params: Option<&[f64]>) -> Result<(), Error> {
         let data = &*self.data;
         let mut values = Vec::new();
         replay::load(data, x, params.unwrap_or(&self.params), &mut values);
-        let failure = replay::primal_all(data, &mut values, &mut Vec::new()).err();
-        let known = failure.as_ref().map_or(data.num_values(), |(row, _)| data.first_row() + row);
+        let evaluated = replay::primal_above(data, row, &mut values, &mut Vec::new());
+        let known = data.first_row() + evaluated.map_or_else(|(failed, _)| failed, |()| row);
         let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
         let guards = self.guards().iter().take_while(above);
-        self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))?;
-        Ok(failure.map(|failure| self.of_function(failure)))
+        self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))
     }
 
     /// The error of a function, with the place of the row that called it.
     #[cold]
     pub(crate) fn of_function(&self, (row, error): CallError) -> Error {
         error.called_at(self.data.location(row))
-    }
-
-    /// The error of the function of that number, with the place of the first row
-    /// that calls it.
-    #[cold]
-    fn of_call(&self, number: u32, error: Error) -> Error {
-        let data = &*self.data;
-        let calls = |&row: &usize| data.function(row).is_some() && data.function_number(row) == number;
-        match (0..data.num_rows()).find(calls) {
-            Some(row) => error.called_at(data.location(row)),
-            None => error,
-        }
     }
 
     /// The position of the first guard that is answered otherwise at x than in
@@ -256,9 +248,9 @@ impl Tape {
     ) -> Option<(usize, Answer)> {
         let program = self.programs.forward(&self.data);
         let (values, calls) = ws.slots_and_calls(program.num_slots);
-        if self.unguarded_values(program, x, params, values, calls).is_err() {
+        if let Err((row, _)) = self.unguarded_values(program, x, params, values, calls) {
             // A function failed, for which a guard above it may be the cause.
-            let Err(Error::BranchChanged { guard, now, .. }) = self.guards_before_failure(x, params) else {
+            let Err(Error::BranchChanged { guard, now, .. }) = self.guards_above(row, x, params) else {
                 return None;
             };
             return self.guards().iter().position(|other| *other == *guard).map(|position| (position, now));
@@ -311,7 +303,7 @@ impl Tape {
         values: &mut [f64],
         tangents: &mut [[f64; K]],
         calls: &mut CallMemory,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CallError> {
         let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
         replay::forward_steps(program, |step| match step {
             Step::Rows(rows) => {
@@ -368,7 +360,7 @@ impl Tape {
         replay::load(&self.data, x, &self.params, &mut ws.values);
         match replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered) {
             Ok(()) => self.check_guards(&ws.values),
-            Err((_, error)) => Err(self.first_cause(x, None, error)),
+            Err(error) => Err(self.first_cause(x, None, error)),
         }
     }
 
@@ -636,10 +628,9 @@ impl Tape {
                 replay::reverse_with_tangents(program, rows, values, tangents, adjoints, adjoint_tangents);
                 Ok(())
             }
-            Step::Call(call) => calls
-                .adjoints(call, values, tangents, adjoints, adjoint_tangents)
-                .map_err(|error| self.of_call(program.function_of(call), error)),
-        })?;
+            Step::Call(call) => calls.adjoints(call, values, tangents, adjoints, adjoint_tangents),
+        })
+        .map_err(|failure| self.of_function(failure))?;
 
         let value = values[program.outputs[0] as usize];
         let nan = program.outputs.iter().any(|&output| values[output as usize].is_nan());
@@ -712,6 +703,13 @@ impl Tape {
         if k == 0 {
             return self.eval_at(ws, x.v, None, y.v);
         }
+        if ws.strict {
+            self.eval_at(ws, x.v, None, y.v)?;
+            // All of them are to come from the strict sweep.
+            y.t.fill(f64::NAN);
+            let dy = Columns { numbers: y.t, stride: k, first: 0, count: k };
+            return self.strict_tangents(ws, x.v, None, |i, d| Ok(x.t[i * k + d]), y.v, dy);
+        }
         for first in (0..k).step_by(DIRECTIONS) {
             let dy = Columns { numbers: &mut *y.t, stride: k, first, count: DIRECTIONS.min(k - first) };
             self.tangents(ws, x.v, None, |i, d| Ok(x.t[i * k + first + d]), &mut *y.v, dy)?;
@@ -728,6 +726,17 @@ impl Tape {
         w: Numbers<'_>,
         xbar: NumbersMut<'_>,
     ) -> Result<(), Error> {
+        if ws.strict {
+            self.reference(ws, x.v)?;
+            if k == 0 {
+                return self.strict_adjoints_into(ws, x.v, &self.params, w.v, xbar.v);
+            }
+            let weights = OutputWeights { w: w.v, tangents: w.t, stride: k, first: 0 };
+            let mut dxbar = Columns { numbers: xbar.t, stride: k, first: 0, count: k };
+            return (0..k).try_for_each(|d| {
+                self.strict_second_order(ws, x.v, |i| Ok(x.t[i * k + d]), weights, xbar.v, d, &mut dxbar)
+            });
+        }
         if k == 0 {
             let mut primal = self.primal(ws, x.v, None)?;
             if !primal.reverse_into(w.v.iter().copied(), xbar.v)? {

@@ -205,7 +205,6 @@ fn every_driver_says_what_it_says_of_the_code_written_out() {
 }
 
 #[test]
-#[ignore = "patterns and self-checks do not go through calls yet"]
 fn sparse_drivers_and_self_checks_go_through_calls() {
     let (sine, mixed) = (Custom::new(Circular { is_sine: true }), Custom::new(Mixed(Defect::None)));
     let squares = Custom::from_products(RunningSquares(3, ProductDefect::None));

@@ -20,10 +20,12 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::Error;
 use crate::formula::{Accent, CallName, DIGITS, Name, Script};
+use crate::record::{LIMIT, SourceLocation};
 use crate::replay::{Block, SimdLevel, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
@@ -158,6 +160,10 @@ pub(crate) struct FunctionMemory {
     kept: Vec<Vec<Block>>,
     /// The number of the call whose adjoints will be wanted, or are.
     pub call: Option<usize>,
+    /// Whether bodies follow the strict rule from the start: those that a strict
+    /// sweep calls. Were each level of nested functions swept by the plain rule
+    /// before, a NaN would double the work with each of them.
+    strict: bool,
 }
 
 impl FunctionMemory {
@@ -201,7 +207,13 @@ impl FunctionMemory {
     fn body(&mut self) -> &mut Workspace {
         let body = self.body.get_or_insert_default();
         body.use_lanes(self.level, self.lanes);
+        body.strict = self.strict;
         body
+    }
+
+    /// The memory for functions that a sweep by the plain or the strict rule calls.
+    pub fn of_sweep(strict: bool) -> FunctionMemory {
+        FunctionMemory { strict, ..FunctionMemory::default() }
     }
 }
 
@@ -217,6 +229,7 @@ struct Data {
     num_operands: usize,
     num_results: usize,
     depth: usize,
+    guarded: bool,
     tangent: OnceLock<Result<Tangent, Error>>,
 }
 
@@ -251,23 +264,31 @@ pub(crate) struct Rearranged {
 
 impl Function {
     fn new(name: Option<Arc<str>>, kind: Kind, num_operands: usize, num_results: usize) -> Function {
-        let bodies = match &kind {
-            Kind::Loop(rolled) => rolled.body.functions(),
-            Kind::Custom(_) => &[],
-            Kind::Implicit(system) => system.equations().functions(),
-            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => std::slice::from_ref(of),
+        let (body, inner) = match &kind {
+            Kind::Loop(rolled) => (Some(&rolled.body), rolled.body.functions()),
+            Kind::Custom(_) => (None, &[][..]),
+            Kind::Implicit(system) => (Some(system.equations()), system.equations().functions()),
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => (None, std::slice::from_ref(of)),
         };
-        let deepest = bodies.iter().map(|function| function.0.depth).max();
+        let guarded = body.is_some_and(|body| !body.guards().is_empty()) || inner.iter().any(Function::is_guarded);
+        let deepest = inner.iter().map(|function| function.0.depth).max();
         let depth = match kind {
             Kind::Adjoint(_) | Kind::Rearranged(_) => deepest.unwrap_or(0),
             _ => deepest.map_or(0, |depth| depth + 1),
         };
-        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, tangent: OnceLock::new() }))
+        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, guarded, tangent: OnceLock::new() }))
     }
 
     /// Whether it is nested too deep to be called.
     pub(crate) fn is_too_deep(&self) -> bool {
         self.0.depth > DEEPEST
+    }
+
+    /// Whether a comparison in it may be answered otherwise than recorded: then
+    /// it is called even where nothing reads its results, as the guards of the
+    /// code written out would be asked.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.0.guarded
     }
 
     /// The name, if it was given one: [`Tape::named`], or that of a [`CustomOp`].
@@ -417,7 +438,17 @@ impl Function {
     }
 
     /// TF, made when it is first wanted.
+    #[track_caller]
     pub(crate) fn tangent(&self) -> Result<&Tangent, Error> {
+        let numbers = 2 * (self.num_operands() + self.num_results());
+        if numbers > LIMIT {
+            let location = SourceLocation::new(Location::caller());
+            return Err(Error::TooLarge {
+                location,
+                what: "numbers that a function with tangents takes or gives",
+                limit: LIMIT,
+            });
+        }
         let tangent = self.0.tangent.get_or_init(|| match &self.0.kind {
             Kind::Loop(rolled) => rolled.tangent(self.0.name.clone(), self.num_operands()),
             Kind::Custom(custom) => custom.tangent(self),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, Kind, NumberVec, Numbers, NumbersMut, Tangent};
 use crate::lanes::Lanes;
-use crate::record::{SourceLocation, Var, VarKey, record_call, refuse_call};
+use crate::record::{LIMIT, SourceLocation, Var, VarKey, record_call, refuse_call};
 use crate::replay::{Block, Group, Mapped, WIDTH, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
@@ -491,7 +491,7 @@ impl Loop {
         k: usize,
         x: Numbers<'_>,
         weights: Numbers<'_>,
-        mut xbar: NumbersMut<'_>,
+        xbar: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
         let carried = self.initial.len();
@@ -519,12 +519,31 @@ impl Loop {
                 self.step(k, iteration, x, memory)?;
             }
         }
-        // Now the adjoints of the carry after the last iteration.
-        let mut adjoint = NumberVec::default();
-        adjoint.reset(carried, k);
-        for place in 0..carried {
-            adjoint.set(place, weights.get(place, k));
-        }
+        memory.borrow(|memory, [adjoint]| {
+            // The adjoints of the carry, after the last iteration for now.
+            adjoint.reset(carried, k);
+            for place in 0..carried {
+                adjoint.set(place, weights.get(place, k));
+            }
+            self.adjoints_of_segments(k, x, weights, xbar, memory, adjoint, length)
+        })
+    }
+
+    /// The contributions of a recurrence, whose states are kept before every
+    /// segment of so many iterations.
+    #[allow(clippy::too_many_arguments, reason = "a sweep's numbers are that many")]
+    fn adjoints_of_segments(
+        &self,
+        k: usize,
+        x: Numbers<'_>,
+        weights: Numbers<'_>,
+        mut xbar: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+        adjoint: &mut NumberVec,
+        length: usize,
+    ) -> Result<(), Error> {
+        let carried = self.initial.len();
+        let segments = self.count.div_ceil(length);
         for segment in (0..segments).rev() {
             let iterations = segment * length..self.count.min((segment + 1) * length);
             copy(&memory.checkpoints, segment * carried, &mut memory.carry, 0, carried);
@@ -829,28 +848,41 @@ impl Tape {
     ) -> (Vec<Var>, Vec<Var>) {
         let carried = initial.len();
         let (n, m) = (self.num_inputs(), self.num_outputs());
-        let wrong = |what, expected, got| {
-            let function = self.name.as_deref().unwrap_or("a function").to_owned();
-            let location = SourceLocation::new(location);
-            refuse_call(Error::CallArguments { function, what, expected, got, location });
-            let outs = m.saturating_sub(carried);
+        /// After an argument that does not fit no more are counted.
+        const COUNTED: usize = 1 << 20;
+        // As many results as there were for so many items: the user's code goes on with them.
+        let refused = |error, items| {
+            refuse_call(error);
+            let outs = m.saturating_sub(carried) * if summed { 1 } else { items };
             (vec![Var::poisoned(); carried], vec![Var::poisoned(); outs])
         };
+        let wrong = |what, expected, got, items| {
+            let function = self.name.as_deref().unwrap_or("a function").to_owned();
+            let location = SourceLocation::new(location);
+            refused(Error::CallArguments { function, what, expected, got, location }, items)
+        };
         if carried > n.min(m) {
-            return wrong("numbers in the state: at most so many are inputs and outputs", n.min(m), carried);
+            return wrong("numbers in the state: at most so many are inputs and outputs", n.min(m), carried, 1);
         }
         let mut collected = Arguments::new(n - carried);
         let starts: Vec<u32> = initial.iter().map(|&x| collected.place(x)).collect();
-        for argument in arguments {
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
             let argument = argument.as_ref();
             if argument.len() != n - carried {
-                return wrong("numbers in each argument", n - carried, argument.len());
+                let items = collected.count + 1 + arguments.take(COUNTED).count();
+                return wrong("numbers in each argument", n - carried, argument.len(), items);
             }
             collected.push(argument);
         }
         let Arguments { operands, columns, count, .. } = collected;
         if count == 0 {
-            return wrong("arguments: at least so many", 1, 0);
+            return wrong("arguments: at least so many", 1, 0, 0);
+        }
+        let outs = (m - carried).saturating_mul(if summed { 1 } else { count });
+        if outs > LIMIT - carried {
+            let location = SourceLocation::new(location);
+            return refused(Error::TooLarge { location, what: "results of one call", limit: LIMIT }, 1);
         }
         let rolled = Loop {
             body: self.clone(),

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, NumberVec, Numbers};
 use crate::replay::program::{CallRow, Program};
+use crate::replay::scalar::CallError;
 
 /// What calls work in.
 #[derive(Clone, Default)]
@@ -23,34 +24,37 @@ pub(crate) enum Step<'a> {
     Call(&'a CallRow),
 }
 
-/// The steps of a program from the first to the last.
+/// The steps of a program from the first to the last; an error is that of a
+/// row of the tape.
 #[inline(always)]
 pub(crate) fn forward_steps(
     program: &Program,
     mut step: impl FnMut(Step<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<(), CallError> {
     let mut done = 0;
     for call in &program.calls {
-        step(Step::Rows(done..call.at))?;
-        step(Step::Call(call))?;
+        let of_row = |error| (call.row, error);
+        step(Step::Rows(done..call.at)).map_err(of_row)?;
+        step(Step::Call(call)).map_err(of_row)?;
         done = call.at + 1;
     }
-    step(Step::Rows(done..program.rows.len()))
+    step(Step::Rows(done..program.rows.len())).map_err(|error| (0, error))
 }
 
-/// The steps of a program from the last to the first.
+/// The steps of a program from the last to the first; an error is that of a row of the tape.
 #[inline(always)]
 pub(crate) fn reverse_steps(
     program: &Program,
     mut step: impl FnMut(Step<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<(), CallError> {
     let mut before = program.rows.len();
     for call in program.calls.iter().rev() {
-        step(Step::Rows(call.at + 1..before))?;
-        step(Step::Call(call))?;
+        let of_row = |error| (call.row, error);
+        step(Step::Rows(call.at + 1..before)).map_err(of_row)?;
+        step(Step::Call(call)).map_err(of_row)?;
         before = call.at;
     }
-    step(Step::Rows(0..before))
+    step(Step::Rows(0..before)).map_err(|error| (0, error))
 }
 
 /// The functions of a program, and what they work in.

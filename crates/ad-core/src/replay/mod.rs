@@ -24,7 +24,7 @@ pub(crate) use mapped::{Group, Mapped};
 pub(crate) use program::{Program, Programs};
 pub use samples::Samples;
 pub(crate) use samples::{LEAF, SampleScratch, sum_over_threads, threads_for};
-pub(crate) use scalar::{CallError, load, primal_all, reverse_sweep, shape, tangent_sweep};
+pub(crate) use scalar::{CallError, load, primal_above, primal_all, reverse_sweep, shape, tangent_sweep};
 pub(crate) use second::reverse_with_tangents;
 pub use simd::SimdLevel;
 
@@ -49,6 +49,8 @@ pub struct Workspace {
     /// The slots of a program.
     slots: Vec<f64>,
     pub(crate) calls: CallMemory,
+    /// Whether the sweeps of a body are to follow the strict rule from the start.
+    pub(crate) strict: bool,
     /// The values of the last reference sweep.
     pub(crate) values: Vec<f64>,
     pub(crate) sweep: SweepMemory,
