@@ -3,7 +3,8 @@
 //! [`tasks`] holds functions as users write them, [`by_hand`] their derivatives
 //! in plain `f64`, [`cases`] puts the two and others side by side, [`measure`]
 //! times them in turn, [`counting`] says how much arithmetic there is to do, [`goals`] how
-//! fast it is to be.
+//! fast it is to be. [`scaling`] makes tapes longer and longer, [`structure`] records the same
+//! functions with and without what they repeat.
 
 pub mod by_hand;
 pub mod cases;
@@ -13,4 +14,5 @@ pub mod measure;
 #[cfg(feature = "peers")]
 pub mod peers;
 pub mod scaling;
+pub mod structure;
 pub mod tasks;

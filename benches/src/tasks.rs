@@ -57,11 +57,13 @@ pub fn classical<T: Rule>(x: &[T]) -> T {
 
 /// T2: Σ 100·(xᵢ₊₁ − xᵢ²)² + (1 − xᵢ)², the chained Rosenbrock function.
 pub fn rosenbrock<T: Rule>(x: &[T]) -> T {
-    let terms = x.windows(2).map(|w| {
-        let (a, b) = (w[1] - w[0] * w[0], T::lit(1.0) - w[0]);
-        a * a * 100.0 + b * b
-    });
-    terms.reduce(|sum, term| sum + term).unwrap_or(T::lit(0.0))
+    x.windows(2).map(rosenbrock_term).reduce(|sum, term| sum + term).unwrap_or(T::lit(0.0))
+}
+
+/// A term of T2, of xᵢ and xᵢ₊₁.
+pub fn rosenbrock_term<T: Rule>(x: &[T]) -> T {
+    let (a, b) = (x[1] - x[0] * x[0], T::lit(1.0) - x[0]);
+    a * a * 100.0 + b * b
 }
 
 /// A point of T2 with n numbers.
@@ -156,18 +158,18 @@ pub const ORBIT: [f64; 6] = [1.5, 1.0, 3.0, 1.0, 2.0, 1.0];
 /// Lotka–Volterra equations x′ = a·x − b·x·y, y′ = d·x·y − c·y; the inputs are
 /// (a, b, c, d, x₀, y₀).
 pub fn lotka_volterra<T: Rule>(inputs: &[T]) -> [T; 2] {
-    let [a, b, c, d] = [inputs[0], inputs[1], inputs[2], inputs[3]];
+    let parameters = [inputs[0], inputs[1], inputs[2], inputs[3]];
+    (0..STEPS).fold([inputs[4], inputs[5]], |state, _| lotka_volterra_step(state, parameters))
+}
+
+/// One step of T5 from (x, y).
+pub fn lotka_volterra_step<T: Rule>([x, y]: [T; 2], [a, b, c, d]: [T; 4]) -> [T; 2] {
     let field = |x: T, y: T| (a * x - b * x * y, d * x * y - c * y);
-    let (mut x, mut y) = (inputs[4], inputs[5]);
-    for _ in 0..STEPS {
-        let (x1, y1) = field(x, y);
-        let (x2, y2) = field(x + x1 * (STEP / 2.0), y + y1 * (STEP / 2.0));
-        let (x3, y3) = field(x + x2 * (STEP / 2.0), y + y2 * (STEP / 2.0));
-        let (x4, y4) = field(x + x3 * STEP, y + y3 * STEP);
-        x = x + (x1 + x2 * 2.0 + x3 * 2.0 + x4) * (STEP / 6.0);
-        y = y + (y1 + y2 * 2.0 + y3 * 2.0 + y4) * (STEP / 6.0);
-    }
-    [x, y]
+    let (x1, y1) = field(x, y);
+    let (x2, y2) = field(x + x1 * (STEP / 2.0), y + y1 * (STEP / 2.0));
+    let (x3, y3) = field(x + x2 * (STEP / 2.0), y + y2 * (STEP / 2.0));
+    let (x4, y4) = field(x + x3 * STEP, y + y3 * STEP);
+    [x + (x1 + x2 * 2.0 + x3 * 2.0 + x4) * (STEP / 6.0), y + (y1 + y2 * 2.0 + y3 * 2.0 + y4) * (STEP / 6.0)]
 }
 
 /// `count` points near that of T5.

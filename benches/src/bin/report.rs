@@ -22,7 +22,7 @@ use ad_bench::cases::{self, Case, Kind};
 use ad_bench::counting::{self, Arithmetic};
 use ad_bench::goals::{self, Judge, Notes};
 use ad_bench::measure::{self, Timings, Work};
-use ad_bench::scaling;
+use ad_bench::{scaling, structure};
 use ad_core::{Lanes, Matrix, Rule, Tape, Var, Workspace};
 
 const COMMAND: &str = "cargo run --release -p ad-bench --bin report";
@@ -366,6 +366,31 @@ fn scaling_table(plan: &Plan, judge: &mut Judge) -> Result<String, Box<dyn Error
     Ok(table)
 }
 
+fn structure_table(plan: &Plan) -> Result<String, Box<dyn Error>> {
+    let mut table = String::from(
+        "| derivative | with structure; flat twin | rows | flat rows | ns | flat ns | ÷ flat | × by hand |\n\
+         |---|---|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for mut twin in structure::twins()? {
+        twin.check()?;
+        let timings = twin.time(plan.rounds)?;
+        let by_hand = if twin.has_hand() { timings.ratio(0, 2) } else { f64::NAN };
+        writeln!(
+            table,
+            "| {} | {} | {} | {} | {} | {} | **{}** | {} |",
+            twin.what,
+            twin.how,
+            twin.rows[0],
+            twin.rows[1],
+            digits(timings.ns(0)),
+            digits(timings.ns(1)),
+            digits(timings.ratio(0, 1)),
+            digits(by_hand),
+        )?;
+    }
+    Ok(table)
+}
+
 fn threads_paragraph(plan: &Plan, judge: &mut Judge) -> Result<String, Box<dyn Error>> {
     let mut case = cases::network_threads(&[1, 2])?;
     case.check()?;
@@ -475,6 +500,8 @@ fn report(plan: &Plan) -> Result<String, Box<dyn Error>> {
     let peak = peak(plan.rounds);
     eprintln!("lengths …");
     let lengths = scaling_table(plan, judge)?;
+    eprintln!("structure …");
+    let structure = structure_table(plan)?;
     if let Some(everywhere) = everywhere.filter(|_| plan.pin.is_some()) {
         stay_on(&everywhere)?;
     }
@@ -551,6 +578,12 @@ fn report(plan: &Plan) -> Result<String, Box<dyn Error>> {
          than the second. Freezing is finishing and the dearer of the two programs. Bytes a row are counted by an \
          allocator, what the tape and the two programs each keep. `{COMMAND}`; with criterion: `cargo bench -p \
          ad-bench --bench scaling`.\n\n{lengths}"
+    )?;
+    writeln!(
+        doc,
+        "## Structure\n\nWhat a tape gains from knowing what repeats, what is zero and what an operation means, in \
+         benches/src/structure.rs: the same derivative with it and flat, in the same rounds. Rows are those of the \
+         tape and of the bodies that it calls. `{COMMAND}`.\n\n{structure}"
     )?;
     writeln!(
         doc,

@@ -3,17 +3,19 @@
 //! since the last version.
 //!
 //! Nothing here is fast or needs to be. All of it but the self-check, which sweeps
-//! once for each output, is linear in the tape, or nearly so, and none of it recurses.
+//! once for each output, is linear in the tape, or nearly so, and none of it recurses
+//! but into functions that are called, which are nested to a bounded depth.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write};
 use std::ops::Range;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::drivers::of_function;
 use crate::error::Error;
 use crate::formula::{Accent, DIGITS, Formulas, Name, Script};
+use crate::function::{Function, Given, Loop, Taken};
 use crate::ops::Op;
 use crate::record::{Guard, SourceLocation};
 use crate::replay::{self, Workspace};
@@ -81,6 +83,10 @@ impl Tape {
     /// with is such a literal too; [`Tape::escapes`] says where that happened.
     /// What the function computed from literals alone is there as its result.
     ///
+    /// Those of the tapes that rows call come after its own, however often they
+    /// are called; so do the parameters of those tapes, which no replay of this
+    /// one changes.
+    ///
     /// ```
     /// use ad_core::Tape;
     /// let rate = 0.25; // Meant to change between replays? Then it should be a parameter.
@@ -92,13 +98,48 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn constants(&self) -> Vec<Constant> {
+        let mut constants = self.own_constants(&[]);
+        let mut places: HashMap<u64, usize> =
+            constants.iter().enumerate().map(|(i, constant)| (number_bits(constant.value), i)).collect();
+        let mut seen = HashSet::new();
+        let mut waiting: Vec<&Tape> = self.functions().iter().rev().filter_map(Function::body).collect();
+        while let Some(body) = waiting.pop() {
+            if !seen.insert((Arc::as_ptr(&body.data), Arc::as_ptr(&body.params))) {
+                continue;
+            }
+            waiting.extend(body.functions().iter().rev().filter_map(Function::body));
+            for other in body.own_constants(&body.params) {
+                match places.get(&number_bits(other.value)) {
+                    Some(&place) => {
+                        constants[place].uses += other.uses;
+                        other.locations.iter().for_each(|location| constants[place].add_location(location));
+                    }
+                    None => {
+                        places.insert(number_bits(other.value), constants.len());
+                        constants.push(other);
+                    }
+                }
+            }
+        }
+        constants
+    }
+
+    /// The literals of this list alone, and the parameters if they are fixed.
+    fn own_constants(&self, fixed: &[f64]) -> Vec<Constant> {
         let data = &*self.data;
         let unused = |&value: &f64| Constant { value, uses: 0, locations: Vec::new() };
-        let mut constants: Vec<Constant> = data.constants.iter().map(unused).collect();
+        let mut constants: Vec<Constant> = data.constants.iter().chain(fixed).map(unused).collect();
+        let (first_input, first_param) = (data.first_input(), data.first_param());
+        let place = move |operand: u32| match operand as usize {
+            constant if constant < first_input => constant,
+            // Further than all constants unless the parameters are fixed.
+            parameter if parameter >= first_param => parameter - first_param + first_input,
+            _ => usize::MAX,
+        };
         let mut seen = HashSet::new();
         for row in 0..data.num_rows() {
             for &operand in data.operands(row) {
-                let Some(constant) = constants.get_mut(operand as usize) else { continue };
+                let Some(constant) = constants.get_mut(place(operand)) else { continue };
                 constant.uses += 1;
                 if seen.insert((operand, data.rows[row].location())) {
                     constant.add_location(data.location(row));
@@ -107,13 +148,13 @@ impl Tape {
         }
         for guard in &data.guards {
             for &operand in &guard.operands[..guard.question().operands()] {
-                let Some(constant) = constants.get_mut(operand as usize) else { continue };
+                let Some(constant) = constants.get_mut(place(operand)) else { continue };
                 constant.uses += 1;
                 constant.add_location(guard.location());
             }
         }
         for &output in &data.outputs {
-            if let Some(constant) = constants.get_mut(output as usize) {
+            if let Some(constant) = constants.get_mut(place(output)) {
                 constant.uses += 1;
             }
         }
@@ -134,23 +175,23 @@ impl Constant {
 // What identifies a tape.
 
 /// The hash FNV-1a with 128 bits.
-struct Fnv(u128);
+pub(crate) struct Fnv(u128);
 
 impl Fnv {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(Fnv::PRIME);
         }
     }
 
-    fn count(&mut self, count: usize) {
+    pub(crate) fn count(&mut self, count: usize) {
         self.bytes(&(count as u64).to_le_bytes());
     }
 
-    fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.count(text.len());
         self.bytes(text.as_bytes());
     }
@@ -179,8 +220,67 @@ impl Fnv {
 
 /// The bits of a constant; all NaN are one, since their bits differ between processors.
 fn constant_bits(data: &TapeData, index: u32) -> u64 {
-    let value = data.constants[index as usize];
+    number_bits(data.constants[index as usize])
+}
+
+fn number_bits(value: f64) -> u64 {
     if value.is_nan() { 0x7ff8_0000_0000_0000 } else { value.to_bits() }
+}
+
+/// The hashes of functions and of the tapes that they run, each computed once.
+#[derive(Default)]
+pub(crate) struct Contents {
+    functions: HashMap<*const (), u128>,
+    tapes: HashMap<*const TapeData, u128>,
+}
+
+impl Contents {
+    pub(crate) fn function(&mut self, function: &Function) -> u128 {
+        if let Some(&known) = self.functions.get(&function.address()) {
+            return known;
+        }
+        let mut hash = Fnv(Fnv::OFFSET);
+        hash.text("ad-core function 1");
+        function.write_content(&mut hash, self);
+        self.functions.insert(function.address(), hash.0);
+        hash.0
+    }
+
+    /// A tape that a function runs, with the values that its parameters have.
+    pub(crate) fn write_body(&mut self, body: &Tape, hash: &mut Fnv) {
+        hash.bytes(&self.tape(&body.data).to_le_bytes());
+        hash.count(body.params.len());
+        body.params.iter().for_each(|&k| hash.bytes(&number_bits(k).to_le_bytes()));
+    }
+
+    fn tape(&mut self, data: &Arc<TapeData>) -> u128 {
+        if let Some(&known) = self.tapes.get(&Arc::as_ptr(data)) {
+            return known;
+        }
+        let mut hash = Fnv(Fnv::OFFSET);
+        hash.text("ad-core tape 1");
+        hash.count(data.num_inputs);
+        hash.count(data.num_params);
+        hash.texts(data.input_names.iter().map(Name::to_string));
+        hash.texts(data.param_names.iter().cloned());
+        hash.count(data.num_rows());
+        for row in 0..data.num_rows() {
+            hash.text(data.op(row).info().name);
+            if let Some(function) = data.function(row) {
+                hash.bytes(&self.function(function).to_le_bytes());
+            }
+            hash.operands(data, data.operands(row));
+        }
+        hash.count(data.guards.len());
+        for guard in &data.guards {
+            hash.text(guard.question().word());
+            hash.operands(data, &guard.operands[..guard.question().operands()]);
+            hash.text(&guard.answer().to_string());
+        }
+        hash.operands(data, &data.outputs);
+        self.tapes.insert(Arc::as_ptr(data), hash.0);
+        hash.0
+    }
 }
 
 impl Tape {
@@ -201,7 +301,8 @@ impl Tape {
     ///    count of the names of inputs (0 if none were given) and each as a text;
     ///    those of parameters in the same way;
     /// 2. the count of rows, and for each the name of its operation as a text and
-    ///    its operands;
+    ///    its operands; between these, for a row that calls a function, the 16 bytes
+    ///    of the function's own hash, the lowest first;
     /// 3. the count of guards, and for each the question as a text (`<`, `<=`,
     ///    `>`, `>=`, `==`, `!=`, `partial_cmp`, `is_nan`, `is_finite`,
     ///    `is_infinite`, `is_sign_negative`, `to_i64`, `is_normal`, `is_subnormal`), its operands, and the
@@ -211,6 +312,12 @@ impl Tape {
     /// *Operands* are their count, and for each either the byte `c` and the 8 bytes
     /// of a constant (a NaN as `7ff8000000000000`), the lowest first, or the byte
     /// `v` and the count that numbers inputs, parameters and rows from 0.
+    ///
+    /// The hash of a function covers what it runs: of a loop its body, the values of
+    /// the body's parameters, the iterations and the places of the arguments; of
+    /// an [`Implicit`](crate::Implicit) its equations, not the solver; of a
+    /// [`Custom`](crate::Custom) its name and shape, since code has no content.
+    /// Names of tapes are left out.
     ///
     /// ```
     /// use ad_core::Tape;
@@ -222,26 +329,7 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn content_hash(&self) -> u128 {
-        let data = &*self.data;
-        let mut hash = Fnv(Fnv::OFFSET);
-        hash.text("ad-core tape 1");
-        hash.count(data.num_inputs);
-        hash.count(data.num_params);
-        hash.texts(data.input_names.iter().map(Name::to_string));
-        hash.texts(data.param_names.iter().cloned());
-        hash.count(data.num_rows());
-        for row in 0..data.num_rows() {
-            hash.text(data.op(row).info().name);
-            hash.operands(data, data.operands(row));
-        }
-        hash.count(data.guards.len());
-        for guard in &data.guards {
-            hash.text(guard.question().word());
-            hash.operands(data, &guard.operands[..guard.question().operands()]);
-            hash.text(&guard.answer().to_string());
-        }
-        hash.operands(data, &data.outputs);
-        hash.0
+        Contents::default().tape(&self.data)
     }
 }
 
@@ -463,12 +551,21 @@ struct Side<'a> {
     /// For each value a hash of the whole computation that leads to it; for
     /// inputs and parameters one that it shares with its partner in the other tape.
     deep: Vec<u64>,
+    /// The hashes of the functions that rows call.
+    functions: Vec<u128>,
 }
 
 impl<'a> Side<'a> {
     fn new(data: &'a TapeData) -> Side<'a> {
         let constants = (0..data.constants.len()).map(|index| mix(1, constant_bits(data, index as u32)));
-        Side { data, deep: constants.collect() }
+        let mut contents = Contents::default();
+        let functions = data.functions.iter().map(|function| contents.function(function)).collect();
+        Side { data, deep: constants.collect(), functions }
+    }
+
+    /// The hash of the function that a row calls.
+    fn function(&self, row: usize) -> Option<u128> {
+        (self.data.op(row) == Op::Call).then(|| self.functions[self.data.function_number(row) as usize])
     }
 
     /// The names of inputs or parameters; by position where none were given.
@@ -478,11 +575,16 @@ impl<'a> Side<'a> {
 
     /// Fills in the hashes of the rows once those of inputs and parameters are known.
     fn hash_rows(&mut self) {
+        let mut of_head = 0;
         for row in 0..self.data.num_rows() {
             let (head, result) = self.data.head(row);
-            let operands = self.data.operands(head).iter().map(|&operand| self.deep[operand as usize]);
-            let hash = operands.fold(mix(mix_text(self.data.op(head).info().name), result as u64), mix);
-            self.deep.push(hash);
+            if result == 0 {
+                let operands = self.data.operands(head).iter().map(|&operand| self.deep[operand as usize]);
+                let function = self.function(head).unwrap_or(0);
+                let name = mix_text(self.data.op(head).info().name);
+                of_head = operands.fold(mix(mix(name, function as u64), (function >> 64) as u64), mix);
+            }
+            self.deep.push(mix(of_head, result as u64));
         }
     }
 
@@ -495,7 +597,13 @@ impl<'a> Side<'a> {
     }
 
     fn row_looks(&self) -> Vec<u64> {
-        let look = |row: usize| self.look(mix_text(self.data.op(row).info().name), self.data.operands(row));
+        let look = |row: usize| {
+            let name = match self.data.function(row) {
+                Some(function) => mix_text(&function.to_string()),
+                None => mix_text(self.data.op(row).info().name),
+            };
+            self.look(name, self.data.operands(row))
+        };
         (0..self.data.num_rows()).map(look).collect()
     }
 
@@ -580,7 +688,15 @@ impl Tape {
     /// assert!(old.diff(&old).is_empty());
     /// # Ok::<(), ad_core::Error>(())
     /// ```
+    ///
+    /// A row that calls another function than before is a difference; where both
+    /// functions run tapes, what changed in these stands below the rows.
     pub fn diff(&self, other: &Tape) -> TapeDiff {
+        self.diff_but(other, &mut HashSet::new())
+    }
+
+    /// Pairs of bodies that were compared already are left out.
+    fn diff_but(&self, other: &Tape, compared: &mut HashSet<[*const TapeData; 2]>) -> TapeDiff {
         let mut sides = [Side::new(&self.data), Side::new(&other.data)];
         let mut diff = DiffWriter { differences: Vec::new(), text: String::new() };
         // For each value of the old tape its partner in the new one.
@@ -641,8 +757,26 @@ impl Tape {
         let same_operands =
             |a: &[u32], b: &[u32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_operand(a, b));
         diff.section(&sides, Part::Row, &alignment, |i, j| {
-            old.op(i) == new.op(j) && same_operands(old.operands(i), new.operands(j))
+            old.op(i) == new.op(j)
+                && sides[0].function(i) == sides[1].function(j)
+                && same_operands(old.operands(i), new.operands(j))
         });
+        for &(i, j) in &alignment {
+            let (Some(i), Some(j)) = (i, j) else { continue };
+            let (Some(old_function), Some(new_function)) = (old.function(i), new.function(j)) else { continue };
+            let (Some(before), Some(after)) = (old_function.body(), new_function.body()) else { continue };
+            if sides[0].function(i) == sides[1].function(j)
+                || !compared.insert([Arc::as_ptr(&before.data), Arc::as_ptr(&after.data)])
+            {
+                continue;
+            }
+            let of_bodies = before.diff_but(after, compared);
+            if !of_bodies.is_empty() {
+                let row = new.value_name(new.first_row() + j, Accent::None);
+                let _ = writeln!(diff.text, "@@ {}, called by {row} @@", new_function.call_name().name);
+                of_bodies.text.lines().for_each(|line| diff.text += &format!("  {line}\n"));
+            }
+        }
 
         let looks = sides.each_ref().map(Side::guard_looks);
         let depths = sides.each_ref().map(Side::guard_depths);
@@ -732,8 +866,14 @@ impl DiffWriter {
             if shown[0] == shown[1] {
                 shown = texts(ALL_DIGITS);
             }
-            if let (true, Some(new)) = (shown[0] == shown[1], &mut shown[1]) {
-                *new += " (a name in it now means another value)";
+            if let (true, Some(text)) = (shown[0] == shown[1], &mut shown[1]) {
+                let functions = [(0, old), (1, new)].map(|(side, index): (usize, Option<usize>)| {
+                    index.filter(|_| part == Part::Row).and_then(|index| sides[side].function(index))
+                });
+                *text += match functions[0] == functions[1] {
+                    true => " (a name in it now means another value)",
+                    false => " (it now calls another function)",
+                };
             }
             let location =
                 |side: usize, index: Option<usize>| index.and_then(|index| sides[side].location(part, index));
@@ -786,7 +926,7 @@ fn value(op: Op, result: usize, x: &[f64]) -> f64 {
     op.results(x)[result]
 }
 
-/// A row at a point: its operation, operands and results.
+/// A row at a point: its operation, operands and results; of a call the operands alone.
 struct RowAt<'a> {
     op: Op,
     /// Which result of the operation the row holds.
@@ -803,6 +943,9 @@ impl<'a> RowAt<'a> {
         let (head, result) = data.head(row);
         let op = data.op(head);
         let operands = data.operands(head);
+        if op == Op::Call {
+            return RowAt { op, result, operands, x: Numbers::new(), v: Numbers::new(), largest: 0.0 };
+        }
         let x: Numbers = operands.iter().map(|&operand| values[operand as usize]).collect();
         let first = data.first_row() + head;
         let v = Numbers::from_slice(&values[first..first + data.num_results(head)]);
@@ -876,6 +1019,23 @@ pub struct Diagnosis {
     /// the inputs, that are non-finite because of it or of something later; the
     /// first eight.
     pub reaches: Vec<String>,
+    /// If the origin calls a tape: what happens inside of it. None if a carried
+    /// number or a sum of finite terms overflows.
+    pub inside: Option<Box<DiagnosisInside>>,
+}
+
+/// Where in a called tape a result went non-finite; in [`Diagnosis`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DiagnosisInside {
+    /// The name of the function.
+    pub function: String,
+    /// The first iteration in which it happens, from 0, of an adjoint the last.
+    pub iteration: usize,
+    /// How many iterations there are.
+    pub iterations: usize,
+    /// What happens to the tape in this iteration.
+    pub diagnosis: Diagnosis,
 }
 
 impl Diagnosis {
@@ -938,8 +1098,128 @@ impl fmt::Display for Diagnosis {
             }
         }
         let word = if self.what == NonFinite::Adjoint { "non-finite adjoints of inputs" } else { "non-finite outputs" };
-        writeln!(f, "{word}: {}", self.reaches.join(", "))
+        writeln!(f, "{word}: {}", self.reaches.join(", "))?;
+        if let Some(inside) = &self.inside {
+            writeln!(f, "inside of {}:", inside.place())?;
+            inside.diagnosis.to_string().lines().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
     }
+}
+
+impl DiagnosisInside {
+    fn place(&self) -> String {
+        match self.iterations {
+            1 => self.function.clone(),
+            iterations => format!("{}, iteration {} of {iterations}", self.function, self.iteration + 1),
+        }
+    }
+}
+
+/// The values and tangents, or adjoints, that a loop goes through in an iteration.
+struct Pass {
+    x: Vec<f64>,
+    dx: Vec<f64>,
+}
+
+impl Pass {
+    /// The inputs of the body in an iteration.
+    fn of_body(rolled: &Loop, iteration: usize, operands: &Pass, carry: &Pass) -> Pass {
+        let inputs = 0..rolled.body.num_inputs();
+        let taken: Vec<Taken> = inputs.map(|input| rolled.taken(input, iteration)).collect();
+        let of = |carry: &[f64], operands: &[f64]| -> Vec<f64> {
+            let number = |taken: &Taken| match *taken {
+                Taken::Carry(place) => carry[place],
+                Taken::Operand(operand) => operands[operand],
+            };
+            taken.iter().map(number).collect()
+        };
+        Pass { x: of(&carry.x, &operands.x), dx: of(&carry.dx, &operands.dx) }
+    }
+
+    /// The carry that a loop begins with.
+    fn initial(rolled: &Loop, operands: &Pass) -> Pass {
+        let of = |operands: &[f64]| rolled.initial().iter().map(|&operand| operands[operand as usize]).collect();
+        Pass { x: of(&operands.x), dx: of(&operands.dx) }
+    }
+
+    /// Takes the carry out of the outputs of the body.
+    fn take_carry(&mut self, rolled: &Loop, iteration: usize, y: &[f64], dy: &[f64]) {
+        for (output, (&y, &dy)) in y.iter().zip(dy).enumerate() {
+            if let Given::Carry(place) = rolled.given(output, iteration) {
+                (self.x[place], self.dx[place]) = (y, dy);
+            }
+        }
+    }
+}
+
+/// The first iteration whose outputs, those that are `wanted` or carried, are not finite
+/// because of a row of the body.
+fn inside_values(function: &Function, operands: &Pass, wanted: impl Fn(usize) -> bool) -> Option<DiagnosisInside> {
+    let rolled = function.as_loop()?;
+    let mut carry = Pass::initial(rolled, operands);
+    for iteration in 0..rolled.count {
+        let Pass { x, dx } = Pass::of_body(rolled, iteration, operands, &carry);
+        let (y, dy) = rolled.body.jvp(&x, &dx).ok()?;
+        let concerned = |output: usize| match rolled.given(output, iteration) {
+            Given::Carry(_) => true,
+            Given::Result(result) => wanted(result),
+        };
+        let finite = |output: usize| y[output].is_finite() && dy[output].is_finite();
+        if (0..y.len()).any(|output| concerned(output) && !finite(output)) {
+            let found = rolled.body.diagnose(&x, &dx).ok()?;
+            if let Some(diagnosis) = found.filter(|found| found.origin.part != Part::Input) {
+                let (function, iterations) = (function.to_string(), rolled.count);
+                return Some(DiagnosisInside { function, iteration, iterations, diagnosis });
+            }
+        }
+        carry.take_carry(rolled, iteration, &y, &dy);
+    }
+    None
+}
+
+/// The last iteration through which the adjoint of an operand that is `wanted`, or of
+/// the carry, becomes non-finite for finite weights.
+fn inside_adjoints(
+    function: &Function,
+    x: &[f64],
+    weights: &[f64],
+    wanted: impl Fn(usize) -> bool,
+) -> Option<DiagnosisInside> {
+    let rolled = function.as_loop()?;
+    let operands = Pass { x: x.to_vec(), dx: vec![0.0; x.len()] };
+    let mut carry = Pass::initial(rolled, &operands);
+    let mut before = Vec::new();
+    for iteration in 0..rolled.count {
+        let inputs = Pass::of_body(rolled, iteration, &operands, &carry);
+        let y = rolled.body.eval(&inputs.x).ok()?;
+        carry.take_carry(rolled, iteration, &y, &vec![0.0; y.len()]);
+        before.push(inputs.x);
+    }
+    let mut adjoint = weights[..rolled.initial().len()].to_vec();
+    for (iteration, x) in before.iter().enumerate().rev() {
+        let weight = |output: usize| match rolled.given(output, iteration) {
+            Given::Carry(place) => adjoint[place],
+            Given::Result(result) => weights[result],
+        };
+        let w: Vec<f64> = (0..rolled.body.num_outputs()).map(weight).collect();
+        let xbar = rolled.body.vjp(x, &w).ok()?.1;
+        let concerned = |input: usize| match rolled.taken(input, iteration) {
+            Taken::Carry(_) => true,
+            Taken::Operand(operand) => wanted(operand),
+        };
+        if (0..xbar.len()).any(|input| concerned(input) && !xbar[input].is_finite()) {
+            let diagnosis = rolled.body.diagnose_adjoint(x, &w).ok()??;
+            let (function, iterations) = (function.to_string(), rolled.count);
+            return Some(DiagnosisInside { function, iteration, iterations, diagnosis });
+        }
+        for (input, &xbar) in xbar.iter().enumerate() {
+            if let Taken::Carry(place) = rolled.taken(input, iteration) {
+                adjoint[place] = xbar;
+            }
+        }
+    }
+    None
 }
 
 /// The sweeps at a point, of which the first non-finite number is wanted.
@@ -965,6 +1245,13 @@ impl Patient<'_> {
     /// Finds the operands through which values and tangents became non-finite.
     fn blame_operands(&mut self) {
         for index in (self.data().first_row()..self.data().num_values()).rev() {
+            if let Some((function, head, result)) = self.call(index) {
+                // When the first result is reached it is known which of them are guilty.
+                if result == 0 {
+                    self.blame_operands_of_call(&function, head);
+                }
+                continue;
+            }
             if !self.guilty[index] {
                 continue;
             }
@@ -992,9 +1279,121 @@ impl Patient<'_> {
         }
     }
 
+    /// The function of a value that a call gave, the row of the call and which result it is.
+    fn call(&self, index: usize) -> Option<(Function, usize, usize)> {
+        let (head, result) = self.data().head(index.checked_sub(self.data().first_row())?);
+        Some((self.data().function(head)?.clone(), head, result))
+    }
+
+    fn values_of(&self, operands: &[u32]) -> Vec<f64> {
+        operands.iter().map(|&operand| self.values[operand as usize]).collect()
+    }
+
+    fn derivatives_of(&self, operands: &[u32]) -> Vec<f64> {
+        operands.iter().map(|&operand| self.derivatives[operand as usize]).collect()
+    }
+
+    /// The operands that a result of a call has to do with.
+    fn operands_of_result(&self, function: &Function, head: usize, result: usize) -> Vec<u32> {
+        let operands = self.data().operands(head);
+        let blocks = function.blocks();
+        let concerned = blocks.iter().filter(|block| block.results.contains(&(result as u32)));
+        let mut positions: Vec<u32> = concerned.flat_map(|block| block.operands.iter().copied()).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions.into_iter().map(|position| operands[position as usize]).collect()
+    }
+
+    fn blame_operands_of_call(&mut self, function: &Function, head: usize) {
+        let first = self.data().first_row() + head;
+        let (m, operands) = (function.num_results(), self.data().operands(head).to_vec());
+        let guilty = |j: usize| self.guilty[first + j];
+        if !(0..m).any(guilty) {
+            return;
+        }
+        let x = self.values_of(&operands);
+        let bad_value = |value: usize| !self.values[value].is_finite();
+        let bad_tangent = |value: usize| self.data().active[value] && !self.derivatives[value].is_finite();
+        // By which operands any of these results changes: weights of different
+        // sizes do not cancel.
+        let changes = |concerned: &dyn Fn(usize) -> bool| {
+            let weight = |j: usize| if concerned(j) { 1.0 + j as f64 / (7.0 * m as f64) } else { 0.0 };
+            let weights: Vec<f64> = (0..m).map(weight).collect();
+            function.pull_back(&x, &weights).unwrap_or_else(|_| vec![f64::NAN; x.len()])
+        };
+        let by_any = changes(&guilty);
+        let by_tangents = changes(&|j| guilty(j) && bad_tangent(first + j));
+        let mut blamed: Vec<u32> = Vec::new();
+        for (i, &operand) in operands.iter().enumerate() {
+            let value = bad_value(operand as usize) && by_any[i] != 0.0;
+            if value || (bad_tangent(operand as usize) && by_tangents[i] != 0.0) {
+                blamed.push(operand);
+            }
+        }
+        let bad_results = (0..m).filter(|&j| guilty(j) && bad_value(first + j));
+        if bad_results.clone().next().is_some() && !blamed.iter().any(|&operand| bad_value(operand as usize)) {
+            // A partial may be 0 where the value passes through, unless a row inside is the origin.
+            let point = Pass { dx: vec![0.0; x.len()], x };
+            if inside_values(function, &point, guilty).is_none() {
+                let bad_results: HashSet<u32> = bad_results.map(|j| j as u32).collect();
+                for block in function.blocks() {
+                    if block.results.iter().any(|j| bad_results.contains(j)) {
+                        let of_block = block.operands.iter().map(|&position| operands[position as usize]);
+                        blamed.extend(of_block.filter(|&operand| bad_value(operand as usize)));
+                    }
+                }
+            }
+        }
+        for operand in blamed {
+            self.guilty[operand as usize] = true;
+        }
+    }
+
+    /// What a call adds to the adjoints of its operands, all of it and what finite adjoints add.
+    fn contributions(&self, function: &Function, head: usize) -> [Vec<f64>; 2] {
+        let first = self.data().first_row() + head;
+        let x = self.values_of(self.data().operands(head));
+        let weights = &self.derivatives[first..first + function.num_results()];
+        let finite: Vec<f64> = weights.iter().map(|&w| if w.is_finite() { w } else { 0.0 }).collect();
+        let add = |w: &[f64]| function.pull_back(&x, w).unwrap_or_else(|_| vec![f64::NAN; x.len()]);
+        let of_finite = add(&finite);
+        match finite.iter().zip(weights).all(|(a, b)| a == b) {
+            true => [of_finite.clone(), of_finite],
+            false => [add(weights), of_finite],
+        }
+    }
+
+    fn blame_results_of_call(&mut self, function: &Function, head: usize) {
+        let operands = self.data().operands(head).to_vec();
+        if !operands.iter().any(|&operand| self.guilty[operand as usize]) {
+            return;
+        }
+        let first = self.data().first_row() + head;
+        let [all, of_finite] = self.contributions(function, head);
+        let bad = |contributions: &[f64], i: usize| self.guilty[operands[i] as usize] && !contributions[i].is_finite();
+        if (0..operands.len()).any(|i| bad(&of_finite, i)) {
+            self.guilty[first] = true;
+            return;
+        }
+        let mut guilty = Vec::new();
+        for block in function.blocks() {
+            if block.operands.iter().any(|&i| bad(&all, i as usize)) {
+                let results = block.results.iter().map(|&j| first + j as usize);
+                guilty.extend(results.filter(|&result| !self.derivatives[result].is_finite()));
+            }
+        }
+        guilty.into_iter().for_each(|result| self.guilty[result] = true);
+    }
+
     /// Finds the rows through which adjoints of inputs became non-finite.
     fn blame_readers(&mut self) {
         for index in self.data().first_row()..self.data().num_values() {
+            if let Some((function, head, result)) = self.call(index) {
+                if result == 0 {
+                    self.blame_results_of_call(&function, head);
+                }
+                continue;
+            }
             if self.data().active[index] && self.derivatives[index] != 0.0 {
                 let Some(row) = self.row(index) else { continue };
                 let guilty = row
@@ -1034,7 +1433,10 @@ impl Patient<'_> {
     /// The operand that a chain from the inputs comes through: the latest that
     /// depends on an input, else the latest that depends on a parameter.
     fn came_through(&self, index: usize) -> Option<usize> {
-        let operands = self.row(index)?.operands;
+        let operands = match self.call(index) {
+            Some((function, head, result)) => self.operands_of_result(&function, head, result),
+            None => self.row(index)?.operands.to_vec(),
+        };
         let active = |&&operand: &&u32| self.data().active[operand as usize];
         let variable = |&&operand: &&u32| operand as usize >= self.data().first_input();
         let latest = operands.iter().filter(active).max().or_else(|| operands.iter().filter(variable).max());
@@ -1043,6 +1445,12 @@ impl Patient<'_> {
 
     /// The operand that a non-finite adjoint goes on to.
     fn goes_on_to(&self, index: usize) -> Option<usize> {
+        if let Some((function, head, _)) = self.call(index) {
+            let [all, _] = self.contributions(&function, head);
+            let mut operands = self.data().operands(head).iter().zip(all);
+            let next = operands.find(|(operand, added)| self.guilty[**operand as usize] && !added.is_finite());
+            return next.map(|(&operand, _)| operand as usize);
+        }
         let row = self.row(index)?;
         let next = row
             .operands
@@ -1064,8 +1472,10 @@ impl Patient<'_> {
         if omitted > 0 {
             path.drain(first..first + omitted);
         }
-        let row = self.row(origin);
-        let operands = row.as_ref().map_or(&[][..], |row| row.operands);
+        let operands = match (self.call(origin), self.row(origin)) {
+            (Some((function, head, result)), _) => self.operands_of_result(&function, head, result),
+            (None, row) => row.map_or(Vec::new(), |row| row.operands.to_vec()),
+        };
         let shown = &operands[..operands.len().min(Diagnosis::OPERANDS)];
         let mut at = self.value_at(origin);
         if let (None, Some(&constant)) = (&at.location, self.data().constants.get(origin)) {
@@ -1077,15 +1487,42 @@ impl Patient<'_> {
             false if !adjoint => NonFinite::Value,
             _ => self.what,
         };
+        let inside = self.inside(origin);
         Diagnosis {
             what,
-            why: self.why(origin, what),
+            why: match (&inside, self.call(origin)) {
+                (Some(inside), _) => {
+                    let found = inside.diagnosis.to_string();
+                    format!("inside of {}: {}", inside.place(), found.lines().next().unwrap_or_default())
+                }
+                (None, Some((function, ..))) => why_call(&function, what, self.values[origin]),
+                (None, None) => self.why(origin, what),
+            },
             origin: at,
             operands: shown.iter().map(|&operand| self.value_at(operand as usize)).collect(),
             operands_omitted: operands.len() - shown.len(),
             path: path.into_iter().map(|index| self.value_at(index)).collect(),
             path_omitted: omitted,
             reaches,
+            inside: inside.map(Box::new),
+        }
+    }
+
+    /// What happens inside of the tape that a row calls.
+    fn inside(&self, origin: usize) -> Option<DiagnosisInside> {
+        let (function, head, result) = self.call(origin)?;
+        let (operands, first) = (self.data().operands(head), self.data().first_row() + head);
+        let x = self.values_of(operands);
+        match self.what {
+            NonFinite::Adjoint => {
+                let weights = &self.derivatives[first..first + function.num_results()];
+                let finite: Vec<f64> = weights.iter().map(|&w| if w.is_finite() { w } else { 0.0 }).collect();
+                inside_adjoints(&function, &x, &finite, |i| self.guilty[operands[i] as usize])
+            }
+            _ => {
+                let dx = self.derivatives_of(operands);
+                inside_values(&function, &Pass { x, dx }, |other| other == result)
+            }
         }
     }
 
@@ -1124,6 +1561,17 @@ impl Patient<'_> {
             }
             _ => "the partials are finite; their product with a tangent, or the sum, overflows".to_owned(),
         }
+    }
+}
+
+/// Why a call has non-finite results where no row inside of it is to blame.
+fn why_call(function: &Function, what: NonFinite, value: f64) -> String {
+    let is_own = function.body().is_none();
+    match what {
+        NonFinite::Value if is_own || value.is_nan() => format!("{function} has no finite value at these operands"),
+        NonFinite::Value => "the terms are finite; their sum overflows".to_owned(),
+        NonFinite::Tangent => format!("the partials of {function} are not finite here, or the tangent overflows"),
+        NonFinite::Adjoint => format!("the partials of {function} are not finite here, or the adjoint overflows"),
     }
 }
 
@@ -1199,7 +1647,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
-        replay::tangent_sweep::<true>(&self.data, &ws.values, p, 1, tangents, gathered).map_err(of_function)?;
+        replay::tangent_sweep::<true>(&self.data, &ws.values, p, 1, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Tangent,
@@ -1245,7 +1694,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
-        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut patient = Patient {
             tape: self,
             what: NonFinite::Adjoint,
@@ -1339,9 +1789,11 @@ pub struct RowComparison {
     pub name: String,
     /// Its operation, such as `v₀·v₋₁`.
     pub operation: String,
-    /// The name of the operand that the partial is by.
+    /// The name of the operand that the partial is by. A call with more than
+    /// sixteen operands is compared along mixtures of all.
     pub operand: String,
-    /// The values of the operation's operands; of a fold, those of the term.
+    /// The values of the operation's operands; of a fold, those of the term, of
+    /// a call the first sixteen.
     pub operands: Vec<f64>,
     /// The partial by the table of operations.
     pub partial: f64,
@@ -1402,6 +1854,21 @@ impl SelfCheck {
     const LOST: f64 = 1e-8;
     /// With more inputs than this, directions are mixtures.
     const DIRECTIONS: usize = 16;
+
+    fn take_note(&mut self, verdict: &Verdict, comparison: impl FnOnce() -> RowComparison) {
+        match verdict {
+            Verdict::Agrees => self.partials_agreed += 1,
+            Verdict::Disagrees => {
+                self.first_disagreement.get_or_insert_with(comparison);
+            }
+            Verdict::NotChecked(_) => {
+                self.partials_not_checked += 1;
+                if self.not_checked.len() < SelfCheck::NOT_CHECKED {
+                    self.not_checked.push(comparison());
+                }
+            }
+        }
+    }
 
     /// Whether nothing disagrees. What was not checked does not count against it.
     pub fn passed(&self) -> bool {
@@ -1656,6 +2123,72 @@ fn compare(f: &mut Along<'_>, derivative: f64, tolerance: f64, scale: f64) -> (O
     }
 }
 
+/// [`compare`] for a function of a user's own, at x: its values may be good to fewer
+/// digits than those of the table, so straightness down to ulps cannot be asked
+/// for. Instead an alarm needs two quotients of different steps that agree.
+///
+/// Gives the quotient, if there is one that says something.
+pub(crate) fn compare_with_rule(value: &mut dyn FnMut(f64) -> f64, derivative: f64, x: f64) -> (Option<f64>, Verdict) {
+    let mut along = |t: f64| Ok(value(t));
+    let f = &mut Along { value: &mut along, rounding: 0.0 };
+    let here = f.at(0.0).unwrap_or(f64::NAN);
+    if !here.is_finite() {
+        return (None, Verdict::NotChecked(NotChecked::NotFinite));
+    }
+    // An infinite slope agrees with no quotient.
+    let size = |quotient: Quotient| match derivative.is_infinite() {
+        true => quotient.value.abs(),
+        false => quotient.value.abs().max(derivative.abs()),
+    };
+    let agrees =
+        |quotient: Quotient| (quotient.value - derivative).abs() <= 1e-6 * size(quotient) + 10.0 * quotient.error;
+    let own = binade(x);
+    let scales: &[f64] = if own == 1.0 { &[1.0] } else { &[own, 1.0] };
+    // With the smallest step of each.
+    let mut found: Vec<(Quotient, f64)> = Vec::new();
+    for power in [4, 12, 20, 28] {
+        for &scale in scales {
+            let h = scale * 2f64.powi(-power);
+            // The smallest step must not be rounded away.
+            if h * 2f64.powi(-8) < own * f64::EPSILON {
+                continue;
+            }
+            let Some(quotient) = extrapolate(f, h) else { continue };
+            if quotient.error <= 1e-5 * size(quotient) && agrees(quotient) {
+                return (Some(quotient.value), Verdict::Agrees);
+            }
+            found.push((quotient, h * 2f64.powi(-8)));
+        }
+    }
+    found.sort_by(|(a, _), (b, _)| a.error.total_cmp(&b.error));
+    let Some(&(best, finest)) = found.first() else {
+        return (None, Verdict::NotChecked(NotChecked::Edge));
+    };
+    if agrees(best) && best.error <= NOTHING + 1e-9 * here.abs() / own.max(1.0) {
+        return (Some(best.value), Verdict::Agrees);
+    }
+    let near = |other: Quotient| (other.value - best.value).abs() <= 1e-3 * best.value.abs() + other.error;
+    let supported = found[1..].iter().any(|&(other, _)| other.error <= 1e-2 * size(best) && near(other));
+    // A function that varies within smaller steps has a slope that none of the
+    // quotients saw. Nine digits of the values are believed.
+    let smaller = std::iter::successors(Some(finest), |h| Some(h / 8.0)).take_while(|h| *h >= 4.0 * f64::EPSILON * own);
+    let is_straight = smaller.into_iter().all(|h| {
+        f.around(h).is_none_or(|[left, right]| {
+            let values = left.abs().max(right.abs());
+            (right - left - 2.0 * h * best.value).abs() <= 2e-2 * h * best.value.abs() + 1e-9 * values
+        })
+    });
+    let supported = supported && is_straight;
+    if agrees(best) || best.error > 1e-4 * size(best) || !supported {
+        return (Some(best.value), Verdict::NotChecked(NotChecked::Inaccurate));
+    }
+    // Looked for at the steps that the quotient is from.
+    match has_kink(f, finest * 2f64.powi(16)) {
+        true => (Some(best.value), Verdict::NotChecked(NotChecked::Kink)),
+        false => (Some(best.value), Verdict::Disagrees),
+    }
+}
+
 /// A sweep: of a point and a seed, J·p or Jᵀ·w.
 type Sweep<'a> = dyn Fn(&[f64], &[f64]) -> Result<Vec<f64>, Error> + 'a;
 
@@ -1736,6 +2269,13 @@ impl Tape {
             if !data.active[index] {
                 continue;
             }
+            let (head, result) = data.head(index - data.first_row());
+            if let Some(function) = data.function(head) {
+                if result == 0 {
+                    self.check_call(function, head, values, &mut unchecked, check);
+                }
+                continue;
+            }
             let row = RowAt::new(data, values, index - data.first_row());
             unchecked[index] = row.operands.iter().any(|&operand| unchecked[operand as usize]);
             for (i, &operand) in row.operands.iter().enumerate() {
@@ -1791,21 +2331,108 @@ impl Tape {
                     verdict: verdict.clone(),
                     location: data.location(index - data.first_row()).clone(),
                 };
-                match verdict {
-                    Verdict::Agrees => check.partials_agreed += 1,
-                    Verdict::Disagrees => {
-                        check.first_disagreement.get_or_insert_with(comparison);
-                    }
-                    Verdict::NotChecked(_) => {
-                        check.partials_not_checked += 1;
-                        if check.not_checked.len() < SelfCheck::NOT_CHECKED {
-                            check.not_checked.push(comparison());
-                        }
-                    }
-                }
+                check.take_note(&verdict, comparison);
             }
         }
         unchecked
+    }
+
+    /// The tangents and adjoints of a function that a row calls beside its quotients:
+    /// along each operand, or sixteen mixtures of them, of each result, or sixteen mixtures.
+    fn check_call(
+        &self,
+        function: &Function,
+        head: usize,
+        values: &[f64],
+        unchecked: &mut [bool],
+        check: &mut SelfCheck,
+    ) {
+        let data = &*self.data;
+        let (operands, first, m) = (data.operands(head), data.first_row() + head, function.num_results());
+        let x: Vec<f64> = operands.iter().map(|&operand| values[operand as usize]).collect();
+        let tainted = operands.iter().any(|&operand| unchecked[operand as usize]);
+        unchecked[first..first + m].fill(tainted);
+        let still = vec![0.0; x.len()];
+        let rounding = sums_of_call(function, &x, &values[first..first + m], &still, &|v| f64::EPSILON * v.abs());
+        let weights = directions(&vec![1.0; m]);
+        let adjoints: Vec<Option<Vec<f64>>> = weights.iter().map(|w| function.pull_back(&x, w).ok()).collect();
+        let total = |w: &[f64], y: &[f64]| w.iter().zip(y).map(|(&w, &y)| Rule::chain_mul(w, y)).sum::<f64>();
+        let sizes_of = |w: &[f64], sizes: &[f64]| w.iter().zip(sizes).map(|(w, size)| w.abs() * size).sum::<f64>();
+        for (number, mut d) in directions(&x).into_iter().enumerate() {
+            for (d, &operand) in d.iter_mut().zip(operands) {
+                *d = if data.active[operand as usize] { *d } else { 0.0 };
+            }
+            let single = x.len() <= SelfCheck::DIRECTIONS;
+            if single && !data.active[operands[number] as usize] {
+                continue;
+            }
+            let scale = if single && d[number] != 0.0 { d[number] } else { 1.0 };
+            let moved = |t: f64| -> Vec<f64> {
+                x.iter().zip(&d).map(|(&x, &d)| if d == 0.0 { x } else { x + t * d }).collect()
+            };
+            let tangents = |x: &[f64]| function.evaluate(x, &d).map_or_else(|_| vec![f64::NAN; m], |(_, dy)| dy);
+            let dy = tangents(&x);
+            let sizes = sums_of_call(function, &x, &values[first..first + m], &d, &|_| 0.0);
+            // All results at a step come at once and are kept for the next one.
+            let mut known: HashMap<u64, Result<Vec<f64>, NotChecked>> = HashMap::new();
+            let mut at = |t: f64, w: &[f64]| {
+                let evaluate = || match function.evaluate(&moved(t), &[]) {
+                    Ok((y, _)) => Ok(y),
+                    Err(Error::BranchChanged { guard, location, .. }) => {
+                        Err(NotChecked::BranchChanges(format!("{guard} at {location}")))
+                    }
+                    Err(_) => Err(NotChecked::NotFinite),
+                };
+                known.entry(t.to_bits()).or_insert_with(evaluate).as_ref().map(|y| total(w, y)).map_err(Clone::clone)
+            };
+            for ((w, adjoint), result) in weights.iter().zip(&adjoints).zip(0..) {
+                let forward = total(w, &dy);
+                let reverse = adjoint.as_ref().map_or(f64::NAN, |xbar| total(xbar, &d));
+                let tolerance = 1e-10 * sizes_of(w, &sizes) + NOTHING;
+                let mut partial = forward;
+                let finite = forward.is_finite() && reverse.is_finite() && d.iter().any(|&d| d != 0.0);
+                let (quotient, mut verdict) = match finite {
+                    true => {
+                        let rounding = sizes_of(w, &rounding);
+                        compare(&mut Along { value: &mut |t| at(t, w), rounding }, forward, tolerance, 1.0)
+                    }
+                    false => (None, Verdict::NotChecked(NotChecked::NotFinite)),
+                };
+                if let (Verdict::Disagrees, Some(quotient)) = (&verdict, quotient) {
+                    let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
+                    let chosen = |t: f64| {
+                        let beside = total(w, &tangents(&moved(t)));
+                        near(beside, quotient) && !near(beside, forward)
+                    };
+                    if chosen(1e-6) || chosen(-1e-6) {
+                        verdict = Verdict::NotChecked(NotChecked::Kink);
+                    }
+                }
+                if verdict == Verdict::Agrees && (forward - reverse).abs() > tolerance {
+                    (partial, verdict) = (reverse, Verdict::Disagrees);
+                }
+                if matches!(verdict, Verdict::NotChecked(_)) {
+                    let mixed = m > SelfCheck::DIRECTIONS;
+                    let concerned = if mixed { first..first + m } else { first + result..first + result + 1 };
+                    unchecked[concerned].fill(true);
+                }
+                let row = if m > SelfCheck::DIRECTIONS { head } else { head + result };
+                let comparison = || RowComparison {
+                    name: data.value_name(data.first_row() + row, Accent::None).to_string(),
+                    operation: data.row_formula(row, &Formulas::new()).to_string(),
+                    operand: match single {
+                        true => data.operand_name(operands[number]).to_string(),
+                        false => "(a mixture of all operands)".to_owned(),
+                    },
+                    operands: x[..x.len().min(SelfCheck::DIRECTIONS)].to_vec(),
+                    partial: partial / scale,
+                    quotient: quotient.map(|quotient| quotient / scale),
+                    verdict: verdict.clone(),
+                    location: data.location(head).clone(),
+                };
+                check.take_note(&verdict, comparison);
+            }
+        }
     }
 
     /// The derivatives of the outputs in each direction, in three ways.
@@ -1821,12 +2448,12 @@ impl Tape {
         let unit = |i: usize| (0..m).map(|j| if i == j { 1.0 } else { 0.0 }).collect::<Vec<f64>>();
         let rows: Vec<Vec<f64>> = (0..m).map(|i| (derivatives.adjoints)(x, &unit(i))).collect::<Result<_, _>>()?;
         let still = vec![0.0; self.num_inputs()];
-        let rounding = self.sums_over_paths(values, &still, |value| f64::EPSILON * value.abs());
+        let rounding = self.sums_over_paths(values, &still, &|value| f64::EPSILON * value.abs());
         check.rounding = self.data.outputs.iter().map(|&output| rounding[output as usize]).collect();
         let mut ws = Workspace::new();
         for (direction, d) in check.directions.iter().enumerate() {
             let tangents = (derivatives.tangents)(x, d)?;
-            let sizes = self.sums_over_paths(values, d, |_| 0.0);
+            let sizes = self.sums_over_paths(values, d, &|_| 0.0);
             // All outputs at a step come at once and are kept for the next one.
             let mut known: HashMap<u64, Result<Vec<f64>, NotChecked>> = HashMap::new();
             let mut at = |t: f64, output: usize| {
@@ -1902,14 +2529,24 @@ impl Tape {
     /// For each value the sum over all paths to it of |partials|·size, where a
     /// path may start at an input, with its size, and at a row, with `own` of its
     /// value: what rounding does to a tangent, or to a value, is in proportion.
-    fn sums_over_paths(&self, values: &[f64], inputs: &[f64], own: impl Fn(f64) -> f64) -> Vec<f64> {
+    fn sums_over_paths(&self, values: &[f64], inputs: &[f64], own: &dyn Fn(f64) -> f64) -> Vec<f64> {
         let data = &*self.data;
         let mut sums = vec![0.0; data.num_values()];
         for (sum, size) in sums[data.first_input()..].iter_mut().zip(inputs) {
             *sum = size.abs();
         }
         for index in data.first_row()..data.num_values() {
-            if data.active[index] {
+            let (head, result) = data.head(index - data.first_row());
+            if let Some(function) = data.function(head) {
+                if result == 0 {
+                    let of = |from: &[f64]| -> Vec<f64> {
+                        data.operands(head).iter().map(|&operand| from[operand as usize]).collect()
+                    };
+                    let results = index..index + function.num_results();
+                    let found = sums_of_call(function, &of(values), &values[results.clone()], &of(&sums), own);
+                    sums[results].copy_from_slice(&found);
+                }
+            } else if data.active[index] {
                 let row = RowAt::new(data, values, index - data.first_row());
                 let terms = row.operands.iter().enumerate();
                 let term = |(i, &operand): (usize, &u32)| {
@@ -1921,6 +2558,65 @@ impl Tape {
         }
         sums
     }
+}
+
+/// [`Tape::sums_over_paths`] for the results y of a function at x, whose operands
+/// have these sums. Infinite where it cannot be evaluated.
+///
+/// Along the rows of a loop; by the partials of all else, if there are few, or as
+/// far as sums with random signs tell.
+fn sums_of_call(function: &Function, x: &[f64], y: &[f64], sizes: &[f64], own: &dyn Fn(f64) -> f64) -> Vec<f64> {
+    let n = x.len();
+    let unknown = || vec![f64::INFINITY; y.len()];
+    let Some(rolled) = function.as_loop() else {
+        let mixtures = n > SelfCheck::DIRECTIONS;
+        let seeds: Vec<f64> = match mixtures {
+            // Row-major, a row an operand.
+            true => {
+                let signs = directions(&vec![1.0; n]);
+                (0..n).flat_map(|i| signs.iter().map(move |d| d[i].signum())).collect()
+            }
+            false => (0..n * n).map(|at| if at / n == at % n { 1.0 } else { 0.0 }).collect(),
+        };
+        let k = seeds.len() / n;
+        let scaled: Vec<f64> = seeds.iter().enumerate().map(|(at, seed)| seed * sizes[at / k]).collect();
+        let Ok((_, dy)) = function.evaluate(x, &scaled) else { return unknown() };
+        let sum = |(tangents, &y): (&[f64], &f64)| {
+            let own = own(y);
+            match mixtures {
+                true => own + (n as f64 / k as f64 * tangents.iter().map(|t| t * t).sum::<f64>()).sqrt(),
+                false => tangents.iter().fold(own, |sum, t| sum + t.abs()),
+            }
+        };
+        return dy.chunks(k).zip(y).map(sum).collect();
+    };
+    let operands = Pass { x: x.to_vec(), dx: sizes.to_vec() };
+    let mut carry = Pass::initial(rolled, &operands);
+    let (mut values, mut sums) = (vec![0.0; y.len()], vec![0.0; y.len()]);
+    let mut ws = Workspace::new();
+    for iteration in 0..rolled.count {
+        let inputs = Pass::of_body(rolled, iteration, &operands, &carry);
+        if rolled.body.reference(&mut ws, &inputs.x).is_err() {
+            return unknown();
+        }
+        let inner = rolled.body.sums_over_paths(&ws.values, &inputs.dx, own);
+        let of_outputs = |from: &[f64]| -> Vec<f64> {
+            rolled.body.data.outputs.iter().map(|&output| from[output as usize]).collect()
+        };
+        let (outputs, inner) = (of_outputs(&ws.values), of_outputs(&inner));
+        carry.take_carry(rolled, iteration, &outputs, &inner);
+        for (output, (&value, &size)) in outputs.iter().zip(&inner).enumerate() {
+            if let Given::Result(result) = rolled.given(output, iteration) {
+                values[result] += value;
+                sums[result] += size;
+                if rolled.is_summed() && iteration > 0 {
+                    sums[result] += own(values[result]);
+                }
+            }
+        }
+    }
+    sums[..carry.dx.len()].copy_from_slice(&carry.dx);
+    sums
 }
 
 /// The directions to check: each input by itself, or sixteen mixtures of all.

@@ -63,6 +63,9 @@ impl Tape {
     /// differ), except where an operation of several operands makes a NaN of
     /// infinite ones (∞ − ∞, 0·∞, ∞/∞, ∞ % c): there J·p may be a number of the formula.
     ///
+    /// Of a tape that is a derivative itself and calls the adjoints of a function
+    /// ([`Tape::call`] and its kin) they are equal up to rounding.
+    ///
     /// # Errors
     ///
     /// [`Error::TooLarge`] if the derivative has more rows than an index can name,
@@ -305,27 +308,55 @@ impl Tape {
 
 /// TF of a custom operation as a tape, from the function of its partials:
 /// (x, ẋ) ↦ (f(x), J(x)·ẋ).
-pub(crate) fn tangent_of_custom(function: &Function, derivative: &Function) -> Result<Tape, Error> {
+pub(crate) fn tangent_by_partials(function: &Function, partials: &Function) -> Tape {
     let (n, m) = (function.num_operands(), function.num_results());
+    tangent_of_custom(function, |recorder, x, dx, y, largest| {
+        let partials = Node::call(recorder, partials, x);
+        let tangent = |j: usize| {
+            let mut tangent = None;
+            for (&partial, &dx) in partials[j * n..(j + 1) * n].iter().zip(dx) {
+                if let Some(term) = Node::chain_product(partial.domain(y[j], largest), dx) {
+                    Node::add_to(&mut tangent, term);
+                }
+            }
+            tangent.unwrap_or(Node::lit(0.0))
+        };
+        (0..m).map(tangent).collect()
+    })
+}
+
+/// The same from (x, w) ↦ Jᵀ·w, whose adjoints of w are J·ẋ.
+pub(crate) fn tangent_by_adjoint(function: &Function, vjp: &Function) -> Tape {
+    let (n, m) = (function.num_operands(), function.num_results());
+    tangent_of_custom(function, |recorder, x, dx, y, largest| {
+        let mut operands = x.to_vec();
+        operands.resize(n + m, Node::lit(0.0));
+        operands.extend(dx);
+        let adjoints = Node::call(recorder, &vjp.adjoint(), &operands);
+        // Outside the domain whatever is not 0 becomes NaN.
+        let moved = dx.iter().map(|dx| dx.abs()).reduce(|sum, dx| sum + dx).unwrap_or(Node::lit(0.0));
+        let outside = |j: usize| Node::lit(0.0).domain(y[j], largest).chain_mul(moved);
+        (0..m).map(|j| adjoints[n + j] + outside(j)).collect()
+    })
+}
+
+/// (x, ẋ) ↦ (f(x), what `tangents` makes of x, ẋ, f(x) and the largest operand).
+fn tangent_of_custom(
+    function: &Function,
+    tangents: impl for<'a> Fn(&'a Recorder, &[Node<'a>], &[Node<'a>], &[Node<'a>], Node<'a>) -> Vec<Node<'a>>,
+) -> Tape {
+    let n = function.num_operands();
     let recorder = Recorder::new(2 * n, 0);
     let inputs: Vec<Node<'_>> = (0..2 * n).map(|i| recorder.node(i as u32)).collect();
     let (x, dx) = inputs.split_at(n);
-    let mut outputs = Node::call(&recorder, function, x);
-    let partials = Node::call(&recorder, derivative, x);
-    for j in 0..m {
-        let mut tangent = None;
-        for (&partial, &dx) in partials[j * n..(j + 1) * n].iter().zip(dx) {
-            if let Some(term) = Node::chain_product(partial, dx) {
-                Node::add_to(&mut tangent, term);
-            }
-        }
-        outputs.push(tangent.unwrap_or(Node::lit(0.0)));
-    }
-    let outputs = outputs.into_iter().map(|output| recorder.operand(output)).collect();
+    let largest = x[1..].iter().fold(x[0], |largest, &x| largest.max(x));
+    let y = Node::call(&recorder, function, x);
+    let dy = tangents(&recorder, x, dx, &y, largest);
+    let outputs = y.into_iter().chain(dy).map(|output| recorder.operand(output)).collect();
     let ends = Ends { outputs, output_letter: "y", num_inputs: 2 * n, input_names: Vec::new() };
     let places = TapeData { locations: vec![SourceLocation::new(Location::caller())], ..TapeData::default() };
     let tape = Tape::new(recorder.list.into_inner().finish(&places, &[], ends), Vec::new());
-    Ok(Tape { name: function.name().map(Into::into), ..tape })
+    Tape { name: function.name().map(Into::into), ..tape }
 }
 
 /// What [`Node`]s are written into.
@@ -578,7 +609,7 @@ impl<'a> Sweep<'a> {
             }
             if let Some(function) = data.function(row) {
                 if let Err(error) = self.tangents_of_call(row, function, &mut tangents) {
-                    self.failure.get_or_insert(error);
+                    self.failure.get_or_insert(error.called_at(data.location(row)));
                     break;
                 }
                 continue;

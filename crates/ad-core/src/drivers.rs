@@ -51,11 +51,6 @@ impl OutputWeights<'_> {
     }
 }
 
-/// The error of a function, wherever it was called.
-pub(crate) fn of_function((_, error): CallError) -> Error {
-    error
-}
-
 /// A number of a seed, unless it is not finite.
 #[inline(always)]
 fn finite(what: &'static str, seed: &[f64], index: usize) -> Result<f64, Error> {
@@ -131,6 +126,8 @@ impl Primal<'_, '_> {
             }
             Step::Call(call) => calls.adjoints::<0>(call, values, &none, adjoints, &mut none_of_adjoints),
         })
+        // The functions were evaluated here before, so that an error is a rare thing.
+        .map_err(|(_, error)| error)
     }
 }
 
@@ -168,7 +165,7 @@ impl Tape {
         params: Option<&[f64]>,
         values: &mut [f64],
         calls: &mut CallMemory,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CallError> {
         for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
             *slot = x;
         }
@@ -180,7 +177,12 @@ impl Tape {
     }
 
     #[inline(never)]
-    fn values_with_calls(&self, program: &Program, values: &mut [f64], calls: &mut CallMemory) -> Result<(), Error> {
+    fn values_with_calls(
+        &self,
+        program: &Program,
+        values: &mut [f64],
+        calls: &mut CallMemory,
+    ) -> Result<(), CallError> {
         let mut none = vec![[]; values.len()];
         let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
         replay::forward_steps(program, |step| match step {
@@ -208,29 +210,32 @@ impl Tape {
         }
     }
 
-    /// Why a sweep failed in a function: because a guard above it is off its
-    /// branch, if one is, else for the error of the function.
+    /// Why a sweep failed in the function that row `row` calls: because a guard
+    /// above it is off its branch, if one is, else for the error of the function.
     #[cold]
     #[inline(never)]
-    fn first_cause(&self, x: &[f64], params: Option<&[f64]>, error: Error) -> Error {
-        match self.guards_before_failure(x, params) {
-            Err(changed) => changed,
-            Ok(failure) => failure.unwrap_or(error),
-        }
+    fn first_cause(&self, x: &[f64], params: Option<&[f64]>, (row, error): CallError) -> Error {
+        self.guards_above(row, x, params).err().unwrap_or_else(|| self.of_function((row, error)))
     }
 
-    /// The error of the first function that fails at x, if one does and no guard
-    /// above it is off its branch.
-    fn guards_before_failure(&self, x: &[f64], params: Option<&[f64]>) -> Result<Option<Error>, Error> {
+    /// Asks the guards above row `row`, whose function fails at x. (It is not
+    /// called again: where functions are nested that would double the work with
+    /// each level.)
+    fn guards_above(&self, row: usize, x: &[f64], params: Option<&[f64]>) -> Result<(), Error> {
         let data = &*self.data;
         let mut values = Vec::new();
         replay::load(data, x, params.unwrap_or(&self.params), &mut values);
-        let failure = replay::primal_all(data, &mut values, &mut Vec::new()).err();
-        let known = failure.as_ref().map_or(data.num_values(), |(row, _)| data.first_row() + row);
+        let evaluated = replay::primal_above(data, row, &mut values, &mut Vec::new());
+        let known = data.first_row() + evaluated.map_or_else(|(failed, _)| failed, |()| row);
         let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
         let guards = self.guards().iter().take_while(above);
-        self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))?;
-        Ok(failure.map(|(_, error)| error))
+        self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))
+    }
+
+    /// The error of a function, with the place of the row that called it.
+    #[cold]
+    pub(crate) fn of_function(&self, (row, error): CallError) -> Error {
+        error.called_at(self.data.location(row))
     }
 
     /// The position of the first guard that is answered otherwise at x than in
@@ -243,9 +248,9 @@ impl Tape {
     ) -> Option<(usize, Answer)> {
         let program = self.programs.forward(&self.data);
         let (values, calls) = ws.slots_and_calls(program.num_slots);
-        if self.unguarded_values(program, x, params, values, calls).is_err() {
+        if let Err((row, _)) = self.unguarded_values(program, x, params, values, calls) {
             // A function failed, for which a guard above it may be the cause.
-            let Err(Error::BranchChanged { guard, now, .. }) = self.guards_before_failure(x, params) else {
+            let Err(Error::BranchChanged { guard, now, .. }) = self.guards_above(row, x, params) else {
                 return None;
             };
             return self.guards().iter().position(|other| *other == *guard).map(|position| (position, now));
@@ -298,7 +303,7 @@ impl Tape {
         values: &mut [f64],
         tangents: &mut [[f64; K]],
         calls: &mut CallMemory,
-    ) -> Result<(), Error> {
+    ) -> Result<(), CallError> {
         let mut calls = Calls { program, functions: &self.data.functions, memory: calls };
         replay::forward_steps(program, |step| match step {
             Step::Rows(rows) => {
@@ -355,7 +360,7 @@ impl Tape {
         replay::load(&self.data, x, &self.params, &mut ws.values);
         match replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered) {
             Ok(()) => self.check_guards(&ws.values),
-            Err((_, error)) => Err(self.first_cause(x, None, error)),
+            Err(error) => Err(self.first_cause(x, None, error)),
         }
     }
 
@@ -411,14 +416,16 @@ impl Tape {
     ) -> Result<(), Error> {
         let data = &*self.data;
         let replay::SweepMemory { tangents, gathered, .. } = sweep;
-        replay::tangent_sweep::<false>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
+        replay::tangent_sweep::<false>(data, values, seeds, k, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let mut strict = self.outputs(values).any(f64::is_nan);
         for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
             dy.copy_from_slice(&tangents[output as usize * k..(output as usize + 1) * k]);
             strict |= dy.iter().any(|t| t.is_nan());
         }
         if strict {
-            replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
+            replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered)
+                .map_err(|failure| self.of_function(failure))?;
             for (dy, &output) in dy.chunks_mut(k).zip(&data.outputs) {
                 let output = output as usize;
                 for (dy, &strict) in dy.iter_mut().zip(&tangents[output * k..(output + 1) * k]) {
@@ -445,9 +452,11 @@ impl Tape {
         let data = &*self.data;
         let inputs = data.first_input()..data.first_param();
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
-        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<f64, false>(data, values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         if adjoints[inputs.clone()].iter().any(|a| a.is_nan()) || self.outputs(values).any(f64::is_nan) {
-            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(of_function)?;
+            replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered)
+                .map_err(|failure| self.of_function(failure))?;
         }
         xbar.copy_from_slice(&adjoints[inputs]);
         Ok(())
@@ -467,8 +476,9 @@ impl Tape {
         let Workspace { values, sweep, .. } = ws;
         let replay::SweepMemory { adjoints, gathered, .. } = sweep;
         replay::load(data, x, params, values);
-        replay::primal_all(data, values, gathered).map_err(of_function)?;
-        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered).map_err(of_function)?;
+        replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::reverse_sweep::<f64, true>(data, values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         xbar.copy_from_slice(&adjoints[data.first_input()..data.first_param()]);
         Ok(())
     }
@@ -545,8 +555,9 @@ impl Tape {
         seeds.clear();
         seeds.extend((0..x.len()).flat_map(|i| (0..k).map(move |d| (i, d))).flat_map(|(i, d)| seed(i, d)));
         replay::load(data, x, params.unwrap_or(&self.params), values);
-        replay::primal_all(data, values, gathered).map_err(of_function)?;
-        replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered).map_err(of_function)?;
+        replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
+        replay::tangent_sweep::<true>(data, values, seeds, k, tangents, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         for (i, (y, &output)) in y.iter().zip(&data.outputs).enumerate() {
             let strict = &tangents[output as usize * k..];
             for (dy, &strict) in dy.row(i).iter_mut().zip(strict) {
@@ -618,7 +629,8 @@ impl Tape {
                 Ok(())
             }
             Step::Call(call) => calls.adjoints(call, values, tangents, adjoints, adjoint_tangents),
-        })?;
+        })
+        .map_err(|failure| self.of_function(failure))?;
 
         let value = values[program.outputs[0] as usize];
         let nan = program.outputs.iter().any(|&output| values[output as usize].is_nan());
@@ -665,10 +677,11 @@ impl Tape {
             inputs.push(Dual::new(x, seed(i)?));
         }
         replay::load(data, inputs, &self.params, values);
-        replay::primal_all(data, values, gathered).map_err(of_function)?;
+        replay::primal_all(data, values, gathered).map_err(|failure| self.of_function(failure))?;
         inputs.clear();
         inputs.extend((0..self.num_outputs()).map(|j| Dual::new(weights.w[j], weights.tangent(j, d))));
-        replay::reverse_sweep::<Dual, true>(data, values, inputs, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<Dual, true>(data, values, inputs, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         let adjoints = &adjoints[data.first_input()..data.first_param()];
         for (xbar, adjoint) in xbar.iter_mut().zip(adjoints) {
             *xbar = adjoint.v;
@@ -690,6 +703,13 @@ impl Tape {
         if k == 0 {
             return self.eval_at(ws, x.v, None, y.v);
         }
+        if ws.strict {
+            self.eval_at(ws, x.v, None, y.v)?;
+            // All of them are to come from the strict sweep.
+            y.t.fill(f64::NAN);
+            let dy = Columns { numbers: y.t, stride: k, first: 0, count: k };
+            return self.strict_tangents(ws, x.v, None, |i, d| Ok(x.t[i * k + d]), y.v, dy);
+        }
         for first in (0..k).step_by(DIRECTIONS) {
             let dy = Columns { numbers: &mut *y.t, stride: k, first, count: DIRECTIONS.min(k - first) };
             self.tangents(ws, x.v, None, |i, d| Ok(x.t[i * k + first + d]), &mut *y.v, dy)?;
@@ -706,6 +726,17 @@ impl Tape {
         w: Numbers<'_>,
         xbar: NumbersMut<'_>,
     ) -> Result<(), Error> {
+        if ws.strict {
+            self.reference(ws, x.v)?;
+            if k == 0 {
+                return self.strict_adjoints_into(ws, x.v, &self.params, w.v, xbar.v);
+            }
+            let weights = OutputWeights { w: w.v, tangents: w.t, stride: k, first: 0 };
+            let mut dxbar = Columns { numbers: xbar.t, stride: k, first: 0, count: k };
+            return (0..k).try_for_each(|d| {
+                self.strict_second_order(ws, x.v, |i| Ok(x.t[i * k + d]), weights, xbar.v, d, &mut dxbar)
+            });
+        }
         if k == 0 {
             let mut primal = self.primal(ws, x.v, None)?;
             if !primal.reverse_into(w.v.iter().copied(), xbar.v)? {

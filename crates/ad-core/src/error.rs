@@ -52,6 +52,17 @@ pub enum Error {
         value: f64,
     },
 
+    /// A point at which something was to be checked is NaN or infinite.
+    #[error("{what}[{index}] is {value}: a rule can only be checked at a finite point")]
+    NonFinitePoint {
+        /// Which point.
+        what: &'static str,
+        /// The position in it.
+        index: usize,
+        /// What stands there.
+        value: f64,
+    },
+
     /// The closure returned no dependent variable.
     #[error("the recorded function at {location} returned no output: return a Var, an array, a Vec or a tuple of Vars")]
     NoOutputs {
@@ -167,8 +178,8 @@ pub enum Error {
 
     /// The rule of a custom operation is not its derivative.
     #[error(
-        "{function}: {what} give {} for the derivative of result {result} by operand {operand}, and what they are checked against gives {}",
-        exact(*stated), exact(*found)
+        "{function}: {what} give {} for the derivative of result {result} by operand {operand}, and what they are checked against gives {}{}",
+        exact(*stated), exact(*found), suspicion(*stated, *found)
     )]
     WrongRule {
         /// The name of the operation.
@@ -187,11 +198,15 @@ pub enum Error {
 
     /// Second derivatives of a custom operation are wanted that it does not state.
     #[error(
-        "second derivatives of {function} are wanted, and it states first ones alone: implement CustomOp::derivative for it"
+        "second derivatives of {function}{} are wanted, and it states first ones alone: \
+         implement CustomOp::derivative for it (CustomProducts::vjp_tape), or give it one with Custom::with_derivative",
+        called_at(location)
     )]
     NoSecondDerivative {
         /// The name of the operation.
         function: String,
+        /// Where a recording calls it, if it was called by one.
+        location: Option<SourceLocation>,
     },
 
     /// A function that is no tape was to be replayed in another number type than `f64` and `Dual`.
@@ -205,37 +220,45 @@ pub enum Error {
 
     /// The matrix ∂g/∂y of an implicit function is singular, or nearly so.
     #[error(
-        "{function}: the derivative of the equations by the unknowns is singular (condition number {}):          there the solution is no differentiable function; look for equations that are missing or say the same",
-        exact(*condition)
+        "{function}{}: the derivative of the equations by the unknowns is singular (condition number {}): \
+         there the solution is no differentiable function; look for equations that are missing or say the same",
+        called_at(location), exact(*condition)
     )]
     SingularImplicit {
-        /// The name of the equations.
+        /// The name of the implicit function.
         function: String,
-        /// The condition number in the 1-norm; infinite if a pivot is 0.
+        /// The condition number in the 1-norm; infinite if a pivot is 0, NaN if
+        /// an entry is not finite.
         condition: f64,
+        /// Where a recording calls it.
+        location: Option<SourceLocation>,
     },
 
     /// What the solver of an implicit function gave does not solve its equations.
     #[error(
-        "{function}: the solver's result is no solution: the next Newton step would be {}, more than {}; let the solver go on for longer",
-        exact(*step), exact(*limit)
+        "{function}{}: the solver's result is no solution: the next Newton step would be {}, more than {}; let the solver go on for longer",
+        called_at(location), exact(*step), exact(*limit)
     )]
     NotSolved {
-        /// The name of the equations.
+        /// The name of the implicit function.
         function: String,
         /// The largest change of an unknown in a Newton step.
         step: f64,
         /// The largest that is let pass.
         limit: f64,
+        /// Where a recording calls it.
+        location: Option<SourceLocation>,
     },
 
     /// The solver of an implicit function gave up.
-    #[error("{function}: the solver failed: {reason}")]
+    #[error("{function}{}: the solver failed: {reason}", called_at(location))]
     SolverFailed {
-        /// The name of the equations.
+        /// The name of the implicit function.
         function: String,
         /// What the solver said.
         reason: String,
+        /// Where a recording calls it.
+        location: Option<SourceLocation>,
     },
 
     /// Room for zero tapes was asked for.
@@ -370,6 +393,20 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The error with the place of the call that it comes from, if it has none yet.
+    pub(crate) fn called_at(mut self, place: &SourceLocation) -> Error {
+        if let Error::NoSecondDerivative { location, .. }
+        | Error::SingularImplicit { location, .. }
+        | Error::NotSolved { location, .. }
+        | Error::SolverFailed { location, .. } = &mut self
+        {
+            location.get_or_insert_with(|| place.clone());
+        }
+        self
+    }
+}
+
 impl fmt::Debug for Error {
     /// The message, as `Display` has it: a `main` that returns the error, and
     /// `unwrap`, print this.
@@ -383,6 +420,22 @@ fn exact(number: f64) -> String {
     match number.abs() {
         size if size == 0.0 || (1e-5..1e16).contains(&size) => format!("{number}"),
         _ => format!("{number:e}"),
+    }
+}
+
+fn called_at(location: &Option<SourceLocation>) -> String {
+    location.as_ref().map(|location| format!(", called at {location},")).unwrap_or_default()
+}
+
+/// What two derivatives that disagree look like.
+fn suspicion(stated: f64, found: f64) -> String {
+    let near = |factor: f64| (stated - factor * found).abs() <= 1e-3 * stated.abs();
+    match () {
+        () if stated == 0.0 => ": it is missing, or stands in another place".to_owned(),
+        () if near(-1.0) => ": the sign is wrong".to_owned(),
+        () if near(2.0) => ": twice as much".to_owned(),
+        () if near(0.5) => ": half as much".to_owned(),
+        () => String::new(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -213,12 +214,41 @@ enum Node {
         result: usize,
         operands: SmallVec<[Term; 4]>,
     },
-    /// A function of a name, whose operands stand in groups; one of its results, if there are several.
+    /// A call of a function; one of its results, if there are several.
     Call {
-        name: CallName,
+        call: Arc<Call>,
         result: Option<usize>,
-        groups: Vec<Vec<Term>>,
     },
+}
+
+/// A function, and its operands in groups: such as values, and tangents.
+///
+/// The formulas of all its results share it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    name: CallName,
+    groups: Vec<Group>,
+}
+
+/// Operands of a function: those that are printed, and how many there are.
+#[derive(Debug)]
+struct Group {
+    shown: Vec<Term>,
+    count: usize,
+}
+
+impl Call {
+    pub fn new(name: CallName) -> Call {
+        Call { name, groups: Vec::new() }
+    }
+
+    /// The call with a further group of operands, of which no more are looked at than are printed.
+    #[must_use]
+    pub fn with<'a>(mut self, operands: impl ExactSizeIterator<Item = Formula<'a>>) -> Call {
+        let count = operands.len();
+        self.groups.push(Group { shown: operands.take(SHOWN_OPERANDS).map(|x| x.term).collect(), count });
+        self
+    }
 }
 
 /// What a function is, as [`Function::word`](crate::Function) has it, and its name.
@@ -301,11 +331,9 @@ impl Formulas {
         self.node(Node::Apply { op, result, operands: operands.iter().map(|x| x.term).collect() })
     }
 
-    /// A function of groups of operands, such as values and tangents; one of its
-    /// results, if there are several.
-    pub(crate) fn call(&self, name: CallName, result: Option<usize>, groups: &[&[Formula<'_>]]) -> Formula<'_> {
-        let groups = groups.iter().map(|group| group.iter().map(|x| x.term).collect()).collect();
-        self.node(Node::Call { name, result, groups })
+    /// A call of a function; one of its results, if there are several.
+    pub(crate) fn call(&self, call: &Arc<Call>, result: Option<usize>) -> Formula<'_> {
+        self.node(Node::Call { call: call.clone(), result })
     }
 
     fn node(&self, node: Node) -> Formula<'_> {
@@ -449,8 +477,8 @@ impl<'a> Rule for Formula<'a> {
             Arena::None => return Ok(vec![Formula::from(f64::NAN); function.num_results()]),
         };
         let results = function.num_results();
-        let result = |i: usize| arena.call(function.call_name(), (results > 1).then_some(i), &[x]);
-        Ok((0..results).map(result).collect())
+        let call = Arc::new(Call::new(function.call_name()).with(x.iter().copied()));
+        Ok((0..results).map(|i| arena.call(&call, (results > 1).then_some(i))).collect())
     }
 
     fn fold<O: Fold>(x: &[Self]) -> Self {
@@ -628,9 +656,7 @@ impl Printer<'_> {
             (_, Some(Node::Apply { op, result, operands })) => {
                 self.print_form(op, result, &operands, depth + 1, out)?
             }
-            (_, Some(Node::Call { name, result, groups })) => {
-                self.print_function(&name, result, &groups, depth + 1, out)?
-            }
+            (_, Some(Node::Call { call, result })) => self.print_function(&call, result, depth + 1, out)?,
             (_, None) => out.write_str("?")?,
         }
         if parentheses {
@@ -681,10 +707,11 @@ impl Printer<'_> {
         let stride = op.fold_stride().unwrap_or(1);
         for vector in 0..stride {
             let members = x.iter().skip(vector).step_by(stride);
+            let count = members.len();
             if stride > 1 {
                 write!(out, "{}{open}", if vector > 0 { ", " } else { "" })?;
             }
-            self.print_list(members, depth, out)?;
+            self.print_list(members, count, depth, out)?;
             if stride > 1 {
                 out.write_str(close)?;
             }
@@ -692,21 +719,14 @@ impl Printer<'_> {
         out.write_str(close)
     }
 
-    fn print_function(
-        &mut self,
-        name: &CallName,
-        result: Option<usize>,
-        groups: &[Vec<Term>],
-        depth: usize,
-        out: &mut String,
-    ) -> fmt::Result {
-        out.write_str(&name.render(self.script, self.digits))?;
+    fn print_function(&mut self, call: &Call, result: Option<usize>, depth: usize, out: &mut String) -> fmt::Result {
+        out.write_str(&call.name.render(self.script, self.digits))?;
         out.write_str(self.symbols("(", "(", r"\left("))?;
-        for (i, group) in groups.iter().enumerate() {
+        for (i, group) in call.groups.iter().enumerate() {
             if i > 0 {
                 out.write_str("; ")?;
             }
-            self.print_list(group.iter(), depth, out)?;
+            self.print_list(group.shown.iter(), group.count, depth, out)?;
         }
         out.write_str(self.symbols(")", ")", r"\right)"))?;
         match (result, self.script) {
@@ -717,14 +737,14 @@ impl Printer<'_> {
         }
     }
 
-    /// Operands, the ninth and later ones counted.
+    /// So many operands, the ninth and later ones counted.
     fn print_list<'t>(
         &mut self,
-        operands: impl ExactSizeIterator<Item = &'t Term>,
+        operands: impl Iterator<Item = &'t Term>,
+        count: usize,
         depth: usize,
         out: &mut String,
     ) -> fmt::Result {
-        let count = operands.len();
         for (i, &operand) in operands.take(SHOWN_OPERANDS).enumerate() {
             if i > 0 {
                 out.write_str(", ")?;

@@ -32,6 +32,9 @@
 //! | many points at once | [`Tape::eval_many`], [`Tape::jacobian_many`] |
 //! | measure with other vector instructions | [`SimdLevel`], [`Workspace::set_simd_level`], [`Workspace::set_lanes`] |
 //! | derivatives as tapes: second and higher ones, printed formulas | [`Tape::gradient_tape`], [`Tape::jvp_tape`], [`Tape::vjp_tape`], [`Tape::jacobian_tape`] |
+//! | loops recorded once: a part called, mapped, summed, along a recurrence | [`Tape::call`], [`Tape::map`], [`Tape::map_sum`], [`Tape::scan`], `docs/functions.md` |
+//! | an operation of your own, with its derivative | [`Custom`], [`CustomOp`], [`CustomProducts`] |
+//! | the solution of equations | [`Implicit`] |
 //! | fewer rows | [`Tape::optimized`] |
 //! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
 //! | when a number looks wrong | [`Tape::diagnose`], [`Tape::diagnose_adjoint`], [`Tape::self_check`], [`Tape::constants`], [`Tape::escapes`] |
@@ -101,14 +104,14 @@ mod taylor;
 mod trace;
 
 pub use check::{
-    Comparison, Constant, Diagnosis, Difference, NonFinite, NotChecked, Part, RowComparison, SelfCheck, TapeDiff,
-    ValueAt, Verdict,
+    Comparison, Constant, Diagnosis, DiagnosisInside, Difference, NonFinite, NotChecked, Part, RowComparison,
+    SelfCheck, TapeDiff, ValueAt, Verdict,
 };
 pub use drivers::Linearization;
 pub use dual::Dual;
 pub use error::Error;
 pub use formula::{Accent, Formula, Formulas, Name, Script};
-pub use function::{Custom, CustomOp, Function, Implicit};
+pub use function::{Custom, CustomOp, CustomProducts, Function, Implicit, RuleCheck};
 pub use graph::Graph;
 pub use lanes::Lanes;
 pub use matrix::Matrix;
@@ -120,7 +123,7 @@ pub use retape::{RecordedFunction, Retape, RetapeStats};
 pub use rule::{Real, Rule};
 pub use sparse::{SparseHessian, SparseJacobian, SparseMatrix, Sparsity};
 pub use tape::Tape;
-pub use trace::{Trace, TraceDerivative, TraceKind, TraceRow};
+pub use trace::{Trace, TraceBody, TraceDerivative, TraceKind, TraceRow};
 
 #[cfg(all(target_arch = "x86", not(target_feature = "sse2")))]
 compile_error!("without SSE2, x86 rounds intermediate results twice: the same bits everywhere cannot be kept");
@@ -129,3 +132,8 @@ compile_error!("without SSE2, x86 rounds intermediate results twice: the same bi
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/checking.md")]
 struct CheckingPage;
+
+/// The examples of the page on functions, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/functions.md")]
+struct FunctionsPage;

@@ -436,6 +436,11 @@ impl List {
         &self.numbers(row)[number_of_function..]
     }
 
+    /// The function that a row calls.
+    fn function(&self, row: usize) -> Option<&Function> {
+        (self.rows[row].op == Op::Call).then(|| &self.functions[self.numbers(row)[0] as usize])
+    }
+
     /// What identifies a row besides its operation: the operands, and before them
     /// the number of the function that it calls.
     fn numbers(&self, row: usize) -> &[u32] {
@@ -520,8 +525,7 @@ impl List {
                 continue;
             }
             let Entry { op, location, .. } = self.rows[row];
-            if op == Op::Call {
-                let function = &self.functions[self.numbers(row)[0] as usize];
+            if let Some(function) = self.function(row) {
                 data.wide.push(number_of(&mut data.functions, function));
             }
             let mut operands = self.operands(row).iter().map(|&operand| index(&rows, operand));
@@ -571,6 +575,8 @@ impl List {
         let ends = guards.chain(escapes).map(|value| values[value as usize]);
         outputs.iter().copied().chain(ends).for_each(|operand| mark(&mut live, operand));
         for row in (0..live.len()).rev() {
+            // A guard in a function is one of the tape.
+            live[row] |= self.function(row).is_some_and(Function::is_guarded);
             if !live[row] {
                 continue;
             }

@@ -13,14 +13,16 @@
 //! that nothing grows where everything depends on everything.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::error::Error;
+use crate::function::{Function, Given, Loop, Taken};
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::record::{Answer, Question};
 use crate::rule::Rule;
 use crate::rule_operators;
 use crate::sparse::Sparsity;
-use crate::tape::TapeData;
+use crate::tape::{Tape, TapeData};
 
 /// A number of which only this is known: its value, if the rule states it.
 #[derive(Debug, Clone, Copy)]
@@ -224,101 +226,302 @@ impl Lists {
     }
 }
 
-/// What depends on what, with the values left out that reach no output and those
-/// that depend on one other value alone, for which that one stands.
+/// The patterns of the bodies of loops, each found once.
+struct Bodies {
+    jacobians: HashMap<*const TapeData, Arc<Sparsity>>,
+    /// For the outputs whose second derivatives count.
+    hessians: HashMap<*const TapeData, HashMap<Vec<bool>, Arc<Sparsity>>>,
+    /// The most nonzeros there may be.
+    most: usize,
+}
+
+impl Bodies {
+    /// For more different sets of outputs of one body all of them count.
+    const SETS: usize = 16;
+
+    fn new(most: usize) -> Bodies {
+        Bodies { jacobians: HashMap::new(), hessians: HashMap::new(), most }
+    }
+
+    fn jacobian(&mut self, body: &Tape) -> Result<Arc<Sparsity>, Error> {
+        let key = Arc::as_ptr(&body.data);
+        if let Some(pattern) = self.jacobians.get(&key) {
+            return Ok(pattern.clone());
+        }
+        let pattern = Arc::new(jacobian(&Graph::new(&body.data, None, self)?, self.most)?);
+        self.jacobians.insert(key, pattern.clone());
+        Ok(pattern)
+    }
+
+    fn hessian(&mut self, body: &Tape, outputs: &[bool]) -> Result<Arc<Sparsity>, Error> {
+        let key = Arc::as_ptr(&body.data);
+        let known = self.hessians.entry(key).or_default();
+        let outputs = match known.contains_key(outputs) || known.len() < Bodies::SETS {
+            true => outputs.to_vec(),
+            false => vec![true; outputs.len()],
+        };
+        if let Some(pattern) = known.get(&outputs) {
+            return Ok(pattern.clone());
+        }
+        let pattern = Arc::new(hessian(&Graph::new(&body.data, Some(&outputs), self)?, self.most)?);
+        self.hessians.entry(key).or_default().insert(outputs, pattern.clone());
+        Ok(pattern)
+    }
+
+    /// For each iteration which outputs of the body, and which operands of the
+    /// loop, reach results that are `live`.
+    fn alive(&mut self, rolled: &Loop, operands: usize, live: &[bool]) -> Result<(Vec<bool>, Vec<bool>), Error> {
+        let pattern = self.jacobian(&rolled.body)?;
+        let m = rolled.body.num_outputs();
+        let carried = rolled.initial().len();
+        let mut of_operands = vec![false; operands];
+        let mut of_outputs = vec![false; rolled.count * m];
+        let (mut carry, mut before) = (live[..carried].to_vec(), vec![false; carried]);
+        for iteration in (0..rolled.count).rev() {
+            before.fill(false);
+            for output in 0..m {
+                let alive = match rolled.given(output, iteration) {
+                    Given::Carry(place) => carry[place],
+                    Given::Result(result) => live[result],
+                };
+                of_outputs[iteration * m + output] = alive;
+                for &input in pattern.row(output).iter().filter(|_| alive) {
+                    match rolled.taken(input, iteration) {
+                        Taken::Carry(place) => before[place] = true,
+                        Taken::Operand(operand) => of_operands[operand] = true,
+                    }
+                }
+            }
+            std::mem::swap(&mut carry, &mut before);
+        }
+        for (&operand, alive) in rolled.initial().iter().zip(carry) {
+            of_operands[operand as usize] |= alive;
+        }
+        Ok((of_outputs, of_operands))
+    }
+
+    /// Which operands of a function reach results that are `live`.
+    fn live_operands(&mut self, function: &Function, live: &[bool]) -> Result<Vec<bool>, Error> {
+        if let Some(rolled) = function.as_loop() {
+            return Ok(self.alive(rolled, function.num_operands(), live)?.1);
+        }
+        let mut operands = vec![false; function.num_operands()];
+        for block in function.blocks() {
+            if block.results.iter().any(|&result| live[result as usize]) {
+                block.operands.iter().for_each(|&operand| operands[operand as usize] = true);
+            }
+        }
+        Ok(operands)
+    }
+}
+
+/// What depends on what: a node for each input, and for each value that depends
+/// on several nodes. A value that depends on one node alone has that one stand for
+/// it; those that reach no output are left out.
+///
+/// The calls of loops are written out, with nodes for what is carried from
+/// iteration to iteration: not the rows of the body, but its pattern each time.
 struct Graph<'a> {
     data: &'a TapeData,
-    /// For each value the one that stands for it; [`Graph::NONE`] if it depends on no input.
+    /// For each value its node; [`Graph::NONE`] if it depends on no input.
     node: Vec<u32>,
-    /// For each value that stands for itself the values it depends on; none for an input.
+    /// For each node the nodes it depends on, all of them before it; none for an input.
     depends: Lists,
-    /// The pairs of values by which a row has a second derivative, the smaller value first.
+    /// The pairs of nodes by which a row has a second derivative, the smaller node first.
     interacts: Vec<[u32; 2]>,
 }
 
 impl<'a> Graph<'a> {
     const NONE: u32 = u32::MAX;
 
-    fn new(data: &'a TapeData) -> Graph<'a> {
+    /// The graph of what reaches the outputs, or those of them that are `wanted`.
+    fn new(data: &'a TapeData, wanted: Option<&[bool]>, bodies: &mut Bodies) -> Result<Graph<'a>, Error> {
         let first_row = data.first_row();
         let mut structure = Structure::default();
         let mut live = vec![false; data.num_values()];
-        for &output in &data.outputs {
-            live[output as usize] = true;
+        for (i, &output) in data.outputs.iter().enumerate() {
+            live[output as usize] |= wanted.is_none_or(|wanted| wanted[i]);
         }
         for row in (0..data.num_rows()).rev().filter(|&row| data.op(row) != Op::FurtherResult) {
+            let value = first_row + row;
+            if let Some(function) = data.function(row) {
+                let results = &live[value..value + function.num_results()];
+                if results.contains(&true) {
+                    let operands = bodies.live_operands(function, results)?;
+                    for (&operand, _) in data.operands(row).iter().zip(operands).filter(|(_, alive)| *alive) {
+                        live[operand as usize] = true;
+                    }
+                }
+                continue;
+            }
             structure.read(data, row);
             for &(result, operand) in &structure.depends {
-                live[operand as usize] |= live[first_row + row + result];
+                live[operand as usize] |= live[value + result];
             }
         }
 
         let mut node = vec![Graph::NONE; data.num_values()];
         let inputs = data.first_input()..data.first_param();
-        node[inputs.clone()].iter_mut().zip(inputs).for_each(|(node, input)| *node = input as u32);
-        let mut depends = Lists { ends: vec![0; first_row], items: Vec::new() };
-        let mut interacts = Vec::new();
+        node[inputs].iter_mut().zip(0..).for_each(|(node, input)| *node = input);
+        let depends = Lists { ends: vec![0; data.num_inputs], items: Vec::new() };
+        let mut graph = Graph { data, node, depends, interacts: Vec::new() };
         let mut list = Vec::new();
         for row in (0..data.num_rows()).filter(|&row| data.op(row) != Op::FurtherResult) {
-            structure.read(data, row);
-            let results = 1 + (row + 1..data.num_rows()).take_while(|&r| data.op(r) == Op::FurtherResult).count();
-            for result in 0..results {
-                let value = first_row + row + result;
-                if live[value] {
-                    let of_result = structure.depends.iter().filter(|(of, _)| *of == result);
-                    list.extend(of_result.map(|&(_, operand)| node[operand as usize]));
-                    list.retain(|&node| node != Graph::NONE);
-                    list.sort_unstable();
-                    list.dedup();
-                    match list[..] {
-                        [] => {}
-                        [one] => node[value] = one,
-                        _ => {
-                            node[value] = value as u32;
-                            depends.items.extend_from_slice(&list);
-                        }
-                    }
-                    list.clear();
-                    for (_, pair) in structure.interacts.iter().filter(|(of, _)| *of == result) {
-                        let [a, b] = pair.map(|operand| node[operand as usize]);
-                        if a != Graph::NONE && b != Graph::NONE {
-                            interacts.push([a.min(b), a.max(b)]);
-                        }
-                    }
+            let value = first_row + row;
+            if let Some(function) = data.function(row) {
+                let live = &live[value..value + function.num_results()];
+                if live.contains(&true) {
+                    let operands: Vec<u32> =
+                        data.operands(row).iter().map(|&operand| graph.node[operand as usize]).collect();
+                    let results = graph.call(bodies, function, &operands, live)?;
+                    graph.node[value..value + results.len()].copy_from_slice(&results);
                 }
-                depends.ends.push(depends.items.len());
+                continue;
+            }
+            structure.read(data, row);
+            for result in (0..data.num_results(row)).filter(|result| live[value + result]) {
+                let of_result = structure.depends.iter().filter(|(of, _)| *of == result);
+                list.extend(of_result.map(|&(_, operand)| graph.node[operand as usize]));
+                graph.node[value + result] = graph.node_of(&mut list);
+                for (_, pair) in structure.interacts.iter().filter(|(of, _)| *of == result) {
+                    graph.interact(pair.map(|operand| graph.node[operand as usize]));
+                }
             }
         }
-        interacts.sort_unstable();
-        interacts.dedup();
-        Graph { data, node, depends, interacts }
+        graph.interacts.sort_unstable();
+        graph.interacts.dedup();
+        Ok(graph)
     }
 
-    fn num_values(&self) -> usize {
-        self.node.len()
+    /// The node that depends on those of the list, which is empty afterwards.
+    fn node_of(&mut self, list: &mut Vec<u32>) -> u32 {
+        list.retain(|&node| node != Graph::NONE);
+        list.sort_unstable();
+        list.dedup();
+        let node = match list[..] {
+            [] => Graph::NONE,
+            [one] => one,
+            _ => {
+                self.depends.items.extend_from_slice(list);
+                self.depends.ends.push(self.depends.items.len());
+                self.num_nodes() as u32 - 1
+            }
+        };
+        list.clear();
+        node
     }
 
-    /// The number of the input that a value is.
-    fn input(&self, value: usize) -> Option<usize> {
-        let inputs = self.data.first_input()..self.data.first_param();
-        inputs.contains(&value).then(|| value - inputs.start)
+    fn interact(&mut self, [a, b]: [u32; 2]) {
+        if a != Graph::NONE && b != Graph::NONE {
+            self.interacts.push([a.min(b), a.max(b)]);
+        }
     }
 
-    /// For each value those that depend on it, of the ones that are `wanted`.
+    /// The nodes of the results of a call, of those that are `live`.
+    fn call(&mut self, bodies: &mut Bodies, function: &Function, x: &[u32], live: &[bool]) -> Result<Vec<u32>, Error> {
+        match function.as_loop() {
+            Some(rolled) => self.call_loop(bodies, rolled, x, live),
+            None => Ok(self.call_blocks(function, x, live)),
+        }
+    }
+
+    fn call_loop(&mut self, bodies: &mut Bodies, rolled: &Loop, x: &[u32], live: &[bool]) -> Result<Vec<u32>, Error> {
+        let (n, m) = (rolled.body.num_inputs(), rolled.body.num_outputs());
+        if rolled.count.saturating_mul(m).saturating_add(self.num_nodes()) >= Graph::NONE as usize {
+            return Err(Error::TooManyNonzeros { limit: bodies.most });
+        }
+        let pattern = bodies.jacobian(&rolled.body)?;
+        let (alive, _) = bodies.alive(rolled, x.len(), live)?;
+        let mut results = vec![Graph::NONE; live.len()];
+        let mut sums = vec![Vec::new(); if rolled.is_summed() { live.len() } else { 0 }];
+        let mut carry: Vec<u32> = rolled.initial().iter().map(|&operand| x[operand as usize]).collect();
+        let mut inputs = vec![Graph::NONE; n];
+        let mut list = Vec::new();
+        let mut second: Option<(&[bool], Arc<Sparsity>)> = None;
+        for (iteration, alive) in alive.chunks(m).enumerate() {
+            for (input, node) in inputs.iter_mut().enumerate() {
+                *node = match rolled.taken(input, iteration) {
+                    Taken::Carry(place) => carry[place],
+                    Taken::Operand(operand) => x[operand],
+                };
+            }
+            for (output, &alive) in alive.iter().enumerate() {
+                let nodes = pattern.row(output).iter().filter(|_| alive).map(|&input| inputs[input]);
+                match rolled.given(output, iteration) {
+                    Given::Carry(place) => {
+                        list.extend(nodes);
+                        carry[place] = self.node_of(&mut list);
+                    }
+                    Given::Result(result) if rolled.is_summed() => sums[result].extend(nodes),
+                    Given::Result(result) => {
+                        list.extend(nodes);
+                        results[result] = self.node_of(&mut list);
+                    }
+                }
+            }
+            // Mostly the same outputs count in all iterations.
+            let hessian = match &second {
+                Some((outputs, hessian)) if *outputs == alive => hessian.clone(),
+                _ => bodies.hessian(&rolled.body, alive)?,
+            };
+            for a in 0..n {
+                let row = hessian.row(a);
+                row[row.partition_point(|&b| b < a)..].iter().for_each(|&b| self.interact([inputs[a], inputs[b]]));
+            }
+            second = Some((alive, hessian));
+        }
+        for (result, list) in results.iter_mut().zip(&mut sums) {
+            *result = self.node_of(list);
+        }
+        results[..carry.len()].copy_from_slice(&carry);
+        Ok(results)
+    }
+
+    /// Results that depend on all operands of their blocks in every way.
+    fn call_blocks(&mut self, function: &Function, x: &[u32], live: &[bool]) -> Vec<u32> {
+        let mut pairs = Vec::new();
+        let mut list = Vec::new();
+        for block in function.blocks() {
+            let results = block.results.iter().filter(|&&result| live[result as usize]);
+            if results.clone().next().is_some() {
+                list.extend(block.operands.iter().map(|&operand| x[operand as usize]));
+                let node = self.node_of(&mut list);
+                self.interact([node, node]);
+                pairs.extend(results.map(|&result| [result, node]));
+            }
+        }
+        let nodes = Lists::from_pairs(live.len(), pairs.iter().copied());
+        let node = |result: usize| {
+            list.extend_from_slice(nodes.of(result));
+            self.node_of(&mut list)
+        };
+        (0..live.len()).map(node).collect()
+    }
+
+    fn num_nodes(&self) -> usize {
+        self.depends.ends.len()
+    }
+
+    /// The number of the input that a node is.
+    fn input(&self, node: usize) -> Option<usize> {
+        (node < self.data.num_inputs).then_some(node)
+    }
+
+    /// For each node those that depend on it, of the ones that are `wanted`.
     fn dependents(&self, wanted: impl Fn(usize) -> bool + Copy) -> Lists {
-        let values = (0..self.num_values()).filter(|&value| wanted(value));
-        let pairs = values.flat_map(|value| self.depends.of(value).iter().map(move |&on| [on, value as u32]));
-        Lists::from_pairs(self.num_values(), pairs)
+        let nodes = (0..self.num_nodes()).filter(|&node| wanted(node));
+        let pairs = nodes.flat_map(|node| self.depends.of(node).iter().map(move |&on| [on, node as u32]));
+        Lists::from_pairs(self.num_nodes(), pairs)
     }
 
-    /// Sends the bits of the waiting values back to the inputs they depend on:
+    /// Sends the bits of the waiting nodes back to the inputs they depend on:
     /// inputs and their bits, from the last to the first.
     fn send_back(&self, bits: &mut Bits, inputs: &mut Vec<(usize, u64)>) {
         inputs.clear();
-        while let Some((value, word)) = bits.take_last() {
-            match self.input(value) {
+        while let Some((node, word)) = bits.take_last() {
+            match self.input(node) {
                 Some(input) => inputs.push((input, word)),
-                None => self.depends.of(value).iter().for_each(|&on| bits.add(on as usize, word)),
+                None => self.depends.of(node).iter().for_each(|&on| bits.add(on as usize, word)),
             }
         }
     }
@@ -423,15 +626,19 @@ impl Collector {
 
 /// The pattern of the Jacobian of a tape.
 pub(crate) fn of_jacobian(data: &TapeData, most: usize) -> Result<Sparsity, Error> {
-    let graph = Graph::new(data);
-    // By as few sweeps as there can be.
-    if data.num_inputs < data.outputs.len() { forward(&graph, most) } else { back(&graph, most) }
+    jacobian(&Graph::new(data, None, &mut Bodies::new(most))?, most)
+}
+
+/// By as few sweeps as there can be.
+fn jacobian(graph: &Graph<'_>, most: usize) -> Result<Sparsity, Error> {
+    let data = graph.data;
+    if data.num_inputs < data.outputs.len() { forward(graph, most) } else { back(graph, most) }
 }
 
 /// 64 outputs at a time, each sweep back to the inputs.
 fn back(graph: &Graph<'_>, most: usize) -> Result<Sparsity, Error> {
     let mut collector = Collector::new(graph.data.num_inputs, most);
-    let mut bits = Bits::new(graph.num_values());
+    let mut bits = Bits::new(graph.num_nodes());
     let mut inputs = Vec::new();
     for outputs in graph.data.outputs.chunks(64) {
         for (i, &output) in outputs.iter().enumerate() {
@@ -451,15 +658,15 @@ fn forward(graph: &Graph<'_>, most: usize) -> Result<Sparsity, Error> {
     let data = graph.data;
     let dependents = graph.dependents(|_| true);
     let mut collector = Collector::new(data.outputs.len(), most);
-    let mut bits = Bits::new(graph.num_values());
+    let mut bits = Bits::new(graph.num_nodes());
     let (mut visited, mut words) = (Vec::new(), Vec::new());
     // Which outputs a value is, so that a sweep looks at those alone that it reaches.
     let nodes = data.outputs.iter().map(|&output| graph.node[output as usize]).enumerate();
     let of_values = nodes.filter(|(_, node)| *node != Graph::NONE).map(|(i, node)| [node, i as u32]);
-    let outputs = Lists::from_pairs(graph.num_values(), of_values);
+    let outputs = Lists::from_pairs(graph.num_nodes(), of_values);
     for first in (0..data.num_inputs).step_by(64) {
         let count = 64.min(data.num_inputs - first);
-        (0..count).for_each(|i| bits.add(data.first_input() + first + i, 1 << i));
+        (0..count).for_each(|i| bits.add(first + i, 1 << i));
         while let Some((value, word)) = bits.visit_first() {
             visited.push(value);
             dependents.of(value).iter().for_each(|&dependent| bits.add(dependent as usize, word));
@@ -483,27 +690,32 @@ fn forward(graph: &Graph<'_>, most: usize) -> Result<Sparsity, Error> {
 /// tangents and the tangents of adjoints do in a Hessian-vector product. Where
 /// nothing crosses over, as in a sum of many terms, no bits are sent.
 pub(crate) fn of_hessian(data: &TapeData, most: usize) -> Result<Sparsity, Error> {
-    let graph = Graph::new(data);
-    let mut wanted = vec![false; graph.num_values()];
+    hessian(&Graph::new(data, None, &mut Bodies::new(most))?, most)
+}
+
+/// Of the sum of the outputs that the graph reaches.
+fn hessian(graph: &Graph<'_>, most: usize) -> Result<Sparsity, Error> {
+    let data = graph.data;
+    let mut wanted = vec![false; graph.num_nodes()];
     for &value in graph.interacts.as_flattened() {
         wanted[value as usize] = true;
     }
-    for value in (data.first_row()..graph.num_values()).rev() {
-        if wanted[value] {
-            graph.depends.of(value).iter().for_each(|&on| wanted[on as usize] = true);
+    for node in (data.num_inputs..graph.num_nodes()).rev() {
+        if wanted[node] {
+            graph.depends.of(node).iter().for_each(|&on| wanted[on as usize] = true);
         }
     }
-    let dependents = graph.dependents(|value| wanted[value]);
+    let dependents = graph.dependents(|node| wanted[node]);
     let both_orders =
         graph.interacts.iter().flat_map(|&[a, b]| [[a, b], [b, a]].into_iter().take(1 + usize::from(a != b)));
-    let partners = Lists::from_pairs(graph.num_values(), both_orders);
+    let partners = Lists::from_pairs(graph.num_nodes(), both_orders);
 
     let mut collector = Collector::new(data.num_inputs, most);
-    let (mut along, mut across) = (Bits::new(graph.num_values()), Bits::new(graph.num_values()));
+    let (mut along, mut across) = (Bits::new(graph.num_nodes()), Bits::new(graph.num_nodes()));
     let (mut visited, mut inputs) = (Vec::new(), Vec::new());
     for first in (0..data.num_inputs).step_by(64) {
         let count = 64.min(data.num_inputs - first);
-        (0..count).for_each(|i| along.add(data.first_input() + first + i, 1 << i));
+        (0..count).for_each(|i| along.add(first + i, 1 << i));
         while let Some((value, word)) = along.visit_first() {
             visited.push(value);
             dependents.of(value).iter().for_each(|&dependent| along.add(dependent as usize, word));
@@ -521,7 +733,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::tape::Tape;
 
     #[test]
     fn too_many_nonzeros_are_an_error() {
@@ -531,6 +742,15 @@ mod tests {
         let tape = Tape::record(&[1.0; 70], |x| crate::Var::sum_of(x).exp()).unwrap();
         assert_eq!(of_hessian(&tape.data, 4900).map(|pattern| pattern.nonzeros()), Ok(4900));
         assert_eq!(of_hessian(&tape.data, 4899), Err(Error::TooManyNonzeros { limit: 4899 }));
+        // The outputs of a recurrence fill a triangle.
+        let step = Tape::record(&[0.0, 1.0], |x| [x[0] + x[1], x[0] * 2.0]).unwrap();
+        let tape = Tape::record(&[1.0; 100], |x| step.scan(&x[..1], x[1..].chunks(1)).1).unwrap();
+        assert_eq!(of_jacobian(&tape.data, 4950).map(|pattern| pattern.nonzeros()), Ok(4950));
+        assert_eq!(of_jacobian(&tape.data, 4949), Err(Error::TooManyNonzeros { limit: 4949 }));
+        // So does the body of a loop that is asked for before it.
+        let wide = Tape::record(&[1.0; 70], |x| vec![crate::Var::sum_of(x); 3]).unwrap();
+        let tape = Tape::record(&[1.0; 70], |x| wide.call(x)[0]).unwrap();
+        assert_eq!(of_jacobian(&tape.data, 209), Err(Error::TooManyNonzeros { limit: 209 }));
     }
 
     #[test]
@@ -543,7 +763,7 @@ mod tests {
                 y
             })
             .unwrap();
-            let graph = Graph::new(&tape.data);
+            let graph = Graph::new(&tape.data, None, &mut Bodies::new(usize::MAX)).unwrap();
             assert_eq!(forward(&graph, usize::MAX), back(&graph, usize::MAX), "{n} inputs");
         }
     }

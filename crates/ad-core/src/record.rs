@@ -1055,7 +1055,7 @@ pub(crate) fn record_call(function: &Function, x: &[Var], location: &'static Loc
     let values = match evaluated {
         Ok(values) => values,
         Err(error) => {
-            refuse_call(error);
+            refuse_call(error.called_at(&SourceLocation::new(location)));
             return vec![Var::poisoned(); function.num_results()];
         }
     };

@@ -920,6 +920,9 @@ impl Tape {
     /// any parameters; a derivative may still be 0 at some points, or cancel
     /// everywhere, as in x − x. A constant factor counts as other than 0.
     ///
+    /// Rows that call tapes ([`Tape::map`], [`Tape::scan`]) count as the code
+    /// written out; a [`Custom`](crate::Custom) or an [`Implicit`](crate::Implicit) depends on all its operands.
+    ///
     /// # Errors
     ///
     /// [`Error::TooManyNonzeros`].

@@ -1,16 +1,18 @@
 //! The Wengert list: what a recording leaves behind, immutable and shared.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, expect_len};
-use crate::formula::{Accent, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, more};
+use crate::formula::{Accent, Call, DIGITS, Formula, Formulas, Name, Script};
 use crate::function::Function;
 use crate::ops::Op;
 use crate::record::{Builder, Escape, Guard, Outputs, SourceLocation, Var};
 use crate::replay::{self, Program, Programs};
 use crate::sparse::Plans;
+use crate::trace::TraceBody;
 
 /// A recorded function ℝⁿ → ℝᵐ: its Wengert list, ready to be replayed.
 ///
@@ -330,46 +332,50 @@ impl TapeData {
     /// The operation of a row, with the names of its operands.
     pub fn row_formula<'a>(&self, row: usize, formulas: &'a Formulas) -> Formula<'a> {
         let (head, result) = self.head(row);
-        let operands: Vec<Formula<'a>> =
-            self.operands(head).iter().map(|&operand| formulas.name(self.operand_name(operand))).collect();
+        let name = |&operand: &u32| formulas.name(self.operand_name(operand));
         match self.function(head) {
-            None => formulas.verbatim(self.op(head), result, &operands),
+            None => {
+                let operands: Vec<Formula<'a>> = self.operands(head).iter().map(name).collect();
+                formulas.verbatim(self.op(head), result, &operands)
+            }
             Some(function) => {
-                let result = (function.num_results() > 1).then_some(result);
-                formulas.call(function.call_name(), result, &[&operands])
+                let (mut call, mut operands) = (Call::new(function.call_name()), self.operands(head));
+                for count in function.operand_groups() {
+                    let (group, others) = operands.split_at(count);
+                    call = call.with(group.iter().map(name));
+                    operands = others;
+                }
+                formulas.call(&Arc::new(call), (function.num_results() > 1).then_some(result))
             }
         }
     }
 
     /// The bodies of the functions that rows call, each with the rows that call it.
-    pub fn bodies(&self, script: Script, digits: usize) -> String {
+    pub fn bodies(&self, script: Script, digits: usize) -> Vec<TraceBody> {
         let mut bodies: Vec<(&Tape, String, Vec<u32>)> = Vec::new();
+        let mut numbers: HashMap<*const TapeData, Vec<usize>> = HashMap::new();
         for &row in &self.calls {
             let function = self.function(row as usize);
             let Some((function, body)) = function.and_then(|function| Some((function, function.body()?))) else {
                 continue;
             };
-            match bodies.iter_mut().find(|(other, ..)| other.is_same(body)) {
-                Some((.., rows)) => rows.push(row),
-                None => bodies.push((body, function.call_name().name.render(script, digits), vec![row])),
+            // Those with one list are few: they differ in name or parameters.
+            let of_list = numbers.entry(Arc::as_ptr(&body.data)).or_default();
+            match of_list.iter().find(|&&number| bodies[number].0.is_same(body)) {
+                Some(&number) => bodies[number].2.push(row),
+                None => {
+                    of_list.push(bodies.len());
+                    bodies.push((body, function.call_name().name.render(script, digits), vec![row]));
+                }
             }
         }
-        let mut text = String::new();
-        for (body, name, rows) in bodies {
-            let row_name = |&row: &u32| self.value_name(self.first_row() + row as usize, Accent::None);
-            let mut shown: Vec<String> =
-                rows.iter().take(SHOWN_OPERANDS).map(|row| row_name(row).render(script, digits)).collect();
-            if rows.len() > SHOWN_OPERANDS {
-                shown.push(more(rows.len() - SHOWN_OPERANDS, script));
-            }
-            text += &format!("\n{name}, called by {}:\n", shown.join(", "));
-            for line in body.list(script, digits).lines() {
-                text += if line.is_empty() { "" } else { "  " };
-                text += line;
-                text.push('\n');
-            }
-        }
-        text
+        let row_name = |&row: &u32| self.value_name(self.first_row() + row as usize, Accent::None);
+        let finished = |(body, name, rows): (&Tape, String, Vec<u32>)| TraceBody {
+            name,
+            called_by: rows.iter().map(|row| row_name(row).render(script, digits)).collect(),
+            list: body.list(script, digits),
+        };
+        bodies.into_iter().map(finished).collect()
     }
 
     /// Where row `row` stands in the user's code.
@@ -574,7 +580,7 @@ impl Tape {
         for (position, &output) in data.outputs.iter().enumerate() {
             line(data.output_name(position), text_of(data.operand_name(output)));
         }
-        lines + &data.bodies(script, digits)
+        lines + &data.bodies(script, digits).iter().map(|body| format!("\n{}", body.text(script))).collect::<String>()
     }
 }
 

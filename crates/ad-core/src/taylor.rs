@@ -246,7 +246,9 @@ impl TaylorMemory {
         }
         for row in data.spans.iter().flat_map(|span| span.clone()) {
             match data.function(row) {
-                Some(function) => self.call(data, row, function, values, order)?,
+                Some(function) => self
+                    .call(data, row, function, values, order)
+                    .map_err(|error| error.called_at(data.location(row)))?,
                 // Further results were computed together with the first.
                 None if data.op(row) == Op::FurtherResult => {}
                 None => self.row(data, row, values, order)?,

@@ -7,13 +7,18 @@
 
 use std::cell::OnceCell;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::drivers::{check_seed, of_function};
+use crate::drivers::check_seed;
 use crate::error::{Error, expect_len};
-use crate::formula::{Accent, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, escape_latex, more, number};
+use crate::formula::{
+    Accent, Call, DIGITS, Formula, Formulas, Name, SHOWN_OPERANDS, Script, escape_latex, more, number,
+};
+use crate::function::Function;
 use crate::matrix::Matrix;
+use crate::ops::Op;
 use crate::record::SourceLocation;
 use crate::replay::{self, Workspace};
 use crate::tape::{Tape, TapeData};
@@ -58,6 +63,38 @@ pub struct TraceDerivative {
     pub value: f64,
 }
 
+/// The list of a function that rows of a [`Trace`] call: of a recorded tape, or
+/// of the equations of an [`Implicit`](crate::Implicit).
+///
+/// A trace shows each call as a row, and the list of its function once, below.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct TraceBody {
+    /// Its name, `f` if it has none.
+    pub name: String,
+    /// The names of the rows that call it, such as `v₁`, of each the first result.
+    pub called_by: Vec<String>,
+    /// Its rows without numbers, as [`Tape`] prints them, with the functions
+    /// that it calls in turn.
+    pub list: String,
+}
+
+impl TraceBody {
+    /// A heading, and the list below it.
+    pub(crate) fn text(&self, script: Script) -> String {
+        let mut callers = self.called_by[..self.called_by.len().min(SHOWN_OPERANDS)].to_vec();
+        if self.called_by.len() > callers.len() {
+            callers.push(more(self.called_by.len() - callers.len(), script));
+        }
+        let mut text = format!("{}, called by {}:\n", self.name, callers.join(", "));
+        for line in self.list.lines() {
+            let indent = if line.is_empty() { "" } else { "  " };
+            let _ = writeln!(text, "{indent}{line}");
+        }
+        text
+    }
+}
+
 /// A sweep at one point, row by row; from [`Tape::primal_trace`],
 /// [`Tape::tangent_trace`], [`Tape::tangent_traces`] and [`Tape::adjoint_trace`].
 ///
@@ -73,6 +110,28 @@ pub struct TraceDerivative {
 /// v₀ = x₁         3  v̇₀ = p                  1
 /// v₁ = v₀·v₀      9  v̇₁ = v̇₀·v₀ + v₀·v̇₀      6
 /// y = v₁          9  ẏ = v̇₁                  6
+/// ");
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+///
+/// A call of a function is one row, and the function's list stands below the table:
+///
+/// ```
+/// use ad_core::Tape;
+/// let square = Tape::record(&[1.0], |x| x[0] * x[0])?.named("square");
+/// let tape = Tape::record(&[3.0], |x| square.call(x)[0] + 1.0)?;
+/// assert_eq!(tape.tangent_trace(&[3.0], &[1.0])?.to_string(), "\
+/// primal           value  tangent, p = (1)         value
+/// ──────────────────────────────────────────────────────
+/// v₀ = x₁              3  v̇₀ = p                       1
+/// v₁ = square(v₀)      9  v̇₁ = jvp square(v₀; v̇₀)      6
+/// v₂ = v₁ + 1         10  v̇₂ = v̇₁                      6
+/// y = v₂              10  ẏ = v̇₂                       6
+///
+/// square, called by v₁:
+///   v₀ = x₁
+///   v₁ = v₀·v₀
+///   y = v₁
 /// ");
 /// # Ok::<(), ad_core::Error>(())
 /// ```
@@ -111,6 +170,20 @@ impl Trace {
     /// outputs to the inputs.
     pub fn rows(&self) -> &[TraceRow] {
         &self.rows
+    }
+
+    /// The lists of the functions that rows call, in the order of the first calls.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let square = Tape::record(&[1.0], |x| x[0] * x[0])?.named("square");
+    /// let trace = Tape::record(&[3.0], |x| square.call(x))?.primal_trace(&[3.0])?;
+    /// assert_eq!(trace.bodies()[0].called_by, ["v₁"]);
+    /// assert_eq!(trace.bodies()[0].list, "v₀ = x₁\nv₁ = v₀·v₀\ny = v₁\n");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn bodies(&self) -> Vec<TraceBody> {
+        self.tape.data.bodies(self.script, self.digits)
     }
 
     /// Which sweep this is.
@@ -158,7 +231,7 @@ impl Trace {
         self
     }
 
-    /// A Markdown table.
+    /// A Markdown table; the lists of functions that rows call as code below it.
     ///
     /// ```
     /// # use ad_core::Tape;
@@ -181,10 +254,14 @@ impl Trace {
                 self.cells(row, &|x| number(x, self.digits, self.script)).iter().map(escape).collect();
             text += &line(&cells);
         }
+        for body in self.bodies() {
+            let _ = write!(text, "\n```text\n{}```\n", body.text(self.script));
+        }
         text
     }
 
-    /// A LaTeX `tabular`; its formulas need the package amsmath.
+    /// A LaTeX `tabular`; its formulas need the package amsmath. The lists of
+    /// functions that rows call stand below it in `verbatim`, and so in ASCII.
     ///
     /// ```
     /// # use ad_core::Tape;
@@ -209,11 +286,16 @@ impl Trace {
             }
             let _ = writeln!(text, "{} \\\\", cells.join(" & "));
         }
-        text + "\\end{tabular}\n"
+        text += "\\end{tabular}\n";
+        for body in self.tape.data.bodies(Script::Ascii, self.digits) {
+            let _ = write!(text, "\n\\begin{{verbatim}}\n{}\\end{{verbatim}}\n", body.text(Script::Ascii));
+        }
+        text
     }
 
     /// Comma-separated values after RFC 4180, but with `\n` line ends; numbers
-    /// in full, so that reading them back gives the same bits.
+    /// in full, so that reading them back gives the same bits. The lists of
+    /// functions that rows call are no rows of the table: see [`Trace::bodies`].
     ///
     /// ```
     /// # use ad_core::Tape;
@@ -323,6 +405,9 @@ impl Trace {
                 writeln!(f, "{}", if self.script == Script::Ascii { "-" } else { "─" }.repeat(total))?;
             }
         }
+        for body in self.tape.data.bodies(self.script, digits) {
+            write!(f, "\n{}", body.text(self.script))?;
+        }
         Ok(())
     }
 }
@@ -343,13 +428,14 @@ impl fmt::Display for Trace {
 
 #[cfg(feature = "serde")]
 impl serde::Serialize for Trace {
-    /// As a struct with the fields kind, seeds and rows.
+    /// As a struct with the fields kind, seeds, rows and bodies.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut trace = serializer.serialize_struct("Trace", 3)?;
+        let mut trace = serializer.serialize_struct("Trace", 4)?;
         trace.serialize_field("kind", &self.kind)?;
         trace.serialize_field("seeds", &self.seeds)?;
         trace.serialize_field("rows", &self.rows)?;
+        trace.serialize_field("bodies", &self.bodies())?;
         trace.end()
     }
 }
@@ -358,7 +444,8 @@ impl serde::Serialize for Trace {
 #[derive(Default)]
 struct Uses {
     starts: Vec<usize>,
-    /// Row, result and operand position.
+    /// Row, result and operand position; for a call the row of its first result,
+    /// since all of its results contribute at once.
     places: Vec<(usize, usize, usize)>,
     /// The values that are outputs, in order, with the positions of the outputs.
     outputs: Vec<(usize, usize)>,
@@ -371,6 +458,9 @@ impl Uses {
         let each = |visit: &mut dyn FnMut(usize, (usize, usize, usize))| {
             for row in (0..data.num_rows()).rev().filter(|&row| active(row)) {
                 let (head, result) = data.head(row);
+                if result > 0 && data.op(head) == Op::Call {
+                    continue;
+                }
                 for (position, &operand) in data.operands(head).iter().enumerate() {
                     visit(operand as usize, (row, result, position));
                 }
@@ -408,6 +498,8 @@ impl Uses {
 struct RowSymbols<'a> {
     x: SmallVec<[Formula<'a>; 2]>,
     v: SmallVec<[Formula<'a>; 2]>,
+    /// Of a call, what its derivatives are printed as.
+    derivative: Option<Arc<Call>>,
 }
 
 struct RowWriter<'a> {
@@ -507,16 +599,43 @@ impl<'a> RowWriter<'a> {
     fn symbols(&self, head: usize) -> &RowSymbols<'a> {
         self.symbols[head].get_or_init(|| {
             let data = self.data;
+            if let Some(function) = data.function(head) {
+                let derivative = Some(Arc::new(self.derivative_of_call(head, function)));
+                return RowSymbols { x: SmallVec::new(), v: SmallVec::new(), derivative };
+            }
             let names = data.operands(head).iter().map(|&operand| self.formulas.name(data.operand_name(operand)));
             let x: SmallVec<[Formula<'a>; 2]> = names.collect();
             let v = Formula::results(self.formulas, data.op(head), &x);
-            RowSymbols { x, v }
+            RowSymbols { x, v, derivative: None }
         })
+    }
+
+    /// `jvp f(v₁, v₂; v̇₁, v̇₂)`, or in an adjoint trace `vjp f(v₁, v₂; v̄₅)`.
+    fn derivative_of_call(&self, head: usize, function: &Function) -> Call {
+        let (data, operands) = (self.data, self.data.operands(head));
+        let mut name = function.call_name();
+        let is_adjoint = self.trace.kind == TraceKind::Adjoint;
+        name.words.insert(0, if is_adjoint { "vjp" } else { "jvp" });
+        let values = operands.iter().map(|&operand| self.formulas.name(data.operand_name(operand)));
+        let call = Call::new(name).with(values);
+        let first = data.first_row() + head;
+        match is_adjoint {
+            true => call.with((0..function.num_results()).map(|j| self.derivative_name(first + j))),
+            false => call.with(operands.iter().map(|&operand| self.derivative_name(operand as usize))),
+        }
+    }
+
+    /// The name of a tangent or an adjoint; 0 where no input changes the value.
+    fn derivative_name(&self, value: usize) -> Formula<'a> {
+        match self.data.active[value] {
+            true => self.formulas.name(self.data.value_name(value, self.accent())),
+            false => Formula::from(0.0),
+        }
     }
 
     /// ∂result/∂operand of the operation whose first result is row `head`.
     fn partial(&self, head: usize, result: usize, position: usize) -> Formula<'a> {
-        let RowSymbols { x, v } = self.symbols(head);
+        let RowSymbols { x, v, .. } = self.symbols(head);
         Formula::partial(self.data.op(head), result, position, x, v)
     }
 
@@ -542,6 +661,10 @@ impl<'a> RowWriter<'a> {
             };
         };
         let (head, result) = data.head(row);
+        if let (Some(call), Some(function)) = (&self.symbols(head).derivative, data.function(head)) {
+            let tangent = self.formulas.call(call, (function.num_results() > 1).then_some(result));
+            return tangent.render(self.script, self.digits);
+        }
         let operands = data.operands(head);
         let active: Vec<usize> = (0..operands.len()).filter(|&i| data.active[operands[i] as usize]).collect();
         self.sum(active.len(), |term| {
@@ -567,6 +690,10 @@ impl<'a> RowWriter<'a> {
             None => self.formulas.name(data.output_name(seeded[term].1).with_accent(Accent::Bar)),
             Some(i) => {
                 let (row, result, position) = uses[i];
+                if let Some(call) = &self.symbols(row - result).derivative {
+                    let several = data.operands(row).len() > 1;
+                    return self.formulas.call(call, several.then_some(position));
+                }
                 let adjoint = self.formulas.name(data.value_name(data.first_row() + row, Accent::Bar));
                 adjoint * self.partial(row - result, result, position)
             }
@@ -633,7 +760,7 @@ impl Tape {
         let replay::SweepMemory { tangents, gathered, .. } = &mut ws.sweep;
         let (seeds_by_row, k) = (seeds.as_slice(), seeds.cols());
         replay::tangent_sweep::<true>(&self.data, &ws.values, seeds_by_row, k, tangents, gathered)
-            .map_err(of_function)?;
+            .map_err(|failure| self.of_function(failure))?;
         let columns = (0..seeds.cols()).map(|j| (0..seeds.rows()).map(|i| seeds[(i, j)]).collect()).collect();
         Ok(Trace::new(TraceKind::Tangent, self, ws.values, ws.sweep.tangents, columns))
     }
@@ -659,7 +786,8 @@ impl Tape {
         let mut ws = Workspace::new();
         self.reference(&mut ws, x)?;
         let replay::SweepMemory { adjoints, gathered, .. } = &mut ws.sweep;
-        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered).map_err(of_function)?;
+        replay::reverse_sweep::<f64, true>(&self.data, &ws.values, w, adjoints, gathered)
+            .map_err(|failure| self.of_function(failure))?;
         Ok(Trace::new(TraceKind::Adjoint, self, ws.values, ws.sweep.adjoints, vec![w.to_vec()]))
     }
 }

@@ -145,6 +145,61 @@ fn chains_and_guards() {
     check("chains with several outputs", &tape, &[0.25; 6]);
 }
 
+/// A recurrence whose states are not all kept.
+fn check_scan_in_segments() {
+    let step = Tape::record(&[0.5; 513], |x| x[1..].iter().map(|&v| v * x[0]).collect::<Vec<_>>()).unwrap();
+    let tape = Tape::record(&[0.5; 513], |x| {
+        let state = step.scan(&x[..512], std::iter::repeat_n(&x[512..], 2100)).0;
+        state[0]
+    })
+    .unwrap();
+    let (mut ws, x, mut gradient) = (Workspace::new(), [0.5; 513], [0.0; 513]);
+    let mut sweep = || measure(|| assert!(tape.gradient_into(&mut ws, &x, &mut gradient).is_ok())).count_total;
+    sweep();
+    assert_eq!(sweep(), 0, "a gradient in segments");
+}
+
+#[test]
+fn calls() {
+    let pair = Tape::record(&[0.3, 0.5], |x| [x[0].sin() * x[1], x[1].exp() - x[0]]).unwrap();
+    let inner = pair.clone();
+    let nested = Tape::record(&[0.3, 0.5], move |x| {
+        let y = inner.call(x);
+        let sums = inner.map_sum([[y[0], x[1]], [x[0], y[1]]]);
+        [sums[0].tanh(), if x[0] < 100.0 { sums[1] * 0.1 } else { x[1] }]
+    })
+    .unwrap();
+    let mixed = |x: &[Var], k: Var| {
+        let mapped = nested.map(x.windows(2));
+        let (state, outs) = nested.scan(&x[..1], (0..4).map(|_| [k]));
+        let sums = pair.map_sum(x.windows(2));
+        (mapped, [state[0], outs[3], sums[0] * nested.call(&[k, x[2]])[1]])
+    };
+    let tape = scalar(5, |x, k| {
+        let (mapped, rest) = mixed(x, k);
+        Var::sum_of(&mapped) * rest[0] + rest[1] * rest[2]
+    });
+    let x = [0.5, 0.25, -0.5, 0.75, 0.1];
+    check("functions", &tape, &x);
+    check_scan_in_segments();
+    let several = Tape::record(&[0.5; 5], |x| {
+        let (mapped, rest) = mixed(x, Var::from(0.5));
+        [mapped, rest.to_vec()].concat()
+    })
+    .unwrap();
+    check("functions with several results", &several, &x);
+    // Derivative tapes call the adjoints of functions, and the tangents of these.
+    let gradient = tape.gradient_tape().unwrap();
+    check("adjoints of functions", &gradient, &x);
+    let pair_twice = |x: &[Var]| pair.map_sum(x.windows(2))[0];
+    let gradient = Tape::record(&x, pair_twice).unwrap().gradient_tape().unwrap();
+    let twice = gradient.jvp_tape().unwrap();
+    let point: Vec<f64> = [x, [0.5; 5]].concat();
+    check("tangents of adjoints of functions", &twice, &point);
+    let sum = Tape::record(&point, |x| twice.eval_with(x).unwrap().into_iter().sum::<Var>()).unwrap();
+    check("adjoints of tangents of adjoints", &sum, &point);
+}
+
 /// A function that is recorded again allocates nothing while its branch stays.
 #[test]
 fn retapes_on_a_branch() {

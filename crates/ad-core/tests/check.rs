@@ -502,3 +502,254 @@ fn the_hash_sees_what_matters_and_nothing_else() {
     let flag = Tape::record(&[2.0, 4.0], |x| x[0] * 2.0 + 3.0).unwrap();
     assert_eq!(flag.content_hash(), Tape::record(&[0.0, 0.0], |x| x[0] * 2.0 + 3.0).unwrap().content_hash());
 }
+
+/// What the tools find in functions that rows call.
+mod calls {
+    use ad_core::{Custom, CustomOp, Error, Implicit};
+
+    use super::*;
+
+    /// x·y, with a partial by y that may be wrong.
+    struct Product {
+        slope: f64,
+    }
+
+    impl CustomOp for Product {
+        fn name(&self) -> &str {
+            "product"
+        }
+        fn num_operands(&self) -> usize {
+            2
+        }
+        fn value(&self, x: &[f64], y: &mut [f64]) {
+            y[0] = x[0] * x[1];
+        }
+        fn partials(&self, x: &[f64], _y: &[f64], partials: &mut [f64]) {
+            partials.copy_from_slice(&[x[1], self.slope * x[0]]);
+        }
+        fn derivative(&self) -> Result<Option<Tape>, Error> {
+            Tape::record(&[1.0, 1.0], |x| [x[1], x[0]]).map(Some)
+        }
+    }
+
+    fn term() -> Tape {
+        Tape::record(&[1.0, 1.0], |x| 100.0 * (x[1] - x[0] * x[0]).powi(2) + (1.0 - x[0]).ln()).unwrap().named("term")
+    }
+
+    fn step() -> Tape {
+        Tape::record(&[0.5, 3.0], |x| [x[1] * x[0] * (1.0 - x[0]), x[0].sqrt()]).unwrap().named("step")
+    }
+
+    #[test]
+    fn constants_of_bodies_are_listed_once_with_their_places() {
+        let line = line!() + 1;
+        let inner = Tape::record(&[1.0], |x| x[0] * 2.5 + 7.0).unwrap();
+        let scaled = Tape::builder()
+            .inputs(&[], &[1.0])
+            .params(&["k"], &[0.125])
+            .record(|x, k| inner.call(x)[0] * k[0])
+            .unwrap();
+        let tape = Tape::record(&[1.0, 2.0, 3.0], |x| {
+            let mapped = scaled.map(x.chunks(1));
+            mapped[0] * 2.5 + scaled.call(&mapped[1..2])[0]
+        })
+        .unwrap();
+        let constants = tape.constants();
+        let found: Vec<(f64, usize)> = constants.iter().map(|c| (c.value, c.uses)).collect();
+        assert_eq!(found, [(2.5, 2), (0.125, 1), (7.0, 1)]);
+        assert_eq!(constants[0].locations[1].line(), line);
+        assert_eq!(constants[2].locations[0].line(), line);
+    }
+
+    #[test]
+    fn equal_functions_have_equal_hashes_and_others_have_not() {
+        let x = [0.1, 0.2, 0.3, 0.4];
+        let of = |f: &dyn Fn(&[Var]) -> Vec<Var>| Tape::record(&x, |x| f(x)).unwrap();
+        let map = || of(&|x| term().map(x.windows(2)));
+        assert_eq!(map().content_hash(), map().content_hash());
+        assert_eq!(map().content_hash(), of(&|x| term().named("other").map(x.windows(2))).content_hash());
+        let other = Tape::record(&[1.0, 1.0], |x| 10.0 * (x[1] - x[0] * x[0]).powi(2) + (1.0 - x[0]).ln()).unwrap();
+        let nested = |body: Tape| Tape::record(&[0.1, 0.2], move |x| body.call(x)).unwrap();
+        let custom = |name: &'static str| {
+            struct Named(&'static str);
+            impl CustomOp for Named {
+                fn name(&self) -> &str {
+                    self.0
+                }
+                fn num_operands(&self) -> usize {
+                    2
+                }
+                fn value(&self, x: &[f64], y: &mut [f64]) {
+                    y[0] = x[0];
+                }
+                fn partials(&self, _x: &[f64], _y: &[f64], partials: &mut [f64]) {
+                    partials.copy_from_slice(&[1.0, 0.0]);
+                }
+            }
+            Custom::new(Named(name))
+        };
+        assert_eq!(
+            of(&|x| custom("a").call(&x[..2])).content_hash(),
+            of(&|x| custom("a").call(&x[..2])).content_hash()
+        );
+        let scale = |k: f64| {
+            Tape::builder().inputs(&[], &[1.0, 1.0]).params(&[], &[k]).record(|x, k| x[0] * x[1] * k[0]).unwrap()
+        };
+        let tapes = [
+            map(),
+            of(&|x| term().map_sum(x.windows(2))),
+            of(&|x| term().map(x.chunks(2))),
+            of(&|x| term().map([[x[0], x[1]], [x[2], x[1]], [x[3], x[0]]])),
+            of(&|x| other.map(x.windows(2))),
+            of(&|x| nested(term()).map(x.windows(2))),
+            of(&|x| nested(other.clone()).map(x.windows(2))),
+            of(&|x| step().scan(&x[..1], x[1..].chunks(1)).0),
+            of(&|x| custom("a").call(&x[..2])),
+            of(&|x| custom("b").call(&x[..2])),
+            of(&|x| scale(2.0).call(&x[..2])),
+            of(&|x| scale(3.0).call(&x[..2])),
+            map().vjp_tape().unwrap(),
+            map().jvp_tape().unwrap(),
+            map().vjp_tape().unwrap().jvp_tape().unwrap(),
+        ];
+        for (i, a) in tapes.iter().enumerate() {
+            for (j, b) in tapes.iter().enumerate() {
+                assert_eq!(a.content_hash() == b.content_hash(), i == j, "{i} and {j}");
+                assert_eq!(a.diff(b).is_empty(), i == j, "{i} and {j}:\n{}", a.diff(b));
+            }
+        }
+    }
+
+    #[test]
+    fn a_diff_goes_into_the_bodies() {
+        let of = |power: i32| {
+            let body = Tape::record(&[1.0, 1.0], |x| (x[0] - x[1]).powi(power)).unwrap().named("distance");
+            Tape::record(&[0.1, 0.2, 0.3], |x| body.map_sum(x.windows(2))).unwrap()
+        };
+        let diff = of(2).diff(&of(4));
+        assert_eq!(diff.differences().len(), 1);
+        assert_eq!(
+            diff.to_string(),
+            "\
+--- 3 inputs, 0 parameters, 1 row, 0 guards, 1 output
++++ 3 inputs, 0 parameters, 1 row, 0 guards, 1 output
+@@ rows @@
+- v₁ = Σ distance(v₋₂, v₋₁, v₀)
++ v₁ = Σ distance(v₋₂, v₋₁, v₀) (it now calls another function)
+@@ distance, called by v₁ @@
+  --- 2 inputs, 0 parameters, 2 rows, 0 guards, 1 output
+  +++ 2 inputs, 0 parameters, 2 rows, 0 guards, 1 output
+  @@ constants @@
+  - 2
+  + 4
+  @@ rows @@
+    v₁ = v₋₁ − v₀
+  - v₂ = v₁^2
+  + v₂ = v₁^4
+"
+        );
+    }
+
+    #[test]
+    fn a_diagnosis_names_the_call_and_goes_inside() {
+        let tape = Tape::record(&[0.5; 5], |x| term().map_sum(x.windows(2))[0] * 2.0).unwrap();
+        let x = [0.5, 0.6, 0.7, 3.0, 0.2];
+        let found = tape.diagnose(&x, &[0.0; 5]).unwrap().unwrap();
+        assert_eq!((found.what, found.origin.name.as_str()), (NonFinite::Value, "v₁"));
+        let inside = found.inside.as_ref().unwrap();
+        assert_eq!((inside.function.as_str(), inside.iteration, inside.iterations), ("Σ term", 3, 4));
+        assert_eq!(inside.diagnosis.origin.operation, "ln(v₅)");
+        assert!(found.to_string().contains("inside of Σ term, iteration 4 of 4:\n  v₆ = ln(v₅) is NaN at "), "{found}");
+        assert!(tape.diagnose(&[0.5; 5], &[1.0; 5]).unwrap().is_none());
+
+        // Along a recurrence, and an operand that is itself to blame.
+        let scan = Tape::record(&[0.5, 0.5, 0.5, 0.5], |x| step().scan(&x[..1], x[1..].chunks(1)).1).unwrap();
+        let found = scan.diagnose(&[0.5, -2.0, 2.0, 2.0], &[0.0; 4]).unwrap().unwrap();
+        let inside = found.inside.as_ref().unwrap();
+        assert_eq!((inside.iteration, inside.diagnosis.origin.operation.as_str()), (1, "sqrt(v₋₁)"), "{found}");
+        let found = scan.diagnose(&[0.5, 2.0, f64::NAN, 2.0], &[0.0; 4]).unwrap().unwrap();
+        assert_eq!((found.origin.part, found.origin.name.as_str(), found.inside), (Part::Input, "v₋₁", None));
+
+        // A branch that is not taken inside is no finding.
+        let safe = Tape::record(&[1.0], |x| x[0].select_gt(0.0, x[0].ln(), 0.0)).unwrap();
+        let tape = Tape::record(&[1.0, 2.0], |x| safe.map(x.chunks(1))[0] + x[1].ln()).unwrap();
+        let found = tape.diagnose(&[-1.0, -1.0], &[0.0; 2]).unwrap().unwrap();
+        assert_eq!(found.origin.operation, "ln(v₀)", "{found}");
+
+        // Adjoints.
+        let root = Tape::record(&[1.0, 1.0], |x| x[0] * x[1].sqrt()).unwrap().named("root");
+        let tape = Tape::record(&[1.0; 4], |x| root.map_sum(x.windows(2))[0].exp()).unwrap();
+        let found = tape.diagnose_adjoint(&[1.0, 4.0, 0.0, 1.0], &[1.0]).unwrap().unwrap();
+        assert_eq!((found.what, found.origin.name.as_str()), (NonFinite::Adjoint, "v₁"), "{found}");
+        let inside = found.inside.as_ref().unwrap();
+        assert_eq!((inside.iteration, inside.diagnosis.origin.operation.as_str()), (1, "sqrt(v₀)"), "{found}");
+        assert_eq!(found.reaches, ["x₃"]);
+        let late = Tape::record(&[1.0; 3], |x| root.map(x.windows(2))[1].sqrt()).unwrap();
+        let found = late.diagnose_adjoint(&[1.0, 0.0, 1.0], &[1.0]).unwrap().unwrap();
+        assert_eq!(found.origin.operation, "sqrt(v₂)", "{found}");
+
+        // A custom operation has no inside.
+        let product = Custom::new(Product { slope: f64::INFINITY });
+        let tape = Tape::record(&[1.0, 2.0], |x| product.call(x)).unwrap();
+        let found = tape.diagnose_adjoint(&[1.0, 2.0], &[1.0]).unwrap().unwrap();
+        assert_eq!((found.origin.operation.as_str(), &found.inside), ("product(v₋₁, v₀)", &None));
+        assert!(found.why.contains("the partials of product are not finite"), "{found}");
+        let found = tape.diagnose(&[1e200, 1e200], &[0.0; 2]).unwrap().unwrap();
+        assert_eq!(found.why, "product has no finite value at these operands");
+    }
+
+    #[test]
+    fn a_diagnosis_of_a_wide_call_takes_time_proportional_to_it() {
+        let mut x = vec![0.5; 50_001];
+        let tape = Tape::record(&x, |x| term().map(x.windows(2))).unwrap();
+        x[40_000] = 2.0;
+        let found = tape.diagnose(&x, &vec![0.0; 50_001]).unwrap().unwrap();
+        assert_eq!((found.origin.name.as_str(), found.operands.len()), ("v₄₀₀₀₁", 2));
+        assert_eq!(found.inside.unwrap().iteration, 40_000);
+        let diff = tape.diff(&tape);
+        assert!(diff.is_empty());
+    }
+
+    #[test]
+    fn self_checks_pass_where_all_is_right_and_name_a_wrong_rule() {
+        let square = Tape::record(&[4.0, 2.0], |v| v[1] * v[1] - v[0]).unwrap();
+        let root = Implicit::new(&square, |x: &[f64]| Ok::<_, String>(vec![x[0].sqrt()])).unwrap();
+        let f = |slope: f64| {
+            let (term, step, root) = (term(), step(), root.clone());
+            Tape::record(&[0.3, 0.4, 0.5, 0.6], move |x| {
+                let wide: Vec<Var> = (0..20).map(|i| x[i % 4] * (0.1 * i as f64 + 0.5)).collect();
+                let sums = term.map_sum(wide.iter().take(4).map(|&w| [w, x[0]]));
+                let maps = step.map(wide.chunks(2));
+                let (state, outs) = step.scan(&x[..1], wide[..10].chunks(1));
+                let product = Custom::new(Product { slope }).call(&[x[1], state[0]]);
+                let solved = root.call(&[maps[3] + 1.0]);
+                [sums[0] + product[0], outs[9] * solved[0], maps[18]]
+            })
+            .unwrap()
+        };
+        let x = [0.35, 0.45, 0.3, 0.2];
+        for (name, tape) in
+            [("values", f(1.0)), ("jvp tape", f(1.0).jvp_tape().unwrap()), ("vjp tape", f(1.0).vjp_tape().unwrap())]
+        {
+            let x: Vec<f64> = x.iter().copied().chain([0.7, -0.4, 0.9, 0.2]).take(tape.num_inputs()).collect();
+            let check = tape.self_check(&x).unwrap();
+            assert!(check.passed(), "{name}: {check}");
+            assert!(check.comparisons.iter().all(|c| c.difference == Verdict::Agrees), "{name}: {check}");
+            assert_eq!(check.partials_not_checked, 0, "{name}: {check}");
+        }
+        let check = f(1.01).self_check(&x).unwrap();
+        assert!(!check.passed());
+        let row = check.first_disagreement.as_ref().unwrap();
+        assert!(row.operation.starts_with("product("), "{check}");
+        assert!((row.partial - 1.01 * x[1]).abs() < 1e-12 && (row.quotient.unwrap() - x[1]).abs() < 1e-9, "{row}");
+        // Also inside of a tape that is called.
+        let wrong = Tape::record(&[1.0, 1.0], |x| Custom::new(Product { slope: 0.9 }).call(x)).unwrap().named("outer");
+        let tape = Tape::record(&[1.0, 2.0, 3.0], |x| wrong.map_sum(x.windows(2))).unwrap();
+        let check = tape.self_check(&[1.0, 2.0, 3.0]).unwrap();
+        assert_eq!(check.first_disagreement.unwrap().operation, "Σ outer(v₋₂, v₋₁, v₀)");
+        // Kinks inside are no alarm.
+        let kinks = Tape::record(&[1.0], |x| x[0].abs()).unwrap();
+        let check = Tape::record(&[1.0, 2.0], |x| kinks.map_sum(x.chunks(1))).unwrap().self_check(&[0.0, 1.0]).unwrap();
+        assert!(check.passed(), "{check}");
+    }
+}

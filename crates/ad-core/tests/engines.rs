@@ -18,11 +18,13 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use ad_core::{Dual, Error, Matrix, Op, Samples, SimdLevel, Tape, Var, Workspace};
-use common::programs::{Program, Purpose, Random, call, operands_of};
+use common::programs::{Maker, Program, Purpose, Random, call, operands_of};
 use common::{all_same, assert_same, equal, product, same, takes_constant, unit};
 
 /// The programs of each test.
 const PROGRAMS: usize = 10_000;
+/// Those of each test of programs that call functions.
+const PROGRAMS_WITH_CALLS: usize = 600;
 /// Columns of J·P: one, and around the widths of the sweeps.
 const COLUMNS: [usize; 9] = [1, 3, 4, 7, 8, 15, 16, 17, 33];
 /// Points at once: too few for lanes, and around their numbers.
@@ -201,13 +203,12 @@ fn check_scalar_engine(
     }
 }
 
-#[test]
-fn the_scalar_engine_has_the_bits_of_the_reference_sweeps() {
+fn check_the_scalar_engine(make: Maker, programs: usize) {
     // One workspace for all, so that what earlier sweeps left would show.
     let (mut ws, mut seen, mut directions) = (Workspace::new(), Seen::default(), Directions::default());
-    for index in 0..PROGRAMS {
+    for index in 0..programs {
         let random = &mut Random::new(1, index);
-        let program = Program::new(random, Purpose { single: false, params: false, guarded: 30 });
+        let program = make(random, Purpose { single: false, params: false, guarded: 30 });
         let Program { tape, x0, k0 } = &program;
         let columns = COLUMNS[index % COLUMNS.len()];
         check_scalar_engine(tape, x0, columns, random, &mut ws, &mut directions, &mut seen);
@@ -217,7 +218,17 @@ fn the_scalar_engine_has_the_bits_of_the_reference_sweeps() {
             check_scalar_engine(&tape, &x, columns, random, &mut ws, &mut directions, &mut seen);
         }
     }
-    seen.expect_each(PROGRAMS / 10);
+    seen.expect_each(programs / 10);
+}
+
+#[test]
+fn the_scalar_engine_has_the_bits_of_the_reference_sweeps() {
+    check_the_scalar_engine(Program::new, PROGRAMS);
+}
+
+#[test]
+fn the_scalar_engine_has_the_bits_of_the_reference_sweeps_with_calls() {
+    check_the_scalar_engine(Program::with_calls, PROGRAMS_WITH_CALLS);
 }
 
 // Many points in lanes.
@@ -272,12 +283,11 @@ fn check_many_points(
     }
 }
 
-#[test]
-fn many_points_have_the_bits_of_each_alone() {
+fn check_points_of_programs(make: Maker, programs: usize) {
     let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
-    for index in 0..PROGRAMS {
+    for index in 0..programs {
         let random = &mut Random::new(2, index);
-        let program = Program::new(random, Purpose { single: false, params: false, guarded: 20 });
+        let program = make(random, Purpose { single: false, params: false, guarded: 20 });
         let Program { tape, x0, k0 } = &program;
         let (count, rest) = (POINTS[index % POINTS.len()], index / POINTS.len());
         let (level, rest) = (levels[rest % levels.len()], rest / levels.len());
@@ -306,7 +316,17 @@ fn many_points_have_the_bits_of_each_alone() {
             check_many_points(tape, &points, (level, lanes), &mut ws, &mut seen);
         }
     }
-    seen.expect_each(PROGRAMS / 20);
+    seen.expect_each(programs / 20);
+}
+
+#[test]
+fn many_points_have_the_bits_of_each_alone() {
+    check_points_of_programs(Program::new, PROGRAMS);
+}
+
+#[test]
+fn many_points_have_the_bits_of_each_alone_with_calls() {
+    check_points_of_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
 }
 
 // Sums over samples.
@@ -388,12 +408,11 @@ fn samples_of(program: &Program, random: &mut Random, edges: bool) -> (Vec<f64>,
     (x, samples)
 }
 
-#[test]
-fn sums_over_samples_have_the_bits_of_the_stated_fold() {
+fn check_sums_of_programs(make: Maker, programs: usize) {
     let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
-    for index in 0..PROGRAMS {
+    for index in 0..programs {
         let random = &mut Random::new(3, index);
-        let program = Program::new(random, Purpose { single: true, params: true, guarded: 20 });
+        let program = make(random, Purpose { single: true, params: true, guarded: 20 });
         let tape = &program.tape;
         let (count, rest) = (SAMPLES[index % SAMPLES.len()], index / SAMPLES.len());
         let level = levels[rest % levels.len()];
@@ -420,15 +439,24 @@ fn sums_over_samples_have_the_bits_of_the_stated_fold() {
             idx = indices(random, count, kept.len()).into_iter().map(|i| kept[i]).collect();
         }
     }
-    seen.expect_each(PROGRAMS / 20);
+    seen.expect_each(programs / 20);
 }
 
 #[test]
-fn threads_have_the_bits_of_the_stated_fold() {
+fn sums_over_samples_have_the_bits_of_the_stated_fold() {
+    check_sums_of_programs(Program::new, PROGRAMS);
+}
+
+#[test]
+fn sums_over_samples_have_the_bits_of_the_stated_fold_with_calls() {
+    check_sums_of_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
+}
+
+fn check_threads(make: Maker, programs: usize) {
     let mut seen = Seen::default();
-    for index in 0..300 {
+    for index in 0..programs {
         let random = &mut Random::new(4, index);
-        let program = Program::new(random, Purpose { single: true, params: true, guarded: 30 });
+        let program = make(random, Purpose { single: true, params: true, guarded: 30 });
         let tape = &program.tape;
         let (x, samples) = samples_of(&program, random, index % 4 == 3);
         let terms = terms_of(tape, &x, &samples);
@@ -447,13 +475,22 @@ fn threads_have_the_bits_of_the_stated_fold() {
     seen.expect_each(10);
 }
 
-/// A guard that only some samples fail, at any position, is found in all engines.
 #[test]
-fn the_first_changed_branch_is_the_same_from_every_engine() {
+fn threads_have_the_bits_of_the_stated_fold() {
+    check_threads(Program::new, 300);
+}
+
+#[test]
+fn threads_have_the_bits_of_the_stated_fold_with_calls() {
+    check_threads(Program::with_calls, 200);
+}
+
+/// A guard that only some samples fail, at any position, is found in all engines.
+fn check_changed_branches(make: Maker, programs: usize) {
     let (mut ws, mut changed) = (Workspace::new(), 0);
-    for index in 0..PROGRAMS / 5 {
+    for index in 0..programs / 5 {
         let random = &mut Random::new(5, index);
-        let mut program = Program::new(random, Purpose { single: true, params: true, guarded: 100 });
+        let mut program = make(random, Purpose { single: true, params: true, guarded: 100 });
         if program.tape.guards().is_empty() {
             continue;
         }
@@ -474,7 +511,17 @@ fn the_first_changed_branch_is_the_same_from_every_engine() {
             check_many_points(&program.tape, &points, (level, lanes), &mut ws, &mut Seen::default());
         }
     }
-    assert!(changed >= PROGRAMS / 50, "only {changed} branches changed");
+    assert!(changed >= programs / 50, "only {changed} branches changed");
+}
+
+#[test]
+fn the_first_changed_branch_is_the_same_from_every_engine() {
+    check_changed_branches(Program::new, PROGRAMS);
+}
+
+#[test]
+fn the_first_changed_branch_is_the_same_from_every_engine_with_calls() {
+    check_changed_branches(Program::with_calls, PROGRAMS_WITH_CALLS);
 }
 
 // Every operation.
@@ -699,13 +746,12 @@ fn check_second_order(
     Some(columns)
 }
 
-#[test]
-fn second_order_has_the_same_bits_in_every_sweep() {
+fn check_second_order_of_programs(make: Maker, programs: usize) {
     let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
     let mut compared = 0;
-    for index in 0..PROGRAMS / 10 {
+    for index in 0..programs / 10 {
         let random = &mut Random::new(6, index);
-        let program = Program::new(random, Purpose { single: true, params: false, guarded: 20 });
+        let program = make(random, Purpose { single: true, params: false, guarded: 20 });
         let Program { tape, x0, k0 } = &program;
         ws.set_simd_level(levels[index % levels.len()]);
         let columns = check_second_order(tape, x0, random, &mut ws, &mut seen).unwrap();
@@ -729,6 +775,16 @@ fn second_order_has_the_same_bits_in_every_sweep() {
             check_second_order(&tape.with_params(&k).unwrap(), &x, random, &mut ws, &mut seen);
         }
     }
-    seen.expect_each(PROGRAMS / 100);
-    assert!(compared > PROGRAMS / 20, "{compared} programs are compared with duals");
+    seen.expect_each(programs / 100);
+    assert!(compared > programs / 20, "{compared} programs are compared with duals");
+}
+
+#[test]
+fn second_order_has_the_same_bits_in_every_sweep() {
+    check_second_order_of_programs(Program::new, PROGRAMS);
+}
+
+#[test]
+fn second_order_has_the_same_bits_in_every_sweep_with_calls() {
+    check_second_order_of_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
 }

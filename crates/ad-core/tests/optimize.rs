@@ -5,10 +5,12 @@
 mod common;
 
 use ad_core::{Error, Op, Tape, Var};
-use common::programs::{Program, Purpose, Random, call, operands_of};
+use common::programs::{Maker, Program, Purpose, Random, call, operands_of};
 use common::{all_same, assert_equal, assert_same, takes_constant};
 
 const PROGRAMS: usize = 1000;
+/// Those of each test of programs that call functions.
+const PROGRAMS_WITH_CALLS: usize = 500;
 
 /// What is asked of an optimised tape whatever its function is.
 fn optimized(tape: &Tape) -> Tape {
@@ -56,13 +58,12 @@ fn check(tape: &Tape, optimized: &Tape, x: &[f64], p: &[f64], w: &[f64]) -> bool
     }
 }
 
-#[test]
-fn random_programs_keep_values_and_tangents() {
+fn check_random_programs(make: Maker, programs: usize) {
     let (mut changed, mut fewer) = (0, 0);
-    for index in 0..PROGRAMS {
+    for index in 0..programs {
         let random = &mut Random::new(21, index);
         let purpose = Purpose { single: false, params: false, guarded: 30 };
-        let Program { tape, x0, k0 } = Program::new(random, purpose);
+        let Program { tape, x0, k0 } = make(random, purpose);
         let shorter = optimized(&tape);
         fewer += usize::from(shorter.len() < tape.len());
         let (n, m) = (tape.num_inputs(), tape.num_outputs());
@@ -73,7 +74,17 @@ fn random_programs_keep_values_and_tangents() {
             changed += usize::from(check(&tape, &shorter, &x, &random.seed(n), &random.seed(m)));
         }
     }
-    assert!(changed > PROGRAMS / 10 && fewer > PROGRAMS / 2, "{changed} {fewer}");
+    assert!(changed > programs / 10 && fewer > programs / 2, "{changed} {fewer}");
+}
+
+#[test]
+fn random_programs_keep_values_and_tangents() {
+    check_random_programs(Program::new, PROGRAMS);
+}
+
+#[test]
+fn random_programs_keep_values_and_tangents_with_calls() {
+    check_random_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
 }
 
 #[test]

@@ -587,3 +587,239 @@ fn large_matrices_print_their_beginning_and_their_size() {
         jac.to_dense().unwrap().as_slice().chunks(100).map(|row| row.iter().sum()).collect::<Vec<f64>>()
     );
 }
+
+/// Tapes that call functions have the patterns of the code written out.
+mod calls {
+    use ad_core::{Custom, CustomOp, Implicit};
+
+    use super::*;
+
+    /// A function recorded with calls, and written out.
+    fn twins(n: usize, f: impl Fn(&[Var], bool) -> Vec<Var>) -> [Tape; 2] {
+        let x: Vec<f64> = (0..n).map(|i| 0.3 + 0.1 * i as f64).collect();
+        [true, false].map(|called| Tape::record(&x, |x| f(x, called)).unwrap())
+    }
+
+    fn body() -> Tape {
+        Tape::record(&[0.5, 0.7, 0.9], |x| part(x[0], x[1], x[2])).unwrap()
+    }
+
+    /// With zeros in its Jacobian and in each of its Hessians.
+    fn part(a: Var, b: Var, c: Var) -> [Var; 3] {
+        [a * b + c, b.sin() + a.floor(), c.sin() * a + b]
+    }
+
+    /// Looks at all places, also those outside the pattern.
+    fn assert_sparse_is_dense(name: &str, tape: &Tape, x: &[f64]) {
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * (1.0 + b.abs());
+        let (sparse, dense) = (tape.sparse_jacobian(x).unwrap(), tape.jacobian(x).unwrap());
+        for i in 0..dense.rows() {
+            for j in 0..dense.cols() {
+                let entry = sparse.get(i, j).unwrap_or(0.0);
+                assert!(close(entry, dense[(i, j)]), "{name}: J({i}, {j}): {entry} and {}", dense[(i, j)]);
+            }
+        }
+        if tape.num_outputs() == 1 {
+            let (sparse, dense) = (tape.sparse_hessian(x).unwrap(), tape.hessian(x).unwrap());
+            for i in 0..dense.rows() {
+                for j in 0..dense.cols() {
+                    let entry = sparse.get(i, j).unwrap_or(0.0);
+                    assert!(close(entry, dense[(i, j)]), "{name}: H({i}, {j}): {entry} and {}", dense[(i, j)]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_of_calls_are_those_of_the_code_written_out() {
+        type Both = Box<dyn Fn(&[Var], bool) -> Vec<Var>>;
+        let flat = |x: &[Var]| part(x[0], x[1], x[2]).to_vec();
+        let windows = |x: &[Var]| x.windows(3).map(<[Var]>::to_vec).collect::<Vec<_>>();
+        let cases: Vec<(&str, usize, Both)> = vec![
+            ("call", 4, Box::new(move |x, called| if called { body().call(&x[1..]) } else { flat(&x[1..]) })),
+            (
+                "map",
+                9,
+                Box::new(move |x, called| match called {
+                    true => body().map(windows(x)),
+                    false => windows(x).iter().flat_map(|x| flat(x)).collect(),
+                }),
+            ),
+            (
+                "map of scattered arguments, some of them constants",
+                7,
+                Box::new(move |x, called| {
+                    let c = Var::from(0.25);
+                    let items = [[x[0], x[5], x[1]], [x[6], c, x[2]], [x[3], x[3], x[4]], [c, c, x[0]]];
+                    match called {
+                        true => body().map(items),
+                        false => items.iter().flat_map(|x| flat(x)).collect(),
+                    }
+                }),
+            ),
+            (
+                "map_sum",
+                9,
+                Box::new(move |x, called| match called {
+                    true => body().map_sum(windows(x)),
+                    false => {
+                        let terms: Vec<Vec<Var>> = windows(x).iter().map(|x| flat(x)).collect();
+                        (0..3).map(|j| terms.iter().map(|term| term[j]).sum()).collect()
+                    }
+                }),
+            ),
+            (
+                "scan with outputs",
+                8,
+                Box::new(move |x, called| match called {
+                    true => {
+                        let (state, outs) = body().scan(&x[..2], x[2..].chunks(1));
+                        state.into_iter().chain(outs).collect()
+                    }
+                    false => {
+                        let (mut a, mut b, mut outs) = (x[0], x[1], Vec::new());
+                        for &c in &x[2..] {
+                            let [next_a, next_b, out] = part(a, b, c);
+                            (a, b) = (next_a, next_b);
+                            outs.push(out);
+                        }
+                        [a, b].into_iter().chain(outs).collect()
+                    }
+                }),
+            ),
+            (
+                "calls inside of calls",
+                6,
+                Box::new(move |x, called| match called {
+                    true => {
+                        let nested = Tape::record(&[0.2; 4], |x| {
+                            let y = body().map(x.windows(3));
+                            [y[0], y[4], y[5] * y[1]]
+                        })
+                        .unwrap();
+                        nested.map(x.windows(4))
+                    }
+                    false => {
+                        let nested = |x: &[Var]| {
+                            let y: Vec<Var> = x.windows(3).flat_map(flat).collect();
+                            [y[0], y[4], y[5] * y[1]]
+                        };
+                        x.windows(4).flat_map(nested).collect()
+                    }
+                }),
+            ),
+        ];
+        for (name, n, f) in cases {
+            let [called, written] = twins(n, &f);
+            let x: Vec<f64> = (0..n).map(|i| 0.4 + 0.15 * i as f64).collect();
+            assert_eq!(called.sparsity().unwrap(), written.sparsity().unwrap(), "{name}");
+            assert_sparse_is_dense(name, &called, &x);
+            // One output alone, so that others are dead, and all of them in a sum.
+            for output in 0..called.num_outputs() {
+                let [called, written] = twins(n, |x, called| vec![f(x, called)[output].exp()]);
+                let patterns = [&called, &written].map(|tape| tape.hessian_sparsity().unwrap());
+                assert_eq!(patterns[0], patterns[1], "{name}, output {output}");
+                assert_eq!(called.sparsity().unwrap(), written.sparsity().unwrap(), "{name}, output {output}");
+                assert_sparse_is_dense(name, &called, &x);
+            }
+            let [called, written] = twins(n, |x, called| vec![f(x, called).into_iter().sum()]);
+            let patterns = [&called, &written].map(|tape| tape.hessian_sparsity().unwrap());
+            assert_eq!(patterns[0], patterns[1], "{name}");
+            assert_sparse_is_dense(name, &called, &x);
+            // Derivative tapes call derivatives of functions; their patterns hold what there is.
+            let gradient = called.gradient_tape().unwrap();
+            assert_sparse_is_dense(name, &gradient, &x);
+            let third = gradient.jvp_tape().unwrap();
+            assert_sparse_is_dense(name, &third, &[&x[..], &vec![0.5; n]].concat());
+            let adjoint = gradient.vjp_tape().unwrap();
+            assert_sparse_is_dense(name, &adjoint, &[&x[..], &vec![0.5; n]].concat());
+        }
+    }
+
+    #[test]
+    fn a_long_chain_by_map_sum_has_a_tridiagonal_hessian_in_three_colours() {
+        const N: usize = 100_000;
+        let term = Tape::record(&[1.0, 1.0], |x| 100.0 * (x[1] - x[0] * x[0]).powi(2) + (1.0 - x[0]).powi(2)).unwrap();
+        let x: Vec<f64> = (0..N).map(|i| 0.5 + 1e-5 * i as f64).collect();
+        let tape = Tape::record(&x, |x| term.map_sum(x.windows(2))).unwrap();
+        let plan = SparseHessian::new(&tape).unwrap();
+        assert_eq!((plan.sparsity().nonzeros(), plan.num_colours()), (3 * N - 2, 3));
+        let h = plan.values(&x).unwrap();
+        assert_eq!(h.get(700, 701), Some(-400.0 * x[700]));
+        // The same matrix as the Jacobian of the gradient, which calls the adjoint of the loop.
+        let gradient = tape.gradient_tape().unwrap();
+        let jacobian = SparseJacobian::new(&gradient).unwrap();
+        assert_eq!((jacobian.sparsity(), jacobian.num_colours()), (plan.sparsity(), 3));
+        let map = Tape::record(&x, |x| term.map(x.windows(2))).unwrap();
+        let jacobian = SparseJacobian::new(&map).unwrap();
+        assert_eq!((jacobian.sparsity().nonzeros(), jacobian.num_colours()), (2 * (N - 1), 2));
+    }
+
+    #[test]
+    fn a_long_recurrence_has_its_pattern_in_time_proportional_to_its_steps() {
+        const STEPS: usize = 100_000;
+        let step = Tape::record(&[0.5, 3.0], |x| [x[1] * x[0] * (1.0 - x[0]), x[0].exp()]).unwrap();
+        let x = [0.5, 2.0, 7.0];
+        let tape = Tape::record(&x, |x| {
+            let (state, _) = step.scan(&x[..1], std::iter::repeat_n(&x[1..2], STEPS));
+            state[0] * x[2]
+        })
+        .unwrap();
+        assert_eq!(tape.hessian_sparsity().unwrap().to_string(), "[* * *]\n[* * *]\n[* * .]\n");
+    }
+
+    #[test]
+    fn custom_operations_and_solutions_are_dense_in_their_operands_alone() {
+        struct Product;
+        impl CustomOp for Product {
+            fn name(&self) -> &str {
+                "product"
+            }
+            fn num_operands(&self) -> usize {
+                2
+            }
+            fn value(&self, x: &[f64], y: &mut [f64]) {
+                y[0] = x[0] * x[1];
+            }
+            fn partials(&self, x: &[f64], _y: &[f64], partials: &mut [f64]) {
+                partials.copy_from_slice(&[x[1], x[0]]);
+            }
+            fn derivative(&self) -> Result<Option<Tape>, Error> {
+                Tape::record(&[1.0, 1.0], |x| [x[1], x[0]]).map(Some)
+            }
+        }
+        let square = Tape::record(&[4.0, 2.0], |v| v[1] * v[1] - v[0]).unwrap();
+        let root = Implicit::new(&square, |x: &[f64]| Ok::<_, String>(vec![x[0].sqrt()])).unwrap();
+        let product = Custom::new(Product);
+        let tape =
+            Tape::record(&[1.0, 2.0, 3.0, 4.0], |x| [product.call(&x[1..3])[0], root.call(&x[3..])[0] + x[0]]).unwrap();
+        assert_eq!(tape.sparsity().unwrap().to_string(), "[. * * .]\n[* . . *]\n");
+        let x = [1.5, 2.5, 3.5, 9.0];
+        assert_sparse_is_dense("custom and implicit", &tape, &x);
+        let sum = Tape::record(&[1.0, 2.0, 3.0, 4.0], |x| tape.call(x).into_iter().sum::<Var>()).unwrap();
+        assert_eq!(sum.hessian_sparsity().unwrap().to_string(), "[. . . .]\n[. * * .]\n[. * * .]\n[. . . *]\n");
+        assert_sparse_is_dense("custom and implicit in a call", &sum, &x);
+    }
+
+    #[test]
+    fn outside_its_domain_a_row_of_a_body_has_no_structural_zeros() {
+        // The strict rule makes the partials of a logarithm NaN there, also that by the
+        // operand that it does not change with.
+        let body = Tape::record(&[1.0, 2.0], |x| [x[0].ln() * x[1].floor(), x[1].copysign(x[0]).sqrt()]).unwrap();
+        let [called, written] = [true, false].map(|called| {
+            Tape::record(&[1.0, 2.0, 3.0], |x| match called {
+                true => body.map(x.windows(2)),
+                false => x.windows(2).flat_map(|x| [x[0].ln() * x[1].floor(), x[1].copysign(x[0]).sqrt()]).collect(),
+            })
+            .unwrap()
+        });
+        assert_eq!(called.sparsity().unwrap(), written.sparsity().unwrap());
+        for x in [[-1.0, 2.0, 3.0], [1.0, -2.0, 3.0], [0.0, f64::INFINITY, -1.0], [f64::NAN, 1.0, 2.0]] {
+            let (sparse, dense) =
+                (called.sparse_jacobian(&x).unwrap().to_dense().unwrap(), called.jacobian(&x).unwrap());
+            for (sparse, dense) in sparse.as_slice().iter().zip(dense.as_slice()) {
+                assert!(sparse == dense || (sparse.is_nan() && dense.is_nan()), "{x:?}: {sparse} and {dense}");
+            }
+        }
+    }
+}

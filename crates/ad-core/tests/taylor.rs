@@ -491,6 +491,26 @@ fn random_programs_agree_with_their_derivative_tapes() {
 }
 
 #[test]
+fn random_programs_with_calls_agree_with_the_derivative_tapes_of_the_code_written_out() {
+    const PROGRAMS: usize = 100;
+    let (mut seen, mut ws) = (Seen::default(), Workspace::new());
+    for index in 0..PROGRAMS {
+        let random = &mut Random::new(18, index);
+        let purpose = Purpose { single: false, params: false, guarded: 20 };
+        let [called, flat] = Program::called_and_flat(random, purpose);
+        let mut nested = Nested::new(&flat.tape);
+        nested.0[0] = called.tape.clone();
+        check_with_tapes(&nested, &called.x0, &random.seed(called.x0.len()), &mut ws, &mut seen);
+        for _ in 0..3 {
+            let x = random.point(called.x0.len());
+            check_with_tapes(&nested, &x, &random.seed(x.len()), &mut ws, &mut seen);
+        }
+    }
+    assert!(seen.points > 2 * PROGRAMS && seen.changed > 0, "{seen:?}");
+    assert!(seen.higher > 2 * PROGRAMS && seen.sharp > seen.higher / 5, "{seen:?}");
+}
+
+#[test]
 fn coefficients_agree_with_nested_derivative_tapes_to_the_fourth_order() {
     let f = |x: &[Var]| {
         let r = x[0].hypot(x[1]);

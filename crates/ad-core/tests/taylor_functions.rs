@@ -7,7 +7,7 @@ mod common;
 
 use std::f64::consts::PI;
 
-use ad_core::{Custom, CustomOp, Error, Implicit, Matrix, Outputs, Rule, Tape, Var, Workspace};
+use ad_core::{Custom, CustomOp, CustomProducts, Error, Implicit, Matrix, Outputs, Rule, Tape, Var, Workspace};
 use common::{assert_equal, assert_same};
 
 const ORDER: usize = 12;
@@ -353,6 +353,38 @@ impl CustomOp for Polar {
     }
 }
 
+impl CustomProducts for Polar {
+    fn name(&self) -> &str {
+        "polar"
+    }
+    fn num_operands(&self) -> usize {
+        2
+    }
+    fn num_results(&self) -> usize {
+        2
+    }
+    fn value(&self, x: &[f64], y: &mut [f64]) {
+        CustomOp::value(self, x, y);
+    }
+    fn jvp(&self, x: &[f64], y: &[f64], p: &[f64], jp: &mut [f64]) {
+        let mut j = [0.0; 4];
+        self.partials(x, y, &mut j);
+        (jp[0], jp[1]) = (j[0] * p[0] + j[1] * p[1], j[2] * p[0] + j[3] * p[1]);
+    }
+    fn vjp(&self, x: &[f64], y: &[f64], w: &[f64], xbar: &mut [f64]) {
+        let mut j = [0.0; 4];
+        self.partials(x, y, &mut j);
+        (xbar[0], xbar[1]) = (j[0] * w[0] + j[2] * w[1], j[1] * w[0] + j[3] * w[1]);
+    }
+    fn vjp_tape(&self) -> Result<Option<Tape>, Error> {
+        let adjoints = |v: &[Var]| {
+            let [a, b, w0, w1] = [v[0], v[1], v[2], v[3]];
+            [b.sin() * w0 + w1 / b, a * b.cos() * w0 - a / b / b * w1]
+        };
+        if self.stated { Tape::record(&[1.0; 4], adjoints).map(Some) } else { Ok(None) }
+    }
+}
+
 #[test]
 fn operations_whose_derivatives_call_operations_have_closed_forms() {
     const ORDER: usize = 15;
@@ -383,35 +415,54 @@ fn operations_whose_derivatives_call_operations_have_closed_forms() {
 
 #[test]
 fn operations_of_several_operands_and_results() {
-    let op = Custom::new(Polar { stated: true });
-    let called = |x: &[Var]| op.call(&[x[0] * x[1], x[1].exp()]);
-    let twin = Twin::new("polar", &[0.6, 0.4], called, |x| polar(x[0] * x[1], x[1].exp()));
-    compare("polar", &twin.called, &twin.flat, &twin.x, ORDER);
-    let at = [&twin.x[..], &[0.3, -0.8]].concat();
-    let [of_called, of_flat] = [&twin.called, &twin.flat].map(|tape| tape.vjp_tape().unwrap());
-    compare("vjp", &of_called, &of_flat, &at, 8);
-    let at = [&at[..], &[0.5, 0.9]].concat();
-    let [of_called, of_flat] = [&of_called, &of_flat].map(|tape| tape.vjp_tape().unwrap());
-    compare("vjp of vjp", &of_called, &of_flat, &at, 6);
+    for op in [Custom::new(Polar { stated: true }), Custom::from_products(Polar { stated: true })] {
+        let called = |x: &[Var]| op.call(&[x[0] * x[1], x[1].exp()]);
+        let twin = Twin::new("polar", &[0.6, 0.4], called, |x| polar(x[0] * x[1], x[1].exp()));
+        compare("polar", &twin.called, &twin.flat, &twin.x, ORDER);
+        let p = numbers(2);
+        let (series, (y, dy)) = (twin.called.taylor(&twin.x, &p, 4).unwrap(), twin.called.jvp(&twin.x, &p).unwrap());
+        for j in 0..2 {
+            assert_eq!([series[(j, 0)], series[(j, 1)]], [y[j], dy[j]]);
+        }
+        let at = [&twin.x[..], &[0.3, -0.8]].concat();
+        let [of_called, of_flat] = [&twin.called, &twin.flat].map(|tape| tape.vjp_tape().unwrap());
+        compare("vjp", &of_called, &of_flat, &at, 8);
+        let at = [&at[..], &[0.5, 0.9]].concat();
+        let [of_called, of_flat] = [&of_called, &of_flat].map(|tape| tape.vjp_tape().unwrap());
+        compare("vjp of vjp", &of_called, &of_flat, &at, 6);
+    }
 }
 
 #[test]
 fn first_derivatives_alone_serve_to_order_1() {
-    let op = Custom::new(Polar { stated: false });
-    let tape = Tape::record(&[1.0, 2.0], |x| op.call(&[x[0], x[0] * x[1]])).unwrap();
-    let (x, p) = ([0.6, 0.4], [1.0, -0.5]);
-    let (series, (y, dy)) = (tape.taylor(&x, &p, 1).unwrap(), tape.jvp(&x, &p).unwrap());
-    assert_eq!(series.as_slice(), [y[0], dy[0], y[1], dy[1]]);
-    assert_eq!(tape.taylor(&x, &p, 0).unwrap().as_slice(), y);
-    for tape in [&tape, &Tape::record(&[1.0, 2.0], |x| tape.call(x)).unwrap()] {
-        let error = tape.taylor(&x, &p, 2).unwrap_err();
-        assert!(matches!(&error, Error::NoSecondDerivative { function } if function == "polar"), "{error}");
+    for op in [Custom::new(Polar { stated: false }), Custom::from_products(Polar { stated: false })] {
+        let tape = Tape::record(&[1.0, 2.0], |x| op.call(&[x[0], x[0] * x[1]])).unwrap();
+        let (x, p) = ([0.6, 0.4], [1.0, -0.5]);
+        let (series, (y, dy)) = (tape.taylor(&x, &p, 1).unwrap(), tape.jvp(&x, &p).unwrap());
+        assert_eq!(series.as_slice(), [y[0], dy[0], y[1], dy[1]]);
+        assert_eq!(tape.taylor(&x, &p, 0).unwrap().as_slice(), y);
+        for tape in [&tape, &Tape::record(&[1.0, 2.0], |x| tape.call(x)).unwrap()] {
+            let error = tape.taylor(&x, &p, 2).unwrap_err();
+            assert!(matches!(&error, Error::NoSecondDerivative { function, .. } if function == "polar"), "{error}");
+        }
+        let gradient = tape.vjp_tape().unwrap();
+        let at = [0.6, 0.4, 1.0, 1.0];
+        assert_eq!(gradient.taylor(&at, &[1.0; 4], 0).unwrap().as_slice(), gradient.eval(&at).unwrap());
+        let error = gradient.taylor(&at, &[1.0; 4], 1).unwrap_err();
+        assert!(matches!(error, Error::NoSecondDerivative { .. }), "{error}");
     }
-    let gradient = tape.vjp_tape().unwrap();
-    let at = [0.6, 0.4, 1.0, 1.0];
-    assert_eq!(gradient.taylor(&at, &[1.0; 4], 0).unwrap().as_slice(), gradient.eval(&at).unwrap());
-    let error = gradient.taylor(&at, &[1.0; 4], 1).unwrap_err();
-    assert!(matches!(error, Error::NoSecondDerivative { .. }), "{error}");
+}
+
+#[test]
+fn outside_the_domain_nothing_has_a_slope() {
+    let log = Custom::unary("log", Rule::ln, |x, _| 1.0 / x);
+    let log = log.with_derivative(&Tape::record(&[1.0], |x| 1.0 / x[0]).unwrap()).unwrap();
+    let tape = Tape::record(&[1.0, 2.0], |x| log.call(&[x[0] * x[1]])).unwrap();
+    let flat = Tape::record(&[1.0, 2.0], |x| (x[0] * x[1]).ln()).unwrap();
+    for p in [[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]] {
+        let [called, flat] = [&tape, &flat].map(|tape| tape.taylor(&[-1.0, 2.0], &p, 3).unwrap());
+        assert_equal(called.as_slice(), flat.as_slice(), format!("{p:?}"));
+    }
 }
 
 #[test]
@@ -561,7 +612,7 @@ fn edges_of_functions_follow_the_strict_rule() {
     let root = root();
     let tape = Tape::record(&[4.0], |x| root.call(x)).unwrap();
     let series = tape.taylor(&[f64::INFINITY], &[1.0], 2).unwrap();
-    assert_equal(series.as_slice(), &[f64::INFINITY, f64::NAN, f64::NAN], "√∞");
+    assert_equal(series.as_slice(), &[f64::NAN; 3], "√∞");
     let error = tape.taylor(&[0.0], &[1.0], 2).unwrap_err();
     assert!(matches!(error, Error::SingularImplicit { .. }), "{error}");
 }

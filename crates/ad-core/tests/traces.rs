@@ -266,3 +266,104 @@ fn the_readme_shows_the_trace_as_printed() {
     // An editor may have composed the y and its dot into one character.
     assert!(readme.replace('ẏ', "y\u{307}").contains(&trace), "{trace}");
 }
+
+/// Rows that call functions: tapes, a custom operation, the solution of an equation.
+mod calls {
+    use ad_core::{Custom, CustomOp, Implicit};
+
+    use super::*;
+
+    struct Resistance;
+
+    impl CustomOp for Resistance {
+        fn name(&self) -> &str {
+            "resistance"
+        }
+        fn num_operands(&self) -> usize {
+            2
+        }
+        fn value(&self, x: &[f64], y: &mut [f64]) {
+            y[0] = x[0] * x[1];
+        }
+        fn partials(&self, x: &[f64], _y: &[f64], partials: &mut [f64]) {
+            partials.copy_from_slice(&[x[1], x[0]]);
+        }
+    }
+
+    fn polar() -> Tape {
+        Tape::record(&[1.0, 1.0], |v| [v[0] * v[1].cos(), v[0] * v[1].sin()]).unwrap().named("polar")
+    }
+
+    fn term() -> Tape {
+        Tape::record(&[1.0, 1.0], |x| (x[1] - x[0] * x[0]).powi(2)).unwrap().named("term")
+    }
+
+    #[test]
+    fn calls_are_rows_and_bodies_stand_apart() {
+        let call = Tape::record(&[2.0, 0.5], |v| {
+            let xy = polar().call(v);
+            xy[0] + xy[1] * 3.0
+        })
+        .unwrap();
+        assert_snapshot!("call_tangent", call.tangent_trace(&[2.0, 0.5], &[1.0, 0.0]).unwrap());
+        assert_snapshot!("call_adjoint", call.adjoint_trace(&[2.0, 0.5], &[1.0]).unwrap());
+        assert_snapshot!("call_ascii", call.adjoint_trace(&[2.0, 0.5], &[1.0]).unwrap().ascii());
+        assert_snapshot!("call_markdown", call.tangent_trace(&[2.0, 0.5], &[1.0, 0.0]).unwrap().to_markdown());
+        assert_snapshot!("call_latex", call.tangent_trace(&[2.0, 0.5], &[1.0, 0.0]).unwrap().to_latex());
+        assert_snapshot!("call_csv", call.primal_trace(&[2.0, 0.5]).unwrap().to_csv());
+        assert_snapshot!("call_dot", call.graph().to_dot());
+        assert_snapshot!("call_vjp_tape", call.vjp_tape().unwrap());
+
+        let map = Tape::record(&[1.0, 2.0, 4.0], |x| term().map(x.windows(2))).unwrap();
+        assert_snapshot!("map_adjoint", map.adjoint_trace(&[1.0, 2.0, 4.0], &[1.0, 0.5]).unwrap());
+        let sum = Tape::record(&[1.0, 2.0, 4.0], |x| term().map_sum(x.windows(2))).unwrap();
+        assert_snapshot!("map_sum_tangent", sum.tangent_trace(&[1.0, 2.0, 4.0], &[1.0, 0.0, 0.0]).unwrap());
+        assert_snapshot!("map_sum_latex", sum.primal_trace(&[1.0, 2.0, 4.0]).unwrap().to_latex());
+        assert_snapshot!("map_sum_gradient_tape", sum.gradient_tape().unwrap());
+
+        let step = Tape::record(&[0.5, 3.0], |x| x[1] * x[0] * (1.0 - x[0])).unwrap().named("step");
+        let scan = Tape::record(&[0.5, 3.0], |x| step.scan(&x[..1], std::iter::repeat_n(&x[1..], 1000)).0).unwrap();
+        assert_snapshot!("scan_adjoint", scan.adjoint_trace(&[0.5, 2.0], &[1.0]).unwrap());
+    }
+
+    #[test]
+    fn custom_operations_and_implicit_functions_show_by_name() {
+        let custom = Tape::record(&[2.0, 3.0], |x| Custom::new(Resistance).call(x)[0].sqrt()).unwrap();
+        assert_snapshot!("custom_adjoint", custom.adjoint_trace(&[2.0, 8.0], &[1.0]).unwrap());
+        let square = Tape::record(&[4.0, 2.0], |v| v[1] * v[1] - v[0]).unwrap();
+        let root = Implicit::new(&square, |x: &[f64]| Ok::<_, String>(vec![x[0].sqrt()])).unwrap().named("root");
+        let implicit = Tape::record(&[4.0], |x| root.call(x)[0] * 3.0).unwrap();
+        assert_snapshot!("implicit_tangent", implicit.tangent_trace(&[4.0], &[1.0]).unwrap());
+    }
+
+    #[test]
+    fn parameters_and_constants_have_no_derivative_in_a_call() {
+        let tape = Tape::builder()
+            .inputs(&[], &[1.0])
+            .params(&["k"], &[2.0])
+            .record(|x, k| polar().call(&[k[0], x[0]])[0] + term().call(&[x[0], Var::from(3.0)])[0])
+            .unwrap();
+        let trace = tape.tangent_trace(&[1.0], &[1.0]).unwrap();
+        assert_eq!(trace.rows()[2].derivatives[0].formula, "jvp polar(k, v₀; 0, v̇₀)₁");
+        assert_eq!(trace.rows()[4].derivatives[0].formula, "jvp term(v₀, 3; v̇₀, 0)");
+        let adjoint = tape.adjoint_trace(&[1.0], &[1.0]).unwrap();
+        let row = adjoint.rows().iter().find(|row| row.name == "v₀").unwrap();
+        assert_eq!(row.derivatives[0].formula, "vjp term(v₀, 3; v̄₃)₁ + vjp polar(k, v₀; v̄₁, v̄₂)₂");
+        assert_eq!(row.derivatives[0].value, tape.gradient(&[1.0]).unwrap().1[0]);
+    }
+
+    #[test]
+    fn calls_with_many_results_are_traced_and_drawn_in_time_proportional_to_them() {
+        const RESULTS: usize = 50_000;
+        let x = vec![1.0; RESULTS + 1];
+        let tape = Tape::record(&x, |x| term().map(x.windows(2))).unwrap();
+        let trace = tape.adjoint_trace(&x, &vec![1.0; RESULTS]).unwrap();
+        let last = &trace.rows().last().unwrap().derivatives[0];
+        assert!(last.formula.starts_with("vjp map term(v₋₅₀₀₀₀, "), "{}", last.formula);
+        assert!(last.formula.ends_with("… 49992 more)₁"), "{}", last.formula);
+        assert_eq!(trace.to_string().matches("term, called by").count(), 1);
+        let dot = tape.graph().to_dot();
+        assert_eq!(dot.matches(" -> ").count(), (RESULTS + 1) + RESULTS + RESULTS);
+        assert_eq!(tape.to_string().lines().count(), (RESULTS + 1) + 2 * RESULTS + 2 + 6);
+    }
+}

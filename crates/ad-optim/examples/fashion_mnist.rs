@@ -45,13 +45,14 @@ fn loss<T: Real>(theta: &[T], row: &[T]) -> T {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder =
-        env::var_os("FASHION_MNIST").map_or_else(|| PathBuf::from("/usr/share/datasets/fashion-mnist"), PathBuf::from);
-    if !folder.join("train-images-idx3-ubyte.gz").exists() {
+    let folder = env::var_os("FASHION_MNIST").filter(|folder| !folder.is_empty());
+    let folder = folder.map_or_else(|| PathBuf::from("/usr/share/datasets/fashion-mnist"), PathBuf::from);
+    let first = folder.join("train-images-idx3-ubyte.gz");
+    if !first.exists() {
         println!(
-            "skipped: there is no Fashion-MNIST in {}; install Debian's dataset-fashion-mnist, \
-             or set FASHION_MNIST to a folder with its four files",
-            folder.display()
+            "skipped: there is no {}. On Debian and its kin, `apt-get install dataset-fashion-mnist` puts it there; \
+             or set FASHION_MNIST to the folder that has it and the other three files of the data set.",
+            first.display()
         );
         return Ok(());
     }

@@ -48,6 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (training, held_out) = (scale.apply(&training)?, scale.apply(&held_out)?);
     println!("{} penguins to learn from, {} held out", training.len(), held_out.len());
 
+    // The loss of one penguin is recorded once. The weights are the inputs of the tape, by which it differentiates; the
+    // numbers of the penguin are its parameters, which every other penguin replaces by its own.
     let theta0 = vec![0.0; SPECIES.len() * (FEATURES.len() + 1)];
     let names = training.row_names(&COLUMNS)?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -68,6 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     while let Some(step) = trainer.next() {
         let step = step?;
         progress.record(&step);
+        // Only the last step of an epoch has a mean over it.
         if step.epoch_mean.is_some() {
             let theta = trainer.x();
             let (training_loss, held_out_loss) = (risk.value(theta)?, held_out_risk.value(theta)?);

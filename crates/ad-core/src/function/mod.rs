@@ -23,11 +23,13 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::Error;
 use crate::formula::{Accent, CallName, DIGITS, Name, Script};
-use crate::replay::{SimdLevel, Workspace};
+use crate::record::{LIMIT, SourceLocation};
+use crate::replay::{Block, SimdLevel, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
@@ -35,10 +37,11 @@ mod custom;
 mod implicit;
 mod rolled;
 mod series;
+mod structure;
 
-pub use custom::{Custom, CustomOp};
+pub use custom::{Custom, CustomOp, CustomProducts, RuleCheck};
 pub use implicit::Implicit;
-pub(crate) use rolled::Loop;
+pub(crate) use rolled::{Given, Loop, Taken};
 pub(crate) use series::{Series, SeriesMemory, SeriesVec};
 
 /// Functions called inside of functions, no deeper than this.
@@ -153,14 +156,69 @@ pub(crate) struct FunctionMemory {
     carry: NumberVec,
     checkpoints: NumberVec,
     segment: NumberVec,
+    /// What is lent, the next on top.
+    spare: Vec<NumberVec>,
+    spare_lus: Vec<implicit::Lu>,
+    /// The values of iterations in lanes.
+    lanes_of_body: Vec<Block>,
+    /// Those that wait for the adjoints of a call, by the number of the call.
+    kept: Vec<Vec<Block>>,
+    /// The number of the call whose adjoints will be wanted, or are.
+    pub call: Option<usize>,
+    /// Whether bodies follow the strict rule from the start: those that a strict
+    /// sweep calls. Were each level of nested functions swept by the plain rule
+    /// before, a NaN would double the work with each of them.
+    strict: bool,
 }
 
 impl FunctionMemory {
+    /// Memory for the values of iterations, so many blocks: those of this call, if
+    /// its adjoints will be wanted, or are.
+    fn take_lanes(&mut self, blocks: usize) -> Vec<Block> {
+        let mut lanes = match self.call {
+            Some(call) => {
+                if self.kept.len() <= call {
+                    self.kept.resize_with(call + 1, Vec::new);
+                }
+                std::mem::take(&mut self.kept[call])
+            }
+            None => std::mem::take(&mut self.lanes_of_body),
+        };
+        if lanes.len() < blocks {
+            lanes.resize(blocks, Block::from(0.0));
+        }
+        lanes
+    }
+
+    /// Puts back what [`FunctionMemory::take_lanes`] gave.
+    fn put_lanes(&mut self, lanes: Vec<Block>) {
+        match self.call {
+            Some(call) => self.kept[call] = lanes,
+            None => self.lanes_of_body = lanes,
+        }
+    }
+
+    /// Lends buffers for the time of `work`, which may borrow others. They are
+    /// given back in reverse order: so a sweep that is repeated finds each where
+    /// it was, and as large as it needs it.
+    fn borrow<const N: usize, R>(&mut self, work: impl FnOnce(&mut Self, [&mut NumberVec; N]) -> R) -> R {
+        let mut buffers: [NumberVec; N] = std::array::from_fn(|_| self.spare.pop().unwrap_or_default());
+        let result = work(self, buffers.each_mut());
+        self.spare.extend(buffers.into_iter().rev());
+        result
+    }
+
     /// The workspace for a body.
     fn body(&mut self) -> &mut Workspace {
         let body = self.body.get_or_insert_default();
         body.use_lanes(self.level, self.lanes);
+        body.strict = self.strict;
         body
+    }
+
+    /// The memory for functions that a sweep by the plain or the strict rule calls.
+    pub fn of_sweep(strict: bool) -> FunctionMemory {
+        FunctionMemory { strict, ..FunctionMemory::default() }
     }
 }
 
@@ -176,6 +234,7 @@ struct Data {
     num_operands: usize,
     num_results: usize,
     depth: usize,
+    guarded: bool,
     tangent: OnceLock<Result<Tangent, Error>>,
     /// Jᵀ·w of the body as a tape, for series of adjoints.
     adjoint_body: OnceLock<Result<Tape, Error>>,
@@ -212,24 +271,32 @@ pub(crate) struct Rearranged {
 
 impl Function {
     fn new(name: Option<Arc<str>>, kind: Kind, num_operands: usize, num_results: usize) -> Function {
-        let bodies = match &kind {
-            Kind::Loop(rolled) => rolled.body.functions(),
-            Kind::Custom(_) => &[],
-            Kind::Implicit(system) => system.equations().functions(),
-            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => std::slice::from_ref(of),
+        let (body, inner) = match &kind {
+            Kind::Loop(rolled) => (Some(&rolled.body), rolled.body.functions()),
+            Kind::Custom(_) => (None, &[][..]),
+            Kind::Implicit(system) => (Some(system.equations()), system.equations().functions()),
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => (None, std::slice::from_ref(of)),
         };
-        let deepest = bodies.iter().map(|function| function.0.depth).max();
+        let guarded = body.is_some_and(|body| !body.guards().is_empty()) || inner.iter().any(Function::is_guarded);
+        let deepest = inner.iter().map(|function| function.0.depth).max();
         let depth = match kind {
             Kind::Adjoint(_) | Kind::Rearranged(_) => deepest.unwrap_or(0),
             _ => deepest.map_or(0, |depth| depth + 1),
         };
         let (tangent, adjoint_body) = Default::default();
-        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, tangent, adjoint_body }))
+        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, guarded, tangent, adjoint_body }))
     }
 
     /// Whether it is nested too deep to be called.
     pub(crate) fn is_too_deep(&self) -> bool {
         self.0.depth > DEEPEST
+    }
+
+    /// Whether a comparison in it may be answered otherwise than recorded: then
+    /// it is called even where nothing reads its results, as the guards of the
+    /// code written out would be asked.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.0.guarded
     }
 
     /// The name, if it was given one: [`Tape::named`], or that of a [`CustomOp`].
@@ -309,16 +376,17 @@ impl Function {
         mut y: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
+        // Only what a row calls itself comes back for its adjoints.
+        memory.call = memory.call.filter(|_| matches!(self.0.kind, Kind::Loop(_)));
         match &self.0.kind {
             Kind::Loop(rolled) => rolled.values(k, x, y, memory),
-            Kind::Custom(custom) => custom.values(k, x, y),
+            Kind::Custom(custom) => custom.values(k, x, y, memory),
             Kind::Implicit(system) => system.values(k, x, y, memory),
             Kind::Adjoint(of) => {
                 let n = of.num_operands();
                 of.adjoints(k, x.part(0..n, k), x.part(n..x.v.len(), k), y, memory)
             }
-            Kind::Rearranged(Rearranged { of, operands, results }) => {
-                let (mut inner, mut outer) = (NumberVec::default(), NumberVec::default());
+            Kind::Rearranged(Rearranged { of, operands, results }) => memory.borrow(|memory, [inner, outer]| {
                 inner.reset(operands.len(), k);
                 outer.reset(of.num_results(), k);
                 for (i, operand) in operands.iter().enumerate() {
@@ -331,7 +399,7 @@ impl Function {
                     y.set(j, outer.get(result as usize));
                 }
                 Ok(())
-            }
+            }),
         }
     }
 
@@ -344,44 +412,55 @@ impl Function {
         mut xbar: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
+        memory.call = memory.call.filter(|_| matches!(self.0.kind, Kind::Loop(_)));
         match &self.0.kind {
             Kind::Loop(rolled) => rolled.adjoints(k, x, w, xbar, memory),
             Kind::Custom(custom) => custom.adjoints(k, x, w, xbar, memory),
             Kind::Implicit(system) => system.adjoints(k, x, w, xbar, memory),
             Kind::Adjoint(of) => adjoints_of_adjoint(of, k, x, w, xbar, memory),
             Kind::Rearranged(Rearranged { of, operands, results }) => {
-                let (mut inner, mut weights, mut sums) = Default::default();
-                let vectors: [&mut NumberVec; 3] = [&mut inner, &mut weights, &mut sums];
-                for (vector, len) in vectors.into_iter().zip([operands.len(), of.num_results(), operands.len()]) {
-                    vector.reset(len, k);
-                }
-                for (i, operand) in operands.iter().enumerate() {
-                    if let Some(operand) = *operand {
-                        inner.set(i, x.get(operand as usize, k));
+                memory.borrow(|memory, [inner, weights, sums]| {
+                    inner.reset(operands.len(), k);
+                    weights.reset(of.num_results(), k);
+                    sums.reset(operands.len(), k);
+                    for (i, operand) in operands.iter().enumerate() {
+                        if let Some(operand) = *operand {
+                            inner.set(i, x.get(operand as usize, k));
+                        }
                     }
-                }
-                for (j, &result) in results.iter().enumerate() {
-                    weights.add(result as usize, w.get(j, k));
-                }
-                of.adjoints(k, inner.view(), weights.view(), sums.view_mut(), memory)?;
-                xbar.v.fill(0.0);
-                xbar.t.fill(0.0);
-                for (i, operand) in operands.iter().enumerate() {
-                    if let Some(operand) = *operand {
-                        xbar.add(operand as usize, sums.get(i));
+                    for (j, &result) in results.iter().enumerate() {
+                        weights.add(result as usize, w.get(j, k));
                     }
-                }
-                Ok(())
+                    of.adjoints(k, inner.view(), weights.view(), sums.view_mut(), memory)?;
+                    xbar.v.fill(0.0);
+                    xbar.t.fill(0.0);
+                    for (i, operand) in operands.iter().enumerate() {
+                        if let Some(operand) = *operand {
+                            xbar.add(operand as usize, sums.get(i));
+                        }
+                    }
+                    Ok(())
+                })
             }
         }
     }
 
     /// TF, made when it is first wanted.
+    #[track_caller]
     pub(crate) fn tangent(&self) -> Result<&Tangent, Error> {
+        let numbers = 2 * (self.num_operands() + self.num_results());
+        if numbers > LIMIT {
+            let location = SourceLocation::new(Location::caller());
+            return Err(Error::TooLarge {
+                location,
+                what: "numbers that a function with tangents takes or gives",
+                limit: LIMIT,
+            });
+        }
         let tangent = self.0.tangent.get_or_init(|| match &self.0.kind {
             Kind::Loop(rolled) => rolled.tangent(self.0.name.clone(), self.num_operands()),
             Kind::Custom(custom) => custom.tangent(self),
-            Kind::Implicit(system) => system.tangent(self.0.name.clone(), self.num_operands(), self.num_results()),
+            Kind::Implicit(system) => system.tangent(self.num_operands(), self.num_results()),
             Kind::Adjoint(of) => {
                 let tangent = of.tangent()?;
                 let (n, m) = (of.num_operands() as u32, of.num_results() as u32);
@@ -457,43 +536,43 @@ fn adjoints_of_adjoint(
 ) -> Result<(), Error> {
     let (n, m) = (of.num_operands(), of.num_results());
     let (x, w) = (x.part(0..n, k), x.part(n..n + m, k));
-    let (mut weights, mut sums) = (NumberVec::default(), NumberVec::default());
-    if k == 0 {
-        // z are tangents of x: what changes with them is what is wanted.
-        let x = Numbers { v: x.v, t: z.v };
-        weights.reset(m, 1);
-        of.values(1, x, weights.view_mut(), memory)?;
-        xbar.v[n..].copy_from_slice(&weights.t);
-        weights.t.fill(0.0);
-        weights.v.copy_from_slice(w.v);
-        sums.reset(n, 1);
-        of.adjoints(1, x, weights.view(), sums.view_mut(), memory)?;
-        xbar.v[..n].copy_from_slice(&sums.t);
-        return Ok(());
-    }
-    // z would need tangents that have tangents: TF has them.
-    let Tangent { function, tangents, .. } = of.tangent()?;
-    let mut point = NumberVec::default();
-    point.reset(2 * n, k);
-    for i in 0..n {
-        point.set(i, x.get(i, k));
-        point.set(n + i, z.get(i, k));
-    }
-    weights.reset(function.num_results(), k);
-    function.values(k, point.view(), weights.view_mut(), memory)?;
-    for (j, &tangent) in tangents.iter().enumerate() {
-        xbar.set(n + j, weights.get(tangent as usize));
-    }
-    weights.reset(function.num_results(), k);
-    for (j, &tangent) in tangents.iter().enumerate() {
-        weights.set(tangent as usize, w.get(j, k));
-    }
-    sums.reset(2 * n, k);
-    function.adjoints(k, point.view(), weights.view(), sums.view_mut(), memory)?;
-    for i in 0..n {
-        xbar.set(i, sums.get(i));
-    }
-    Ok(())
+    memory.borrow(|memory, [point, weights, sums]| {
+        if k == 0 {
+            // z are tangents of x: what changes with them is what is wanted.
+            let x = Numbers { v: x.v, t: z.v };
+            weights.reset(m, 1);
+            of.values(1, x, weights.view_mut(), memory)?;
+            xbar.v[n..].copy_from_slice(&weights.t);
+            weights.t.fill(0.0);
+            weights.v.copy_from_slice(w.v);
+            sums.reset(n, 1);
+            of.adjoints(1, x, weights.view(), sums.view_mut(), memory)?;
+            xbar.v[..n].copy_from_slice(&sums.t);
+            return Ok(());
+        }
+        // z would need tangents that have tangents: TF has them.
+        let Tangent { function, tangents, .. } = of.tangent()?;
+        point.reset(2 * n, k);
+        for i in 0..n {
+            point.set(i, x.get(i, k));
+            point.set(n + i, z.get(i, k));
+        }
+        weights.reset(function.num_results(), k);
+        function.values(k, point.view(), weights.view_mut(), memory)?;
+        for (j, &tangent) in tangents.iter().enumerate() {
+            xbar.set(n + j, weights.get(tangent as usize));
+        }
+        weights.reset(function.num_results(), k);
+        for (j, &tangent) in tangents.iter().enumerate() {
+            weights.set(tangent as usize, w.get(j, k));
+        }
+        sums.reset(2 * n, k);
+        function.adjoints(k, point.view(), weights.view(), sums.view_mut(), memory)?;
+        for i in 0..n {
+            xbar.set(i, sums.get(i));
+        }
+        Ok(())
+    })
 }
 
 impl PartialEq for Function {
@@ -503,6 +582,7 @@ impl PartialEq for Function {
             || match (&self.0.kind, &other.0.kind) {
                 (Kind::Loop(one), Kind::Loop(other)) => one == other,
                 (Kind::Custom(one), Kind::Custom(other)) => one == other,
+                (Kind::Implicit(one), Kind::Implicit(other)) => one == other,
                 (Kind::Adjoint(one), Kind::Adjoint(other)) => one == other,
                 _ => false,
             }

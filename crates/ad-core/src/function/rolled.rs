@@ -9,12 +9,15 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, Kind, NumberVec, Numbers, NumbersMut, Tangent};
 use crate::lanes::Lanes;
-use crate::record::{SourceLocation, Var, VarKey, record_call, refuse_call};
-use crate::replay::{Group, Mapped, WIDTH, Workspace};
+use crate::record::{LIMIT, SourceLocation, Var, VarKey, record_call, refuse_call};
+use crate::replay::{Block, Group, Mapped, WIDTH, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
+mod reading;
 mod series;
+
+pub(crate) use reading::{Given, Taken};
 
 /// A body run so many times, from carry to carry.
 #[derive(Clone)]
@@ -127,6 +130,9 @@ impl PartialEq for Loop {
 /// Iterations from which on lanes are faster than one after the other.
 const FEWEST: usize = 4;
 
+/// Blocks of values that are kept from the values of a call to its adjoints: half a megabyte.
+const KEPT_BLOCKS: usize = 1 << 12;
+
 /// Iterations whose contributions to adjoints are added together.
 const BLOCK: usize = 64;
 
@@ -202,7 +208,7 @@ impl Loop {
     ) -> Result<(), Error> {
         if k == 0
             && self.suits_lanes()
-            && let Some(mapped) = self.body.mapped(memory.body(), false)
+            && let Some(mapped) = self.mapped(memory)
         {
             return self.values_in_lanes(mapped, x, results, memory);
         }
@@ -221,6 +227,23 @@ impl Loop {
             results.set(place, memory.carry.get(place));
         }
         Ok(())
+    }
+
+    /// The body in lanes, if they suit it: for adjoints if those will be wanted and
+    /// there is room to keep the values for them.
+    fn mapped(&self, memory: &mut FunctionMemory) -> Option<Mapped<'_>> {
+        let wanted = memory.call.is_some();
+        let mapped = self.body.mapped(memory.body(), wanted)?;
+        if !wanted || self.keeps(mapped) {
+            return Some(mapped);
+        }
+        memory.call = None;
+        self.body.mapped(memory.body(), false)
+    }
+
+    /// Whether the values of all iterations are kept from the values to the adjoints.
+    fn keeps(&self, mapped: Mapped<'_>) -> bool {
+        self.count.div_ceil(mapped.lanes()) * mapped.value_blocks() <= KEPT_BLOCKS
     }
 
     /// Whether iterations may run side by side, and are enough for it.
@@ -272,10 +295,18 @@ impl Loop {
     }
 
     /// Runs the body in the iterations from `first` on, as many as there are lanes.
-    fn run_lanes(&self, mapped: Mapped<'_>, ws: &mut Workspace, first: usize, x: &[f64]) -> Result<(), Error> {
+    fn run_lanes(
+        &self,
+        mapped: Mapped<'_>,
+        ws: &mut Workspace,
+        values: &mut [Block],
+        first: usize,
+        x: &[f64],
+    ) -> Result<(), Error> {
         let count = mapped.lanes().min(self.count - first);
         let done = mapped.values(
             ws,
+            values,
             count,
             #[inline(always)]
             |i, block| self.load_lanes(i, first + block * WIDTH, x),
@@ -296,14 +327,34 @@ impl Loop {
         results: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
-        let ws = memory.body();
-        for first in (0..self.count).step_by(mapped.lanes()) {
-            self.run_lanes(mapped, ws, first, x.v)?;
+        let blocks = mapped.value_blocks();
+        let keeps = memory.call.is_some();
+        let groups = if keeps { self.count.div_ceil(mapped.lanes()) } else { 1 };
+        let mut lanes = memory.take_lanes(groups * blocks);
+        let done = self.sums_in_lanes(mapped, x, results, memory.body(), &mut lanes, keeps);
+        memory.put_lanes(lanes);
+        done
+    }
+
+    fn sums_in_lanes(
+        &self,
+        mapped: Mapped<'_>,
+        x: Numbers<'_>,
+        results: NumbersMut<'_>,
+        ws: &mut Workspace,
+        lanes: &mut [Block],
+        keeps: bool,
+    ) -> Result<(), Error> {
+        let blocks = mapped.value_blocks();
+        for (group, first) in (0..self.count).step_by(mapped.lanes()).enumerate() {
+            let start = if keeps { group * blocks } else { 0 };
+            let values = &mut lanes[start..start + blocks];
+            self.run_lanes(mapped, ws, values, first, x.v)?;
             let last = self.count.min(first + mapped.lanes());
             for (j, &target) in self.outputs.iter().enumerate() {
                 let Target::Out(place) = target else { continue };
                 for (block, start) in (first..last).step_by(WIDTH).enumerate() {
-                    let Lanes(lanes) = mapped.output(ws, j, block);
+                    let Lanes(lanes) = mapped.output(ws, values, j, block);
                     let lanes = &lanes[..WIDTH.min(last - start)];
                     if self.summed {
                         let sum = &mut results.v[place as usize];
@@ -333,6 +384,7 @@ impl Loop {
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
         let mapped = if k == 0 && self.suits_lanes() { self.body.mapped(memory.body(), true) } else { None };
+        memory.call = memory.call.filter(|_| mapped.is_some_and(|mapped| self.keeps(mapped)));
         for start in (0..self.count).step_by(BLOCK).rev() {
             let iterations = start..self.count.min(start + BLOCK);
             let mut of_inputs = std::mem::take(&mut memory.segment);
@@ -395,26 +447,35 @@ impl Loop {
         of_inputs: &mut NumberVec,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
+        let blocks = mapped.value_blocks();
         for first in iterations.clone().step_by(mapped.lanes()) {
             let count = mapped.lanes().min(iterations.end - first);
+            let keeps = memory.call.is_some();
+            let start = if keeps { first / mapped.lanes() * blocks } else { 0 };
+            let mut lanes = memory.take_lanes(start + blocks);
+            let values = &mut lanes[start..start + blocks];
             let ws = memory.body();
-            self.run_lanes(mapped, ws, first, x.v)?;
+            let run = if keeps { Ok(()) } else { self.run_lanes(mapped, ws, values, first, x.v) };
             let of_inputs_now = &mut *of_inputs;
-            let group = mapped.adjoints(
-                ws,
-                count,
-                #[inline(always)]
-                |j, block| self.weight_lanes(j, first + block * WIDTH, first + count, weights.v),
-                #[inline(always)]
-                |i, block, Lanes(adjoints)| {
-                    let place = i * BLOCK + first % BLOCK + block * WIDTH;
-                    let places = &mut of_inputs_now.v[place..place + WIDTH];
-                    for lane in 0..WIDTH {
-                        places[lane] = adjoints[lane];
-                    }
-                },
-            );
-            if let Group::Again(lanes) = group {
+            let group = run.map(|()| {
+                mapped.adjoints(
+                    ws,
+                    values,
+                    count,
+                    #[inline(always)]
+                    |j, block| self.weight_lanes(j, first + block * WIDTH, first + count, weights.v),
+                    #[inline(always)]
+                    |i, block, Lanes(adjoints)| {
+                        let place = i * BLOCK + first % BLOCK + block * WIDTH;
+                        let places = &mut of_inputs_now.v[place..place + WIDTH];
+                        for lane in 0..WIDTH {
+                            places[lane] = adjoints[lane];
+                        }
+                    },
+                )
+            });
+            memory.put_lanes(lanes);
+            if let Group::Again(lanes) = group? {
                 for lane in (0..count).filter(|lane| lanes >> lane & 1 == 1) {
                     self.adjoints_of_one(0, first + lane, x, weights, of_inputs, memory)?;
                 }
@@ -431,7 +492,7 @@ impl Loop {
         k: usize,
         x: Numbers<'_>,
         weights: Numbers<'_>,
-        mut xbar: NumbersMut<'_>,
+        xbar: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
         let carried = self.initial.len();
@@ -459,12 +520,31 @@ impl Loop {
                 self.step(k, iteration, x, memory)?;
             }
         }
-        // Now the adjoints of the carry after the last iteration.
-        let mut adjoint = NumberVec::default();
-        adjoint.reset(carried, k);
-        for place in 0..carried {
-            adjoint.set(place, weights.get(place, k));
-        }
+        memory.borrow(|memory, [adjoint]| {
+            // The adjoints of the carry, after the last iteration for now.
+            adjoint.reset(carried, k);
+            for place in 0..carried {
+                adjoint.set(place, weights.get(place, k));
+            }
+            self.adjoints_of_segments(k, x, weights, xbar, memory, adjoint, length)
+        })
+    }
+
+    /// The contributions of a recurrence, whose states are kept before every
+    /// segment of so many iterations.
+    #[allow(clippy::too_many_arguments, reason = "a sweep's numbers are that many")]
+    fn adjoints_of_segments(
+        &self,
+        k: usize,
+        x: Numbers<'_>,
+        weights: Numbers<'_>,
+        mut xbar: NumbersMut<'_>,
+        memory: &mut FunctionMemory,
+        adjoint: &mut NumberVec,
+        length: usize,
+    ) -> Result<(), Error> {
+        let carried = self.initial.len();
+        let segments = self.count.div_ceil(length);
         for segment in (0..segments).rev() {
             let iterations = segment * length..self.count.min((segment + 1) * length);
             copy(&memory.checkpoints, segment * carried, &mut memory.carry, 0, carried);
@@ -769,28 +849,41 @@ impl Tape {
     ) -> (Vec<Var>, Vec<Var>) {
         let carried = initial.len();
         let (n, m) = (self.num_inputs(), self.num_outputs());
-        let wrong = |what, expected, got| {
-            let function = self.name.as_deref().unwrap_or("a function").to_owned();
-            let location = SourceLocation::new(location);
-            refuse_call(Error::CallArguments { function, what, expected, got, location });
-            let outs = m.saturating_sub(carried);
+        /// After an argument that does not fit no more are counted.
+        const COUNTED: usize = 1 << 20;
+        // As many results as there were for so many items: the user's code goes on with them.
+        let refused = |error, items| {
+            refuse_call(error);
+            let outs = m.saturating_sub(carried) * if summed { 1 } else { items };
             (vec![Var::poisoned(); carried], vec![Var::poisoned(); outs])
         };
+        let wrong = |what, expected, got, items| {
+            let function = self.name.as_deref().unwrap_or("a function").to_owned();
+            let location = SourceLocation::new(location);
+            refused(Error::CallArguments { function, what, expected, got, location }, items)
+        };
         if carried > n.min(m) {
-            return wrong("numbers in the state: at most so many are inputs and outputs", n.min(m), carried);
+            return wrong("numbers in the state: at most so many are inputs and outputs", n.min(m), carried, 1);
         }
         let mut collected = Arguments::new(n - carried);
         let starts: Vec<u32> = initial.iter().map(|&x| collected.place(x)).collect();
-        for argument in arguments {
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
             let argument = argument.as_ref();
             if argument.len() != n - carried {
-                return wrong("numbers in each argument", n - carried, argument.len());
+                let items = collected.count + 1 + arguments.take(COUNTED).count();
+                return wrong("numbers in each argument", n - carried, argument.len(), items);
             }
             collected.push(argument);
         }
         let Arguments { operands, columns, count, .. } = collected;
         if count == 0 {
-            return wrong("arguments: at least so many", 1, 0);
+            return wrong("arguments: at least so many", 1, 0, 0);
+        }
+        let outs = (m - carried).saturating_mul(if summed { 1 } else { count });
+        if outs > LIMIT - carried {
+            let location = SourceLocation::new(location);
+            return refused(Error::TooLarge { location, what: "results of one call", limit: LIMIT }, 1);
         }
         let rolled = Loop {
             body: self.clone(),

@@ -166,7 +166,7 @@ impl Function {
     }
 
     /// The series of x̄ = Jᵀ·w, from those of x and w. They are written over zeros.
-    fn adjoint_series(
+    pub(crate) fn adjoint_series(
         &self,
         x: Series<'_>,
         w: Series<'_>,

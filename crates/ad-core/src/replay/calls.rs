@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, NumberVec, Numbers};
-use crate::replay::program::{CallRow, Program, Row};
+use crate::replay::program::{CallRow, Program};
+use crate::replay::scalar::CallError;
 
 /// What calls work in.
 #[derive(Clone, Default)]
@@ -23,34 +24,37 @@ pub(crate) enum Step<'a> {
     Call(&'a CallRow),
 }
 
-/// The steps of a program from the first to the last.
+/// The steps of a program from the first to the last; an error is that of a
+/// row of the tape.
 #[inline(always)]
 pub(crate) fn forward_steps(
     program: &Program,
     mut step: impl FnMut(Step<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<(), CallError> {
     let mut done = 0;
     for call in &program.calls {
-        step(Step::Rows(done..call.at))?;
-        step(Step::Call(call))?;
+        let of_row = |error| (call.row, error);
+        step(Step::Rows(done..call.at)).map_err(of_row)?;
+        step(Step::Call(call)).map_err(of_row)?;
         done = call.at + 1;
     }
-    step(Step::Rows(done..program.rows.len()))
+    step(Step::Rows(done..program.rows.len())).map_err(|error| (0, error))
 }
 
-/// The steps of a program from the last to the first.
+/// The steps of a program from the last to the first; an error is that of a row of the tape.
 #[inline(always)]
 pub(crate) fn reverse_steps(
     program: &Program,
     mut step: impl FnMut(Step<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<(), CallError> {
     let mut before = program.rows.len();
     for call in program.calls.iter().rev() {
-        step(Step::Rows(call.at + 1..before))?;
-        step(Step::Call(call))?;
+        let of_row = |error| (call.row, error);
+        step(Step::Rows(call.at + 1..before)).map_err(of_row)?;
+        step(Step::Call(call)).map_err(of_row)?;
         before = call.at;
     }
-    step(Step::Rows(0..before))
+    step(Step::Rows(0..before)).map_err(|error| (0, error))
 }
 
 /// The functions of a program, and what they work in.
@@ -58,12 +62,6 @@ pub(crate) struct Calls<'a> {
     pub program: &'a Program,
     pub functions: &'a [Function],
     pub memory: &'a mut CallMemory,
-}
-
-/// The function of a call, and its operands.
-fn function_of<'a>(program: &'a Program, functions: &'a [Function], row: &Row) -> (&'a Function, &'a [u32]) {
-    let function = program.wide[row.x[0] as usize - 1];
-    (&functions[function as usize], row.wide(&program.wide))
 }
 
 /// The operands of a call, their tangents being 0 where they are passive: as they
@@ -96,10 +94,12 @@ impl Calls<'_> {
         tangents: &mut [[f64; K]],
     ) -> Result<(), Error> {
         let row = &self.program.rows[call.at];
-        let (function, operands) = function_of(self.program, self.functions, row);
+        let function = &self.functions[self.program.function_of(call) as usize];
+        let operands = row.wide(&self.program.wide);
         let CallMemory { x, y, function: memory, .. } = &mut *self.memory;
         let x = load(self.program, call, operands, values, tangents, x);
         y.reserve(function.num_results(), K);
+        memory.call = (K == 0 && self.program.is_reverse).then_some(call.number);
         function.values(K, x, y.view_mut(), memory)?;
         for (j, slot) in (row.result as usize..).take(function.num_results()).enumerate() {
             let (value, of_value) = y.get(j);
@@ -119,7 +119,8 @@ impl Calls<'_> {
         adjoint_tangents: &mut [[f64; K]],
     ) -> Result<(), Error> {
         let row = &self.program.rows[call.at];
-        let (function, operands) = function_of(self.program, self.functions, row);
+        let function = &self.functions[self.program.function_of(call) as usize];
+        let operands = row.wide(&self.program.wide);
         let CallMemory { x, y: weights, xbar, function: memory } = &mut *self.memory;
         weights.reserve(function.num_results(), K);
         for (j, slot) in (row.result as usize..).take(function.num_results()).enumerate() {
@@ -130,6 +131,7 @@ impl Calls<'_> {
         }
         let x = load(self.program, call, operands, values, tangents, x);
         xbar.reserve(operands.len(), K);
+        memory.call = (K == 0).then_some(call.number);
         function.adjoints(K, x, weights.view(), xbar.view_mut(), memory)?;
         match call.first {
             Some(first) if K == 0 && first >= self.program.first_input => {

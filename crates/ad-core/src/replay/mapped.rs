@@ -35,20 +35,30 @@ impl Tape {
 }
 
 impl Mapped<'_> {
+    /// The blocks that the values of a group take.
+    pub fn value_blocks(&self) -> usize {
+        self.layout.value_blocks()
+    }
+
     /// How many iterations a group has.
     pub fn lanes(&self) -> usize {
         self.layout.blocks * WIDTH
     }
 
-    /// Runs the body at `count` iterations; `load(i, block)` gives
+    /// Runs the body at `count` iterations, in the memory `values`; `load(i, block)` gives
     /// input i in the iterations of a block. Gives the first iteration whose
     /// guards are off their branch, if there is one.
     ///
     /// Lanes beyond `count` must be loaded with numbers of an iteration.
-    pub fn values(&self, ws: &mut Workspace, count: usize, load: impl Fn(usize, usize) -> Block) -> Result<(), usize> {
+    pub fn values(
+        &self,
+        ws: &Workspace,
+        values: &mut [Block],
+        count: usize,
+        load: impl Fn(usize, usize) -> Block,
+    ) -> Result<(), usize> {
         let Mapped { body, layout } = *self;
-        let LaneMemory { scalars, values, .. } = &mut ws.lanes;
-        grow(values, layout.value_blocks());
+        let scalars = &ws.lanes.scalars;
         let inputs = layout.value(layout.program.first_input as u32);
         let used = count.div_ceil(WIDTH);
         // At the level of what reads them: a wide load of what narrow stores have only just written stalls.
@@ -72,23 +82,23 @@ impl Mapped<'_> {
     }
 
     /// Output j in the iterations of a block.
-    pub fn output(&self, ws: &Workspace, j: usize, block: usize) -> Block {
-        let LaneMemory { scalars, values, .. } = &ws.lanes;
-        self.layout.fetch(scalars, values, self.layout.program.outputs[j], block)
+    pub fn output(&self, ws: &Workspace, values: &[Block], j: usize, block: usize) -> Block {
+        self.layout.fetch(&ws.lanes.scalars, values, self.layout.program.outputs[j], block)
     }
 
-    /// The adjoints of the inputs in the iterations whose values were run last:
+    /// The adjoints of the inputs in the iterations whose values are given:
     /// `weight(j, block)` are the weights of output j in a block, and
     /// `store(i, block, adjoints)` takes the adjoints of input i.
     pub fn adjoints(
         &self,
         ws: &mut Workspace,
+        values: &mut [Block],
         count: usize,
         weight: impl Fn(usize, usize) -> Block,
         mut store: impl FnMut(usize, usize, Block),
     ) -> Group {
         let Mapped { body, layout } = *self;
-        let LaneMemory { scalars, values, adjoints, .. } = &mut ws.lanes;
+        let LaneMemory { scalars, adjoints, .. } = &mut ws.lanes;
         grow(adjoints, layout.derivative_blocks());
         let used = count.div_ceil(WIDTH);
         let mut probes = [Lanes([0.0; WIDTH]); MOST_BLOCKS];

@@ -19,12 +19,12 @@ mod simd;
 
 pub(crate) use calls::{CallMemory, Calls, Step, forward_steps, reverse_steps};
 pub(crate) use engine::{forward, reverse, values};
-pub(crate) use lanes::WIDTH;
+pub(crate) use lanes::{Block, WIDTH};
 pub(crate) use mapped::{Group, Mapped};
 pub(crate) use program::{Program, Programs};
 pub use samples::Samples;
 pub(crate) use samples::{LEAF, SampleScratch, sum_over_threads, threads_for};
-pub(crate) use scalar::{CallError, load, primal_all, reverse_sweep, shape, tangent_sweep};
+pub(crate) use scalar::{CallError, load, primal_above, primal_all, reverse_sweep, shape, tangent_sweep};
 pub(crate) use second::reverse_with_tangents;
 pub use simd::SimdLevel;
 
@@ -49,6 +49,8 @@ pub struct Workspace {
     /// The slots of a program.
     slots: Vec<f64>,
     pub(crate) calls: CallMemory,
+    /// Whether the sweeps of a body are to follow the strict rule from the start.
+    pub(crate) strict: bool,
     /// The values of the last reference sweep.
     pub(crate) values: Vec<f64>,
     pub(crate) sweep: SweepMemory,
@@ -75,9 +77,9 @@ pub(crate) struct LaneMemory {
     /// The lanes asked for; as many as suit the program if there are none.
     lanes: Option<usize>,
     pub scalars: Vec<f64>,
-    pub values: Vec<lanes::Block>,
-    pub tangents: Vec<lanes::Block>,
-    pub adjoints: Vec<lanes::Block>,
+    pub values: Vec<Block>,
+    pub tangents: Vec<Block>,
+    pub adjoints: Vec<Block>,
     pub streams: Vec<lanes::Stream>,
 }
 

@@ -19,6 +19,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use crate::function::Function;
 use crate::ops::{Code, Fold, Op, Operation, ProgramVisitor};
 use crate::replay::engine;
 use crate::replay::runs::Run;
@@ -33,6 +34,8 @@ pub(crate) struct Program {
     pub rows: Vec<Row>,
     /// Those of them that the scalar engine runs as loops, for reverse sweeps.
     pub runs: Vec<Run>,
+    /// Whether it is for adjoints.
+    pub is_reverse: bool,
     /// The rows that call functions.
     pub calls: Vec<CallRow>,
     /// The operands of the rows that have more than three; before those of a call
@@ -51,8 +54,12 @@ pub(crate) struct Program {
 /// A row that calls a function.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallRow {
+    /// Its number among them.
+    pub number: usize,
     /// Its place among the rows.
     pub at: usize,
+    /// Which row of the tape it is.
+    pub row: usize,
     /// The slot of the first operand, if the others are in the slots after it in their order.
     pub first: Option<usize>,
 }
@@ -197,7 +204,8 @@ impl Row {
 }
 
 /// Counts the rows that read each value, up to 2; 2 for outputs and operands of
-/// guards. What reaches neither has none.
+/// guards, and for the results of a function that has guards itself. What
+/// reaches none of these has none.
 fn count_uses(data: &TapeData) -> Vec<u8> {
     let mut uses = vec![0_u8; data.num_values()];
     for &output in &data.outputs {
@@ -215,6 +223,10 @@ fn count_uses(data: &TapeData) -> Vec<u8> {
         needed |= uses[first_row + row] > 0;
         if data.op(row) == Op::FurtherResult {
             continue;
+        }
+        if data.function(row).is_some_and(Function::is_guarded) {
+            uses[first_row + row] = 2;
+            needed = true;
         }
         if std::mem::take(&mut needed) {
             for &operand in data.operands(row) {
@@ -440,6 +452,8 @@ impl Program {
             }
         }
         let Lowering { mut rows, mut wide, .. } = lowering;
+        let is_call = |row: &&Row| row.code == Code::Call;
+        let calling_rows: Vec<usize> = rows.iter().filter(is_call).map(|row| row.result as usize - first_row).collect();
         let kept = data.outputs.iter().chain(data.guards.iter().flat_map(|guard| &guard.operands)).copied();
         let num_slots = match direction {
             Direction::Forward => share_slots(&mut rows, &mut wide, &mut slot_of, first_result, kept),
@@ -448,12 +462,14 @@ impl Program {
         rows.shrink_to_fit();
         wide.shrink_to_fit();
         let runs = if direction == Direction::Reverse { Run::find(&rows) } else { Vec::new() };
-        let calls = (0..rows.len()).filter(|&at| rows[at].code == Code::Call).map(|at| {
+        let calls = (0..rows.len()).filter(|&at| rows[at].code == Code::Call).zip(calling_rows).enumerate();
+        let calls = calls.map(|(number, (at, row))| {
             let operands = rows[at].wide(&wide);
             let in_order = operands.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1));
-            CallRow { at, first: in_order.then_some(operands[0] as usize) }
+            CallRow { number, at, row, first: in_order.then_some(operands[0] as usize) }
         });
         let mut program = Program {
+            is_reverse: direction == Direction::Reverse,
             calls: calls.collect(),
             prologue,
             rows,
@@ -509,6 +525,11 @@ impl Program {
 }
 
 impl Program {
+    /// The number of the function that a row calls.
+    pub fn function_of(&self, call: &CallRow) -> u32 {
+        self.wide[self.rows[call.at].x[0] as usize - 1]
+    }
+
     /// The runs among these rows, all of which they hold or none.
     #[inline(always)]
     pub fn runs_among(&self, rows: &Range<usize>) -> &[Run] {

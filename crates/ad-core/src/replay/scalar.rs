@@ -13,6 +13,8 @@
 //!   its factors is exactly 0, and the partials of a value that is NaN though
 //!   no operand is (outside its domain) are NaN. This changes no finite result.
 
+use std::ops::Range;
+
 use crate::dual::Dual;
 use crate::error::Error;
 use crate::function::{Function, FunctionMemory, NumberVec};
@@ -151,16 +153,56 @@ fn primal_row<T: Rule>(data: &TapeData, row: usize, values: &mut [T], gathered: 
 
 /// The values of all rows.
 pub(crate) fn primal_all<T: Rule>(data: &TapeData, values: &mut [T], gathered: &mut Vec<T>) -> Result<(), CallError> {
-    for row in 0..data.num_rows() {
-        if let Some(function) = data.function(row) {
-            let results = T::call(function, gather(data.operands(row), values, gathered));
-            let at = data.first_row() + row;
-            values[at..at + function.num_results()].copy_from_slice(&results.map_err(|error| (row, error))?);
-            continue;
+    primal_above(data, data.num_rows(), values, gathered)
+}
+
+/// The values of the rows above row `end`.
+pub(crate) fn primal_above<T: Rule>(
+    data: &TapeData,
+    end: usize,
+    values: &mut [T],
+    gathered: &mut Vec<T>,
+) -> Result<(), CallError> {
+    for part in parts(data, 0..end) {
+        match part {
+            Part::Rows(rows) => primal_rows(data, rows, values, gathered),
+            Part::Call(row, function) => {
+                let results = T::call(function, gather(data.operands(row), values, gathered));
+                let at = data.first_row() + row;
+                values[at..at + function.num_results()].copy_from_slice(&results.map_err(|error| (row, error))?);
+            }
         }
-        primal_row(data, row, values, gathered);
     }
     Ok(())
+}
+
+/// Out of line, as the loops of the other sweeps: a function may call others,
+/// sweep within sweep, and the rules of all operations take much of the stack.
+#[inline(never)]
+fn primal_rows<T: Rule>(data: &TapeData, rows: Range<usize>, values: &mut [T], gathered: &mut Vec<T>) {
+    for row in rows {
+        primal_row(data, row, values, gathered);
+    }
+}
+
+/// A part of a sweep.
+enum Part<'a> {
+    /// Rows none of which calls a function.
+    Rows(Range<usize>),
+    Call(usize, &'a Function),
+}
+
+/// The parts of a range of rows, in their order.
+fn parts(data: &TapeData, range: Range<usize>) -> impl DoubleEndedIterator<Item = Part<'_>> {
+    let at = |row: usize| data.calls.partition_point(|&call| (call as usize) < row);
+    let calls = &data.calls[at(range.start)..at(range.end)];
+    // Before the first call, between two, and after the last.
+    (0..=calls.len()).flat_map(move |gap| {
+        let start = gap.checked_sub(1).map_or(range.start, |last| calls[last] as usize + 1);
+        let call = calls.get(gap).map(|&call| call as usize);
+        let of_call = call.and_then(|row| Some(Part::Call(row, data.function(row)?)));
+        [Some(Part::Rows(start..call.unwrap_or(range.end))), of_call].into_iter().flatten()
+    })
 }
 
 /// partial·derivative, by plain IEEE or by the strict rule.
@@ -256,29 +298,42 @@ pub(crate) fn tangent_sweep<const STRICT: bool>(
     tangents.resize(data.num_values() * k, 0.0);
     let first_input = data.first_input() * k;
     tangents[first_input..first_input + seeds.len()].copy_from_slice(seeds);
-    for span in &data.spans {
-        for row in span.clone() {
-            if let Some(function) = data.function(row) {
-                tangents_of_call(function, data.operands(row), values, k, tangents, data.first_row() + row)
+    for part in data.spans.iter().flat_map(|span| parts(data, span.clone())) {
+        match part {
+            Part::Rows(rows) => tangent_rows::<STRICT>(data, rows, values, k, tangents, gathered),
+            Part::Call(row, function) => {
+                tangents_of_call::<STRICT>(function, data.operands(row), values, k, tangents, data.first_row() + row)
                     .map_err(|error| (row, error))?;
-                continue;
             }
-            data.op(row).visit(TangentRow::<f64, STRICT> {
-                operands: data.operands(row),
-                active: &data.active,
-                values,
-                gathered,
-                tangents,
-                directions: k,
-                at: data.first_row() + row,
-            });
         }
     }
     Ok(())
 }
 
+#[inline(never)]
+fn tangent_rows<const STRICT: bool>(
+    data: &TapeData,
+    rows: Range<usize>,
+    values: &[f64],
+    directions: usize,
+    tangents: &mut [f64],
+    gathered: &mut Vec<f64>,
+) {
+    for row in rows {
+        data.op(row).visit(TangentRow::<f64, STRICT> {
+            operands: data.operands(row),
+            active: &data.active,
+            values,
+            gathered,
+            tangents,
+            directions,
+            at: data.first_row() + row,
+        });
+    }
+}
+
 /// The tangents of the results of a call, which begin with value `at`.
-fn tangents_of_call(
+fn tangents_of_call<const STRICT: bool>(
     function: &Function,
     operands: &[u32],
     values: &[f64],
@@ -293,7 +348,7 @@ fn tangents_of_call(
         let operand = operand as usize;
         x.set(i, (values[operand], &tangents[operand * k..(operand + 1) * k]));
     }
-    function.values(k, x.view(), y.view_mut(), &mut FunctionMemory::default())?;
+    function.values(k, x.view(), y.view_mut(), &mut FunctionMemory::of_sweep(STRICT))?;
     tangents[at * k..][..y.view().t.len()].copy_from_slice(y.view().t);
     Ok(())
 }
@@ -366,27 +421,39 @@ pub(crate) fn reverse_sweep<T: Adjoint, const STRICT: bool>(
         let output = output as usize;
         adjoints[output] = adjoints[output] + weight;
     }
-    for span in data.spans.iter().rev() {
-        for row in span.clone().rev() {
-            if let Some(function) = data.function(row) {
-                adjoints_of_call(data, function, row, values, adjoints).map_err(|error| (row, error))?;
-                continue;
+    for part in data.spans.iter().rev().flat_map(|span| parts(data, span.clone()).rev()) {
+        match part {
+            Part::Rows(rows) => adjoint_rows::<T, STRICT>(data, rows, values, adjoints, gathered),
+            Part::Call(row, function) => {
+                adjoints_of_call::<T, STRICT>(data, function, row, values, adjoints).map_err(|error| (row, error))?;
             }
-            data.op(row).visit(AdjointRow::<T, STRICT> {
-                operands: data.operands(row),
-                active: &data.active,
-                values,
-                gathered,
-                adjoints,
-                at: data.first_row() + row,
-            });
         }
     }
     Ok(())
 }
 
+#[inline(never)]
+fn adjoint_rows<T: Adjoint, const STRICT: bool>(
+    data: &TapeData,
+    rows: Range<usize>,
+    values: &[T],
+    adjoints: &mut [T],
+    gathered: &mut Vec<T>,
+) {
+    for row in rows.rev() {
+        data.op(row).visit(AdjointRow::<T, STRICT> {
+            operands: data.operands(row),
+            active: &data.active,
+            values,
+            gathered,
+            adjoints,
+            at: data.first_row() + row,
+        });
+    }
+}
+
 /// What a call contributes to its operands, in their order.
-fn adjoints_of_call<T: Adjoint>(
+fn adjoints_of_call<T: Adjoint, const STRICT: bool>(
     data: &TapeData,
     function: &Function,
     row: usize,
@@ -401,7 +468,7 @@ fn adjoints_of_call<T: Adjoint>(
     let x = number_vec(operands.iter().map(|&operand| values[operand as usize]));
     let mut xbar = NumberVec::default();
     xbar.reset(operands.len(), T::K);
-    function.adjoints(T::K, x.view(), weights.view(), xbar.view_mut(), &mut FunctionMemory::default())?;
+    function.adjoints(T::K, x.view(), weights.view(), xbar.view_mut(), &mut FunctionMemory::of_sweep(STRICT))?;
     for (i, &operand) in operands.iter().enumerate().filter(|&(_, &operand)| data.active[operand as usize]) {
         let (v, dv) = xbar.get(i);
         let adjoint = &mut adjoints[operand as usize];

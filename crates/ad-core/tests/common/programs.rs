@@ -1,6 +1,7 @@
 //! Random programs that hold what the engines treat apart: chains, weights,
-//! joined rows, folds, rows without inputs, dead rows, guards. Everything is
-//! drawn from the number of the program, so a failure repeats.
+//! joined rows, folds, rows without inputs, dead rows, guards, and if wanted
+//! calls of functions that are random programs as well. Everything is drawn
+//! from the number of the program, so a failure repeats.
 
 use ad_core::{Op, Rule, Tape, Var};
 
@@ -134,8 +135,34 @@ pub struct Program {
     pub k0: Vec<f64>,
 }
 
+/// Makes the programs of a test: [`Program::new`], or [`Program::with_calls`].
+pub type Maker = fn(&mut Random, Purpose) -> Program;
+
 impl Program {
     pub fn new(random: &mut Random, purpose: Purpose) -> Program {
+        Program::recorded(random, purpose, &Functions::default())
+    }
+
+    /// A program whose rows call functions.
+    pub fn with_calls(random: &mut Random, purpose: Purpose) -> Program {
+        let [called, _] = Program::called_and_flat(random, purpose);
+        called
+    }
+
+    /// The same program twice: with calls, and with the functions written out.
+    pub fn called_and_flat(random: &mut Random, purpose: Purpose) -> [Program; 2] {
+        let mut functions = Functions { called: true, ..Functions::default() };
+        for number in 0..2 + random.below(4) {
+            let function = Function::new(random, purpose.guarded, &functions);
+            functions.list.push(if number % 2 == 0 { function } else { function.named("f") });
+        }
+        let start = random.0;
+        let called = Program::recorded(random, purpose, &functions);
+        functions.called = false;
+        [called, Program::recorded(&mut Random(start), purpose, &functions)]
+    }
+
+    fn recorded(random: &mut Random, purpose: Purpose, functions: &Functions) -> Program {
         let shared = 1 + random.below(4);
         let weights = if random.chance(50) { 4 + random.below(12) } else { 0 };
         let params = usize::from(purpose.params) + random.below(4);
@@ -144,7 +171,7 @@ impl Program {
         let (x0, k0) = (random.numbers(shared + weights, &[], 0), random.numbers(params, &[], 0));
         let record = |x: &[Var], k: &[Var]| {
             let (values, weights) = ([&x[..shared], k].concat(), x[shared..].to_vec());
-            let mut recorder = Recorder { random, values, shared, weights, inputs: x, params: k, guarded };
+            let mut recorder = Recorder { random, values, shared, weights, inputs: x, params: k, guarded, functions };
             for _ in 0..1 + recorder.random.below(8) {
                 recorder.step();
             }
@@ -153,6 +180,59 @@ impl Program {
         let tape = Tape::builder().inputs(&[], &x0).params(&[], &k0).record(record).unwrap();
         tape.check().unwrap();
         Program { tape, x0, k0 }
+    }
+}
+
+/// A function for programs to call: a random program, which may call others.
+#[derive(Clone)]
+struct Function {
+    /// It with its calls, and with all of them written out.
+    called: Tape,
+    flat: Tape,
+    depth: usize,
+}
+
+/// The functions that a program may call, and whether it calls them or has them written out.
+#[derive(Default)]
+struct Functions {
+    list: Vec<Function>,
+    called: bool,
+}
+
+impl Function {
+    /// A small program that may call those of the functions that are not nested too deep.
+    fn new(random: &mut Random, guarded: usize, functions: &Functions) -> Function {
+        let inner: Vec<Function> = functions.list.iter().filter(|function| function.depth < 2).cloned().collect();
+        let nests = !inner.is_empty() && random.chance(50);
+        let depth = if nests { 1 + inner.iter().map(|function| function.depth).max().unwrap_or(0) } else { 0 };
+        let list = if nests { inner } else { Vec::new() };
+        let (inputs, params, outputs) = (1 + random.below(4), random.below(2), 1 + random.below(4));
+        let guarded = random.chance(guarded);
+        let (x0, k0) = (random.numbers(inputs, &[], 0), random.numbers(params, &[], 0));
+        let (steps, tame) = (1 + random.below(4), random.chance(60));
+        let start = random.0;
+        let mut record = |called: bool| {
+            random.0 = start;
+            let functions = &Functions { list: list.clone(), called };
+            let record = |x: &[Var], k: &[Var]| {
+                let values = [x, k].concat();
+                let weights = Vec::new();
+                let mut recorder =
+                    Recorder { random, values, shared: inputs, weights, inputs: x, params: k, guarded, functions };
+                (0..steps).for_each(|_| recorder.step());
+                let outputs = recorder.outputs(outputs);
+                // What grows at each step of a recurrence soon is infinite.
+                if tame { outputs.into_iter().map(Var::tanh).collect() } else { outputs }
+            };
+            Tape::builder().inputs(&[], &x0).params(&[], &k0).record(record).unwrap()
+        };
+        let (called, flat) = (record(true), record(false));
+        called.check().unwrap();
+        Function { called, flat, depth }
+    }
+
+    fn named(self, name: &str) -> Function {
+        Function { called: self.called.named(name), ..self }
     }
 }
 
@@ -167,6 +247,7 @@ struct Recorder<'a> {
     inputs: &'a [Var],
     params: &'a [Var],
     guarded: bool,
+    functions: &'a Functions,
 }
 
 impl Recorder<'_> {
@@ -210,6 +291,13 @@ impl Recorder<'_> {
         let before = self.values.len();
         if self.guarded && self.random.chance(35) {
             return self.comparison();
+        }
+        if !self.functions.list.is_empty() && self.random.chance(30) {
+            self.call_function();
+            if self.random.chance(6) {
+                self.values.truncate(before);
+            }
+            return;
         }
         match self.random.below(17) {
             0 | 1 => self.arithmetic(),
@@ -418,6 +506,66 @@ impl Recorder<'_> {
         self.values.extend(call(op, &operands, 2.0));
     }
 
+    /// Calls a function once, over many arguments, or along a recurrence.
+    fn call_function(&mut self) {
+        let functions = self.functions;
+        let function = &functions.list[self.random.below(functions.list.len())];
+        let (n, m) = (function.called.num_inputs(), function.called.num_outputs());
+        let way = self.random.below(6);
+        let carried = if way >= 4 { 1 + self.random.below(n.min(m)) } else { 0 };
+        let summed = way == 3;
+        let count = match way {
+            0 | 1 => 1,
+            2 => self.random.one_of(&[1, 2, 3, 5, 8]),
+            _ => self.random.one_of(&[1, 2, 3, 5, 8, 13, 40]),
+        };
+        let initial = self.some(carried);
+        let mut arguments = self.arguments(n - carried, count);
+        if !function.flat.guards().is_empty() {
+            let iterations = iterations_on_branch(function, &initial, &arguments);
+            arguments.truncate(iterations);
+            if iterations == 0 {
+                return self.arithmetic();
+            }
+        }
+        let first_of = |list: &[Vec<Var>]| list[0].clone();
+        let results = match (functions.called, way) {
+            (true, 0 | 1) => function.called.call(&first_of(&arguments)),
+            (true, 2) => function.called.map(&arguments),
+            (true, 3) => function.called.map_sum(&arguments),
+            (true, _) => {
+                let (state, outs) = function.called.scan(&initial, &arguments);
+                [state, outs].concat()
+            }
+            (false, _) => written_out(&function.flat, initial, &arguments, summed),
+        };
+        self.values.extend(results);
+    }
+
+    /// Arguments of so many numbers each: slices of the values at equal distances,
+    /// the same again and again, or any numbers.
+    fn arguments(&mut self, width: usize, count: usize) -> Vec<Vec<Var>> {
+        let len = self.values.len();
+        let (first, step) = (self.random.below(len), self.random.one_of(&[1, 1, 0, 2, len - 1]));
+        let distance = self.random.one_of(&[0, 1, 1, width, len - 1, 2]);
+        match self.random.below(5) {
+            0..=2 => {
+                let at = |item: usize, i: usize| self.values[(first + distance * item + step * i) % len];
+                (0..count).map(|item| (0..width).map(|i| at(item, i)).collect()).collect()
+            }
+            // A constant and a parameter among variables.
+            3 => {
+                let mut argument = self.some(width);
+                if width > 0 {
+                    let at = self.random.below(width);
+                    argument[at] = self.passive();
+                }
+                vec![argument; count]
+            }
+            _ => (0..count).map(|_| self.some(width)).collect(),
+        }
+    }
+
     fn comparison(&mut self) {
         let last = self.values[self.values.len() - 1];
         let a = if self.random.chance(50) { last } else { self.any() };
@@ -455,4 +603,38 @@ impl Recorder<'_> {
         }
         outputs
     }
+}
+
+/// How many iterations of a loop keep to the branches of its body.
+fn iterations_on_branch(function: &Function, initial: &[Var], arguments: &[Vec<Var>]) -> usize {
+    let mut state: Vec<f64> = initial.iter().map(|x| x.value()).collect();
+    let on_branch = |argument: &&Vec<Var>| {
+        let x: Vec<f64> = state.iter().copied().chain(argument.iter().map(|x| x.value())).collect();
+        match function.flat.eval(&x) {
+            Ok(values) => {
+                let carried = state.len();
+                state.copy_from_slice(&values[..carried]);
+                true
+            }
+            Err(_) => false,
+        }
+    };
+    arguments.iter().take_while(on_branch).count()
+}
+
+/// What a loop computes, with its body recorded again and again.
+fn written_out(body: &Tape, initial: Vec<Var>, arguments: &[Vec<Var>], summed: bool) -> Vec<Var> {
+    let (mut state, mut outs) = (initial, Vec::new());
+    let carried = state.len();
+    for (iteration, argument) in arguments.iter().enumerate() {
+        let values = body.eval_with(&[&state[..], argument].concat()).unwrap();
+        state.copy_from_slice(&values[..carried]);
+        let further = &values[carried..];
+        if summed && iteration > 0 {
+            outs.iter_mut().zip(further).for_each(|(sum, &value): (&mut Var, _)| *sum = *sum + value);
+        } else {
+            outs.extend_from_slice(further);
+        }
+    }
+    [state, outs].concat()
 }

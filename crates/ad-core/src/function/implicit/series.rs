@@ -19,8 +19,8 @@ impl System {
         Ok(point)
     }
 
-    /// The series of y, and ∂g/∂y at its value, decomposed; NaN and nothing where
-    /// a number is not finite.
+    /// The series of y, and ∂g/∂y at its value, decomposed. Where there is no
+    /// solution nothing is, and y is NaN from where x moves on.
     ///
     /// Coefficient k of g(x(t), y(t)) is g_y·y_k and something that y_k is not
     /// part of: what it is if y_k is 0.
@@ -28,15 +28,19 @@ impl System {
         &self,
         x: Series<'_>,
         y: &mut SeriesVec,
+        wanted: bool,
         memory: &mut SeriesMemory,
     ) -> Result<Option<Lu>, Error> {
-        let (solution, lu) = self.solved(&x.values(), &mut memory.function)?;
+        let (mut solution, mut lu) = (vec![0.0; self.unknowns()], Lu::default());
+        let solved = self.solve(&x.values(), &mut solution, &mut lu, wanted, &mut memory.function)?;
         for (unknown, &value) in solution.iter().enumerate() {
-            let series = y.get_mut(unknown);
-            series.fill(if lu.is_some() { 0.0 } else { f64::NAN });
-            series[0] = value;
+            y.get_mut(unknown)[0] = value;
         }
-        let Some(lu) = lu else { return Ok(None) };
+        if !solved {
+            let from = first_moving(x, 1);
+            (0..solution.len()).for_each(|unknown| y.get_mut(unknown)[from..].fill(f64::NAN));
+            return Ok(None);
+        }
         let mut column = vec![0.0; self.unknowns()];
         for k in 1..=x.order() {
             let point = self.point_series(x, y.view(), k)?;
@@ -61,7 +65,7 @@ impl System {
         y: &mut SeriesVec,
         memory: &mut SeriesMemory,
     ) -> Result<(), Error> {
-        self.solution_series(x, y, memory).map(|_| ())
+        self.solution_series(x, y, x.order() > 0, memory).map(|_| ())
     }
 
     /// x̄ = −g_xᵀ·λ with g_yᵀ·λ = w, coefficient by coefficient; `adjoint` is the
@@ -76,8 +80,9 @@ impl System {
     ) -> Result<(), Error> {
         let (n, q, order) = (self.0.inputs.len(), self.unknowns(), x.order());
         let mut y = SeriesVec::new(q, order)?;
-        let Some(lu) = self.solution_series(x, &mut y, memory)? else {
-            (0..self.0.num_operands).for_each(|operand| xbar.get_mut(operand).fill(f64::NAN));
+        let Some(lu) = self.solution_series(x, &mut y, true, memory)? else {
+            let from = first_moving(w, 0);
+            (0..self.0.num_operands).for_each(|operand| xbar.get_mut(operand)[from..].fill(f64::NAN));
             return Ok(());
         };
         let mut lambda = SeriesVec::new(q, order)?;
@@ -131,4 +136,11 @@ impl System {
         adjoint.body_series(memory.body.workspace(adjoint, order)?, point.view(), &mut products)?;
         Ok(products)
     }
+}
+
+/// The first order from `least` on at which one of the series is not 0; one more
+/// than all if there is none.
+fn first_moving(x: Series<'_>, least: usize) -> usize {
+    let moves = |k: usize| (0..x.len()).any(|i| x.get(i)[k] != 0.0);
+    (least..=x.order()).find(|&k| moves(k)).unwrap_or(x.order() + 1)
 }
