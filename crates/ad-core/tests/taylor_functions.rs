@@ -628,6 +628,22 @@ fn parameters_of_bodies_are_those_they_have_now() {
 }
 
 #[test]
+fn functions_may_be_nested_as_deep_as_they_can_be_recorded() {
+    let mut body = Tape::record(&[0.5], |x| x[0].sin()).unwrap();
+    let mut depth = 0;
+    while let Ok(outer) = Tape::record(&[0.5], |x| body.call(x)[0] + 0.5 * x[0]) {
+        (body, depth) = (outer, depth + 1);
+    }
+    assert!(depth >= 64, "{depth}");
+    let flat = Tape::record(&[0.5], |x| (0..depth).fold(x[0].sin(), |y, _| y + 0.5 * x[0])).unwrap();
+    compare("nested", &body, &flat, &[0.5], 4);
+    let derivatives = [&body, &flat].map(|tape| tape.gradient_tape().unwrap());
+    compare("gradient of nested", &derivatives[0], &derivatives[1], &[0.5], 3);
+    let derivatives = derivatives.map(|tape| tape.gradient_tape().unwrap());
+    compare("second derivative of nested", &derivatives[0], &derivatives[1], &[0.5], 3);
+}
+
+#[test]
 fn an_order_that_memory_does_not_hold_is_an_error() {
     let body = Tape::record(&[1.0], |x| x[0].sin()).unwrap();
     let tape = Tape::record(&[1.0], |x| body.call(x)).unwrap();
