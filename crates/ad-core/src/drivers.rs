@@ -357,9 +357,10 @@ impl Tape {
     /// The values of all rows at x, guards checked, in the workspace.
     pub(crate) fn reference(&self, ws: &mut Workspace, x: &[f64]) -> Result<(), Error> {
         expect_len("x (one number per input)", x.len(), self.num_inputs())?;
-        replay::load(&self.data, x, &self.params, &mut ws.values);
-        match replay::primal_all(&self.data, &mut ws.values, &mut ws.sweep.gathered) {
-            Ok(()) => self.check_guards(&ws.values),
+        let Workspace { values, sweep, calls, .. } = ws;
+        replay::load(&self.data, x, &self.params, values);
+        match replay::primal_numbers(&self.data, values, &mut sweep.gathered, &mut calls.function) {
+            Ok(()) => self.check_guards(values),
             Err(error) => Err(self.first_cause(x, None, error)),
         }
     }

@@ -119,8 +119,8 @@ impl Tape {
     }
 
     /// [`Tape::taylor`] that allocates nothing on a workspace that has seen this
-    /// tape and order, and a matrix that was m × (order + 1) before, unless the
-    /// tape calls functions.
+    /// tape and order, and a matrix that was m × (order + 1) before, if all
+    /// functions that the tape calls are recorded ones.
     ///
     /// # Errors
     ///

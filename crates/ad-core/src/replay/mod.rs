@@ -24,7 +24,9 @@ pub(crate) use mapped::{Group, Mapped};
 pub(crate) use program::{Program, Programs};
 pub use samples::Samples;
 pub(crate) use samples::{LEAF, SampleScratch, sum_over_threads, threads_for};
-pub(crate) use scalar::{CallError, load, primal_above, primal_all, reverse_sweep, shape, tangent_sweep};
+pub(crate) use scalar::{
+    CallError, load, primal_above, primal_all, primal_numbers, reverse_sweep, shape, tangent_sweep,
+};
 pub(crate) use second::reverse_with_tangents;
 pub use simd::SimdLevel;
 

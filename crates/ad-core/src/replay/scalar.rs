@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use crate::dual::Dual;
 use crate::error::Error;
-use crate::function::{Function, FunctionMemory, NumberVec};
+use crate::function::{Function, FunctionMemory, NumberVec, Numbers, NumbersMut};
 use crate::ops::{Fold, Op, Operation, Visitor};
 use crate::rule::Rule;
 use crate::tape::TapeData;
@@ -170,6 +170,27 @@ pub(crate) fn primal_above<T: Rule>(
                 let results = T::call(function, gather(data.operands(row), values, gathered));
                 let at = data.first_row() + row;
                 values[at..at + function.num_results()].copy_from_slice(&results.map_err(|error| (row, error))?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// [`primal_all`] in numbers, for which functions have memory that is kept.
+pub(crate) fn primal_numbers(
+    data: &TapeData,
+    values: &mut [f64],
+    gathered: &mut Vec<f64>,
+    memory: &mut FunctionMemory,
+) -> Result<(), CallError> {
+    for part in parts(data, 0..data.num_rows()) {
+        match part {
+            Part::Rows(rows) => primal_rows(data, rows, values, gathered),
+            Part::Call(row, function) => {
+                let (above, results) = values.split_at_mut(data.first_row() + row);
+                let x = Numbers { v: gather(data.operands(row), above, gathered), t: &[] };
+                let y = NumbersMut { v: &mut results[..function.num_results()], t: &mut [] };
+                function.values(0, x, y, memory).map_err(|error| (row, error))?;
             }
         }
     }
