@@ -113,6 +113,23 @@ pub(crate) struct SeriesMemory {
     pub x: SeriesVec,
     pub y: SeriesVec,
     pub carry: SeriesVec,
+    /// Series that are in nobody's hands.
+    spare: Vec<SeriesVec>,
+}
+
+impl SeriesMemory {
+    /// [`SeriesVec::new`], in memory that is kept if it is given back.
+    pub fn take(&mut self, len: usize, order: usize) -> Result<SeriesVec, Error> {
+        let mut series = self.spare.pop().unwrap_or_default();
+        series.reset(len, order)?;
+        Ok(series)
+    }
+
+    /// Takes series back, named in the order in which they were taken, so that a
+    /// sweep that is repeated finds each as large as it needs it.
+    pub fn give_back<const N: usize>(&mut self, series: [SeriesVec; N]) {
+        self.spare.extend(series.into_iter().rev());
+    }
 }
 
 /// The workspace of a body, and how many functions are around it.
@@ -154,12 +171,13 @@ impl Function {
             }
             Kind::Rearranged(rearranged) => {
                 let Rearranged { of, results, .. } = rearranged;
-                let inner = rearranged.inner(x)?;
-                let mut outer = SeriesVec::new(of.num_results(), x.order())?;
+                let inner = rearranged.inner(x, memory)?;
+                let mut outer = memory.take(of.num_results(), x.order())?;
                 of.series(inner.view(), &mut outer, memory)?;
                 for (j, &result) in results.iter().enumerate() {
                     y.set(j, outer.view().get(result as usize));
                 }
+                memory.give_back([inner, outer]);
                 Ok(())
             }
         }
@@ -180,9 +198,9 @@ impl Function {
             Kind::Adjoint(of) => adjoint_series_of_adjoint(of, x, w, xbar, memory),
             Kind::Rearranged(rearranged) => {
                 let Rearranged { of, operands, results } = rearranged;
-                let inner = rearranged.inner(x)?;
-                let mut weights = SeriesVec::new(of.num_results(), x.order())?;
-                let mut sums = SeriesVec::new(of.num_operands(), x.order())?;
+                let inner = rearranged.inner(x, memory)?;
+                let mut weights = memory.take(of.num_results(), x.order())?;
+                let mut sums = memory.take(of.num_operands(), x.order())?;
                 for (j, &result) in results.iter().enumerate() {
                     weights.add(result as usize, w.get(j));
                 }
@@ -192,6 +210,7 @@ impl Function {
                         xbar.add(operand as usize, sums.view().get(i));
                     }
                 }
+                memory.give_back([inner, weights, sums]);
                 Ok(())
             }
         }
@@ -205,8 +224,8 @@ impl Function {
 
 impl Rearranged {
     /// The operands of the function that it is made of.
-    fn inner(&self, x: Series<'_>) -> Result<SeriesVec, Error> {
-        let mut inner = SeriesVec::new(self.operands.len(), x.order())?;
+    fn inner(&self, x: Series<'_>, memory: &mut SeriesMemory) -> Result<SeriesVec, Error> {
+        let mut inner = memory.take(self.operands.len(), x.order())?;
         for (i, operand) in self.operands.iter().enumerate() {
             if let Some(operand) = *operand {
                 inner.set(i, x.get(operand as usize));
@@ -228,12 +247,12 @@ fn adjoint_series_of_adjoint(
     let (n, m, order) = (of.num_operands(), of.num_results(), x.order());
     let (x, w) = (x.part(0..n), x.part(n..n + m));
     let Tangent { function, tangents, .. } = of.tangent()?;
-    let mut point = SeriesVec::new(2 * n, order)?;
+    let mut point = memory.take(2 * n, order)?;
     for i in 0..n {
         point.set(i, x.get(i));
         point.set(n + i, z.get(i));
     }
-    let mut weights = SeriesVec::new(function.num_results(), order)?;
+    let mut weights = memory.take(function.num_results(), order)?;
     function.series(point.view(), &mut weights, memory)?;
     for (j, &tangent) in tangents.iter().enumerate() {
         xbar.set(n + j, weights.view().get(tangent as usize));
@@ -242,10 +261,11 @@ fn adjoint_series_of_adjoint(
     for (j, &tangent) in tangents.iter().enumerate() {
         weights.set(tangent as usize, w.get(j));
     }
-    let mut sums = SeriesVec::new(2 * n, order)?;
+    let mut sums = memory.take(2 * n, order)?;
     function.adjoint_series(point.view(), weights.view(), &mut sums, memory)?;
     for i in 0..n {
         xbar.set(i, sums.view().get(i));
     }
+    memory.give_back([point, weights, sums]);
     Ok(())
 }

@@ -83,8 +83,8 @@ impl Loop {
         let fits = carried.saturating_mul(1 + order).saturating_mul(self.count) <= KEPT;
         let length = if fits { self.count } else { self.count.isqrt() };
         let segments = self.count.div_ceil(length);
-        let mut checkpoints = SeriesVec::new(segments * carried, order)?;
-        let mut kept = SeriesVec::new(length * carried, order)?;
+        let mut checkpoints = memory.take(segments * carried, order)?;
+        let mut kept = memory.take(length * carried, order)?;
         for segment in 0..segments {
             copy(memory.carry.view(), &mut checkpoints, segment * carried);
             if segment + 1 == segments {
@@ -94,9 +94,9 @@ impl Loop {
                 self.step_series(iteration, x, memory)?;
             }
         }
-        let mut of_carry = SeriesVec::new(carried, order)?;
+        let mut of_carry = memory.take(carried, order)?;
         copy(weights.part(0..carried), &mut of_carry, 0);
-        let mut of_inputs = SeriesVec::new(self.inputs.len(), order)?;
+        let mut of_inputs = memory.take(self.inputs.len(), order)?;
         for segment in (0..segments).rev() {
             let iterations = segment * length..self.count.min((segment + 1) * length);
             let checkpoint = checkpoints.view().part(segment * carried..(segment + 1) * carried);
@@ -123,6 +123,7 @@ impl Loop {
         for (place, &operand) in self.initial.iter().enumerate() {
             xbar.add(operand as usize, of_carry.view().get(place));
         }
+        memory.give_back([checkpoints, kept, of_carry, of_inputs]);
         Ok(())
     }
 
@@ -137,8 +138,9 @@ impl Loop {
     ) -> Result<(), Error> {
         let (inputs, order) = (self.inputs.len(), x.order());
         let block = BLOCK.min(self.count);
-        let (mut of_block, mut of_inputs) = (SeriesVec::new(inputs * block, order)?, SeriesVec::new(inputs, order)?);
-        let nothing = SeriesVec::new(0, order)?;
+        let mut of_block = memory.take(inputs * block, order)?;
+        let mut of_inputs = memory.take(inputs, order)?;
+        let nothing = memory.take(0, order)?;
         for start in (0..self.count).step_by(BLOCK).rev() {
             let iterations = start..self.count.min(start + BLOCK);
             for iteration in iterations.clone() {
@@ -153,6 +155,7 @@ impl Loop {
                 }
             }
         }
+        memory.give_back([of_block, of_inputs, nothing]);
         Ok(())
     }
 
