@@ -332,6 +332,11 @@ impl<F: ?Sized> Retape<F> {
         self.num_outputs
     }
 
+    /// The names of the inputs; empty if they were given none.
+    pub fn input_names(&self) -> Vec<String> {
+        self.latest().input_names()
+    }
+
     /// The number of parameters.
     pub fn num_params(&self) -> usize {
         self.params.len()

@@ -73,10 +73,13 @@
 #![forbid(unsafe_code)]
 
 mod batches;
+mod checkpoint;
+mod checkpoints;
 pub mod data;
 mod differentiable;
 mod error;
 mod files;
+mod gradient_check;
 pub mod init;
 mod lbfgs;
 mod least_squares;
@@ -85,18 +88,22 @@ pub mod report;
 mod risk;
 mod rule;
 mod rules;
+mod run;
 mod schedules;
 mod trainer;
 mod transforms;
 
 pub use batches::Batches;
+pub use checkpoint::{Checkpoint, CheckpointProblem};
+pub use checkpoints::Checkpoints;
 pub use differentiable::{Differentiable, FromFn, from_fn};
 pub use error::Error;
+pub use gradient_check::check_gradient;
 pub use lbfgs::{Lbfgs, LbfgsState};
 pub use least_squares::{
     FitStatistics, GaussNewton, GaussNewtonState, LeastSquares, LevenbergMarquardt, LevenbergMarquardtState,
 };
-pub use outcome::{History, NonFinite, Outcome, Record, StopReason};
+pub use outcome::{History, NonFinite, Outcome, Record, StopReason, Validation};
 pub use risk::{EmpiricalRisk, SampleLoss};
 pub use rule::{Iterate, Method, Oracle, Rule, StateSlice, StateVisitor, Update, load_state, save_state};
 pub use rules::{
