@@ -131,8 +131,7 @@ struct Quotients {
 impl Quotients {
     fn agree_with(self, slope: f64) -> bool {
         let tolerance = TOLERANCE * self.central.abs().max(slope.abs());
-        let is_clear = self.rounding <= tolerance && (self.central - slope).abs() <= tolerance + self.rounding;
-        is_clear || self.central == slope
+        self.rounding <= tolerance && (self.central - slope).abs() <= tolerance + self.rounding
     }
 }
 
@@ -150,10 +149,18 @@ fn compare(slope: f64, value: f64, mut value_at: impl FnMut(f64) -> Option<f64>)
     if quotients(USUAL_STEP).is_some_and(|usual| usual.agree_with(slope)) {
         return Verdict::Agrees;
     }
+    // Of an unknown that the value does not depend on, which large steps show.
+    if slope == 0.0 && quotients(STEPS[0]).is_some_and(|at_step| at_step.central == 0.0) {
+        return Verdict::Agrees;
+    }
     let all = STEPS.map(quotients);
     if all.iter().flatten().any(|at_step| at_step.agree_with(slope)) {
         return Verdict::Agrees;
     }
+    // A value that does not change with small steps, but does with larger ones, has not the digits to show them.
+    // One that changes with none might be computed in 32 bits.
+    let is_constant = all.iter().flatten().all(|at_step| at_step.central == 0.0)
+        && slope.abs() * f64::from(STEPS[0]).exp2() > 1e-6 * value.abs();
     // At the smallest steps at which the quotients are beyond doubt, if there are such.
     let supported = all.windows(3).rev().find_map(|three| {
         let (&[Some(a), Some(b), Some(c)], off) = (three, |q: Quotients| (q.central - slope).abs()) else {
@@ -161,7 +168,10 @@ fn compare(slope: f64, value: f64, mut value_at: impl FnMut(f64) -> Option<f64>)
         };
         let least = off(a).min(off(b)).min(off(c));
         let spread = (a.central - b.central).abs().max((b.central - c.central).abs());
-        let clear = |q: Quotients| q.rounding <= 0.05 * least && q.difference.abs() <= 0.2 * least;
+        let clear = |q: Quotients| {
+            let shows = q.central != 0.0 || is_constant;
+            shows && q.rounding <= 0.05 * least && q.difference.abs() <= 0.2 * least
+        };
         (least > 0.0 && spread <= 0.05 * least && [a, b, c].into_iter().all(clear)).then_some(b.central)
     });
     supported.map_or(Verdict::NotChecked, Verdict::Wrong)

@@ -1,5 +1,4 @@
 use crate::differentiable::{check_batch, check_lengths, check_point};
-use crate::outcome::number;
 use crate::{Differentiable, Error};
 use ad_core::{Diagnosis, Retape, Samples, Tape, Var, Workspace};
 use std::cell::RefCell;
@@ -217,7 +216,8 @@ impl<L: SampleLoss> Differentiable for EmpiricalRisk<L> {
 
 /// What a diagnosis found: the row with its operation, its value and its line, why, and the operands.
 pub(crate) fn in_one_line(found: &Diagnosis) -> String {
-    let number = |v: f64| number(v, 17);
+    // As many digits as it takes to read the same number back, with an exponent where it is far from 1.
+    let number = |v: f64| format!("{v:?}");
     let at = |location: &Option<ad_core::SourceLocation>| {
         location.as_ref().map_or(String::new(), |location| format!(" at {location}"))
     };

@@ -626,7 +626,13 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
             && run.steps > self.saved_step
             && !run.is_non_finite()
         {
-            checkpoints.write(&run.save(&self.plan)?)?;
+            let best = run.best.as_ref().map(|best| (best.value, best.grad_norm));
+            let checkpoint = run.save(&self.plan)?;
+            if checkpoints.keeps_best() && run.whole && best != self.saved_best {
+                checkpoints.write_best(&checkpoint)?;
+                self.saved_best = best;
+            }
+            checkpoints.write(&checkpoint)?;
             self.saved_step = run.steps;
         }
         Ok(())
