@@ -63,12 +63,12 @@ pub struct Checkpoint {
     pub x: Vec<f64>,
     /// What was recorded on the way.
     pub history: Vec<Record>,
-    pub(crate) progress: Progress,
+    pub(crate) loop_state: LoopState,
 }
 
 /// What only the loop needs to go on. Values are those of the function that is minimised: under `maximise`, of −f.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Progress {
+pub(crate) struct LoopState {
     /// Where the run began.
     pub start: Vec<f64>,
     /// How many samples of the current epoch had their turn.
@@ -227,7 +227,7 @@ impl Checkpoint {
 
     /// The best point at the time and its value, as [`Trainer::best`](crate::Trainer::best) has it.
     pub fn best(&self) -> Option<(&[f64], f64)> {
-        let best = self.progress.best_epoch.as_ref().or(self.progress.best.as_ref())?;
+        let best = self.loop_state.best_epoch.as_ref().or(self.loop_state.best.as_ref())?;
         Some((&best.x, if self.maximise { -best.value } else { best.value }))
     }
 
@@ -288,7 +288,7 @@ impl Checkpoint {
             time: Duration::ZERO,
             x: Vec::new(),
             history: Vec::new(),
-            progress: Progress::default(),
+            loop_state: LoopState::default(),
         }
     }
 
@@ -311,34 +311,34 @@ impl Checkpoint {
         codec.time(&mut self.time)?;
         codec.floats(&mut self.x)?;
         codec.list(&mut self.history, 57, exchange_record)?;
-        let progress = &mut self.progress;
-        codec.floats(&mut progress.start)?;
-        codec.count(&mut progress.position)?;
-        codec.float(&mut progress.first_value)?;
-        codec.option(&mut progress.measured, |codec, (value, grad_norm)| {
+        let loop_state = &mut self.loop_state;
+        codec.floats(&mut loop_state.start)?;
+        codec.count(&mut loop_state.position)?;
+        codec.float(&mut loop_state.first_value)?;
+        codec.option(&mut loop_state.measured, |codec, (value, grad_norm)| {
             codec.float(value)?;
             codec.float(grad_norm)
         })?;
-        codec.option(&mut progress.evaluated, |codec, (value, gradient)| {
+        codec.option(&mut loop_state.evaluated, |codec, (value, gradient)| {
             codec.float(value)?;
             codec.floats(gradient)
         })?;
-        codec.option(&mut progress.last, exchange_known)?;
-        codec.option(&mut progress.best, exchange_known)?;
-        codec.option(&mut progress.best_epoch, exchange_known)?;
-        codec.option(&mut progress.best_validation, |codec, (known, epoch)| {
+        codec.option(&mut loop_state.last, exchange_known)?;
+        codec.option(&mut loop_state.best, exchange_known)?;
+        codec.option(&mut loop_state.best_epoch, exchange_known)?;
+        codec.option(&mut loop_state.best_validation, |codec, (known, epoch)| {
             exchange_known(codec, known)?;
             codec.count(epoch)
         })?;
-        let tally = &mut progress.tally;
+        let tally = &mut loop_state.tally;
         codec.count(&mut tally.samples)?;
         codec.float(&mut tally.value)?;
         codec.floats(&mut tally.gradient)?;
         codec.float(&mut tally.rate)?;
         codec.time(&mut tally.time)?;
-        codec.float(&mut progress.improved.0)?;
-        codec.count(&mut progress.improved.1)?;
-        exchange_stop(codec, &mut progress.ended)
+        codec.float(&mut loop_state.improved.0)?;
+        codec.count(&mut loop_state.improved.1)?;
+        exchange_stop(codec, &mut loop_state.ended)
     }
 
     /// In what the run of `saved` differs from that of this checkpoint, which was made by the run that wants to go on.
@@ -380,7 +380,7 @@ impl Checkpoint {
     /// What no run leaves, in numbers that a run would index or count with.
     fn contradiction(&self) -> Option<&'static str> {
         let dim = self.x.len();
-        let Progress { start, evaluated, last, best, best_epoch, best_validation, tally, .. } = &self.progress;
+        let LoopState { start, evaluated, last, best, best_epoch, best_validation, tally, .. } = &self.loop_state;
         let known = [last.as_ref(), best.as_ref(), best_epoch.as_ref(), best_validation.as_ref().map(|best| &best.0)];
         let mut points = known.iter().flatten().map(|known| &known.x).chain([start, &self.x]);
         let gradients = evaluated.iter().map(|(_, gradient)| gradient).chain(Some(&tally.gradient));

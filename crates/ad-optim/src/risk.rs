@@ -223,10 +223,11 @@ pub(crate) fn in_one_line(found: &Diagnosis) -> String {
     };
     let origin = &found.origin;
     let (name, operation) = (&origin.name, &origin.operation);
-    let derivative = number(origin.derivative.unwrap_or(0.0));
+    let derivative = origin.derivative.unwrap_or(0.0);
     let mut line = match found.what {
         ad_core::NonFinite::Value => format!("{name} = {operation} is {}", number(origin.value)),
-        _ => format!("the adjoint through {name} = {operation} goes from {derivative} to a non-finite one"),
+        _ if derivative.is_finite() => format!("{name} = {operation} passes on a non-finite adjoint"),
+        _ => format!("the adjoint of {name} = {operation} is {}", number(derivative)),
     };
     line += &format!("{}: {}", at(&origin.location), found.why);
     for (i, operand) in found.operands.iter().enumerate() {

@@ -1,4 +1,4 @@
-use crate::checkpoint::{Checkpoint, CheckpointProblem, Known, Progress, Tally};
+use crate::checkpoint::{Checkpoint, CheckpointProblem, Known, LoopState, Tally};
 use crate::differentiable::check_batch;
 use crate::rule::{Trial, load_state, save_state};
 use crate::trainer::{DEFAULT_MAX_STEPS, Step};
@@ -229,7 +229,7 @@ impl<S> Run<S> {
             time: self.time_before + self.started.elapsed(),
             x: self.x.clone(),
             history: self.history.clone(),
-            progress: Progress {
+            loop_state: LoopState {
                 start: self.start.clone(),
                 position: if self.position == self.order.len() { 0 } else { self.position },
                 first_value: self.first_value,
@@ -259,37 +259,40 @@ impl<S> Run<S> {
             return Err(failed(problem));
         }
         load_state(&plan.rule, &mut run.state, &checkpoint.state)?;
-        let Checkpoint { steps, epochs, evaluations, time, x, history, progress, .. } = checkpoint;
+        let Checkpoint { steps, epochs, evaluations, time, x, history, loop_state, .. } = checkpoint;
         (run.steps, run.epochs, run.evaluations) = (steps, epochs, evaluations);
         (run.time_before, run.history) = (time, history);
-        if let Some((value, gradient)) = progress.evaluated {
+        if let Some((value, gradient)) = loop_state.evaluated {
             run.trial = Trial { x: x.clone(), value, gradient };
         }
         run.x = x;
-        run.start = progress.start;
-        run.first_value = progress.first_value;
-        run.measured = if run.whole { None } else { progress.measured };
-        (run.last, run.best, run.best_epoch) = (progress.last, progress.best, progress.best_epoch);
-        run.best_validation = progress.best_validation;
-        if progress.tally.gradient.len() != run.tally.gradient.len() {
-            let (saved, given) = (progress.tally.gradient.len(), run.tally.gradient.len());
+        run.start = loop_state.start;
+        run.first_value = loop_state.first_value;
+        run.measured = if run.whole { None } else { loop_state.measured };
+        (run.last, run.best, run.best_epoch) = (loop_state.last, loop_state.best, loop_state.best_epoch);
+        run.best_validation = loop_state.best_validation;
+        if loop_state.tally.gradient.len() != run.tally.gradient.len() {
+            let (saved, given) = (loop_state.tally.gradient.len(), run.tally.gradient.len());
             return Err(failed(CheckpointProblem::other("sum of gradients", saved.to_string(), given.to_string())));
         }
-        run.tally = progress.tally;
-        run.improved = progress.improved;
-        run.ended_by_method = progress.ended.is_some();
-        run.stop = progress.ended;
-        if progress.position > 0 {
+        run.tally = loop_state.tally;
+        run.improved = loop_state.improved;
+        run.ended_by_method = loop_state.ended.is_some();
+        run.stop = loop_state.ended;
+        if loop_state.position > 0 {
             run.draw_order(plan);
-            if progress.position >= run.order.len() || !progress.position.is_multiple_of(run.batch_size) || run.whole {
+            if loop_state.position >= run.order.len()
+                || !loop_state.position.is_multiple_of(run.batch_size)
+                || run.whole
+            {
                 let batches = format!("between batches of {}", run.batch_size);
                 return Err(failed(CheckpointProblem::other(
                     "position within an epoch",
-                    progress.position.to_string(),
+                    loop_state.position.to_string(),
                     batches,
                 )));
             }
-            run.position = progress.position;
+            run.position = loop_state.position;
         } else if plan.patience.is_some_and(|(epochs, _)| run.improved.1 >= epochs) && run.stop.is_none() {
             run.stop = Some(StopReason::Patience);
         }

@@ -6,8 +6,8 @@ use ad_core::{Samples, Tape};
 use ad_optim::{
     Accumulate, Adagrad, Adam, AdamW, Adamax, AmsGrad, Batches, Checkpoint, CheckpointProblem, Checkpoints, ClipNorm,
     Differentiable, EmpiricalRisk, Error, GaussNewton, GradientDescent, Groups, History, Iterate, Lbfgs, LeastSquares,
-    LevenbergMarquardt, Method, Nadam, Outcome, ProjectBox, ReduceOnPlateau, RmsProp, Rule, Schedule, StopReason,
-    Trainer, Update, WeightDecay, from_fn,
+    LevenbergMarquardt, Method, Nadam, Outcome, ProjectBox, ReduceOnPlateau, RmsProp, Rule, SampleLoss, Schedule,
+    StopReason, Trainer, Update, WeightDecay, from_fn,
 };
 use std::fs;
 use std::ops::ControlFlow;
@@ -53,6 +53,22 @@ fn risk(samples: usize) -> EmpiricalRisk {
         })
         .collect();
     let rows = Samples::from_rows(&loss, &rows).unwrap();
+    EmpiricalRisk::new(loss, rows).unwrap()
+}
+
+/// The Huber loss of a line, recorded again for each of its branches.
+fn branching(samples: usize) -> EmpiricalRisk<impl SampleLoss> {
+    let loss = Tape::builder()
+        .inputs(&[], &[0.0; 2])
+        .params(&[], &[0.0; 2])
+        .retape(|theta, k| {
+            let r = (theta[0] * k[0] + theta[1] - k[1]).abs();
+            if r <= 0.5 { 0.5 * r * r } else { 0.5 * (r - 0.25) }
+        })
+        .unwrap();
+    let rows: Vec<f64> =
+        (0..samples).flat_map(|i| [i as f64 / 50.0, (i as f64 * 0.7).sin() + i as f64 * 0.03]).collect();
+    let rows = loss.samples(&rows).unwrap();
     EmpiricalRisk::new(loss, rows).unwrap()
 }
 
@@ -154,6 +170,13 @@ fn every_way_to_run_goes_on_from_every_step() {
     assert_resumes("full", || trainer().batches(Batches::full()).max_steps(9));
     assert_resumes("one-batch", || trainer().batches(Batches::shuffled(50)).max_steps(9));
     assert_resumes("no-history", || trainer().history(History::Off).max_steps(9));
+    let (many, several) = (self::risk(450), branching(200));
+    assert_resumes("threads", || {
+        Trainer::new(&many, Adam::new(0.3), vec![0.0; 3]).batches(Batches::shuffled(200)).max_steps(7)
+    });
+    assert_resumes("branches", || {
+        Trainer::new(&several, Adam::new(0.3), vec![0.0; 2]).batches(Batches::shuffled(70)).max_steps(9)
+    });
     assert_resumes("checked", || trainer().check_gradient().max_steps(6));
     // Steps that lead away from the start, which is the best point.
     assert_resumes("upwards", || {
@@ -164,6 +187,25 @@ fn every_way_to_run_goes_on_from_every_step() {
         6.0 - x[0] * x[0]
     });
     assert_resumes("maximum", || Trainer::new(&hill, Adam::new(0.2), vec![2.0]).maximise().target_value(5.99));
+}
+
+#[test]
+fn the_same_bits_for_any_number_of_threads() {
+    let (risk, other) = (risk(1000), risk(333));
+    let run = |threads| {
+        Trainer::new(&risk, (ClipNorm(1.0), Adam::new(0.1)), vec![0.0; 3])
+            .batches(Batches::shuffled(300).seed(4))
+            .validate(&other)
+            .max_epochs(5)
+            .threads(threads)
+            .history(History::Steps)
+            .run()
+            .unwrap()
+    };
+    let one = run(1);
+    for threads in [2, 3, 4, 8] {
+        assert_eq!(bits(&run(threads)), bits(&one), "{threads} threads");
+    }
 }
 
 #[test]
@@ -237,12 +279,11 @@ fn the_files_that_are_kept() {
     assert_eq!(Checkpoint::read(&nested).unwrap().steps, 17);
     assert_eq!(Checkpoints::new(&nested).latest().unwrap(), Some(nested.join("step-000000000017.ckpt")));
     assert_eq!(Checkpoints::new(folder.0.join("none")).latest().unwrap(), None);
-    for (path, problem) in [(folder.0.clone(), CheckpointProblem::NoneInFolder)] {
-        let error = trainer(Checkpoints::new(&nested)).resume_from(&path).run().unwrap_err();
-        assert!(
-            matches!(&error, Error::Checkpoint { path: told, problem: found } if *told == path && *found == problem)
-        );
-    }
+    let error = trainer(Checkpoints::new(&nested)).resume_from(&folder.0).run().unwrap_err();
+    assert!(
+        matches!(&error, Error::Checkpoint { path, problem: CheckpointProblem::NoneInFolder } if *path == folder.0),
+        "{error}"
+    );
     let missing = trainer(Checkpoints::new(&nested)).resume_from("/no/such/file").run().unwrap_err();
     assert!(matches!(missing, Error::Read { .. }), "{missing}");
     let nowhere = Trainer::new(&risk, Adam::new(0.1), vec![0.0; 3]).resume_latest().run().unwrap_err();
@@ -268,7 +309,7 @@ fn the_best_is_kept() {
         let out = trainer().checkpoints(Checkpoints::new(&folder.0).every(7).keep_last(1).keep_best()).run().unwrap();
         let best = Checkpoint::read(folder.0.join("best.ckpt")).unwrap();
         assert_eq!(folder.names(), ["best.ckpt", "step-000000000048.ckpt"]);
-        assert!(best.steps < 48 && best.steps % 4 == 0, "{}", best.steps);
+        assert!(best.steps < 48 && best.steps.is_multiple_of(4), "{}", best.steps);
         match &out.validation {
             Some(validation) => assert_eq!((&best.x, best.epochs), (&validation.best_x, validation.best_epoch)),
             None => assert_eq!(best.x, best.best().unwrap().0),
@@ -664,7 +705,7 @@ fn long_run<'a>(
     other: &'a EmpiricalRisk,
 ) -> Trainer<'a, &'a EmpiricalRisk, impl Rule + use<>> {
     Trainer::new(risk, (ClipNorm(0.7), Adam::new(0.01), Schedule::cosine(1500), WeightDecay(0.01)), vec![0.5; 3])
-        .batches(Batches::shuffled(7).seed(11))
+        .batches(Batches::shuffled(150).seed(11))
         .validate(other)
         .max_steps(1500)
 }
@@ -672,7 +713,8 @@ fn long_run<'a>(
 #[test]
 fn a_run_killed_at_fifty_moments() {
     const KILLS: usize = 50;
-    let (risk, other) = (risk(100), risk(9));
+    // Batches of more than one leaf of 64, so that threads have something to share.
+    let (risk, other) = (risk(400), risk(70));
     let saved = |folder: &Path| {
         long_run(&risk, &other).checkpoints(Checkpoints::new(folder).every(2).keep_last(2).keep_best()).resume_latest()
     };

@@ -126,7 +126,7 @@ fn validation_that_cannot_be_done() {
     assert!(out.validation.unwrap().value.is_nan());
     // A value that is not finite is no improvement, and no reason to stop at once.
     let nan = from_fn(1, |x, _| if x[0] < 1.0 { x[0] } else { f64::NAN });
-    let out = trainer().validate(&nan).patience(3, 0.0).run().unwrap();
+    let out = trainer().validate(nan).patience(3, 0.0).run().unwrap();
     assert_eq!(out.stop, StopReason::Patience);
     let validation = out.validation.unwrap();
     assert!(validation.value.is_nan() && validation.best_value < 1.0 && validation.best_x[0] < 1.0);
