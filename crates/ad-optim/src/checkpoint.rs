@@ -383,13 +383,14 @@ impl Checkpoint {
         let LoopState { start, evaluated, last, best, best_epoch, best_validation, tally, .. } = &self.loop_state;
         let known = [last.as_ref(), best.as_ref(), best_epoch.as_ref(), best_validation.as_ref().map(|best| &best.0)];
         let mut points = known.iter().flatten().map(|known| &known.x).chain([start, &self.x]);
-        let gradients = evaluated.iter().map(|(_, gradient)| gradient).chain(Some(&tally.gradient));
         match () {
             () if dim == 0 => Some("a point without components"),
             () if points.any(|x| x.len() != dim || x.iter().any(|x| !x.is_finite())) => {
                 Some("points of different lengths, or not finite")
             }
-            () if gradients.into_iter().any(|gradient| ![0, dim].contains(&gradient.len())) => {
+            () if evaluated.as_ref().is_some_and(|(_, gradient)| gradient.len() != dim)
+                || ![0, dim].contains(&tally.gradient.len()) =>
+            {
                 Some("a gradient of another length than the point")
             }
             () if !self.names.is_empty() && self.names.len() != dim => Some("another number of names than of unknowns"),
@@ -708,4 +709,44 @@ fn crc64(bytes: &[u8]) -> u64 {
         table
     };
     !bytes.iter().fold(!0, |crc, &byte| TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever computes the right checksum may still write points and gradients of any length.
+    #[test]
+    fn lengths_that_contradict_each_other_are_refused() {
+        let known = |dim: usize| Some(Known { x: vec![1.0; dim], ..Known::default() });
+        let sound = || {
+            let mut checkpoint = Checkpoint { x: vec![1.0; 2], ..Checkpoint::empty() };
+            checkpoint.loop_state.start = vec![0.0; 2];
+            checkpoint
+        };
+        assert_eq!(Checkpoint::from_bytes(&sound().to_bytes()), Ok(sound()));
+        type Change<'a> = &'a dyn Fn(&mut Checkpoint);
+        let changes: [Change<'_>; 14] = [
+            &|c| c.x.clear(),
+            &|c| c.x.push(1.0),
+            &|c| c.x[1] = f64::NAN,
+            &|c| c.names = vec![String::new()],
+            &|c| c.held_out = vec![3, 3],
+            &|c| c.loop_state.start.clear(),
+            &|c| c.loop_state.start[0] = f64::INFINITY,
+            &|c| c.loop_state.last = known(1),
+            &|c| c.loop_state.best = known(3),
+            &|c| c.loop_state.best_epoch = known(0),
+            &|c| c.loop_state.best_validation = known(1).map(|known| (known, 1)),
+            &|c| c.loop_state.evaluated = Some((1.0, vec![])),
+            &|c| c.loop_state.evaluated = Some((1.0, vec![1.0; 3])),
+            &|c| c.loop_state.tally.gradient = vec![1.0],
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut forged = sound();
+            change(&mut forged);
+            let problem = Checkpoint::from_bytes(&forged.to_bytes());
+            assert!(matches!(problem, Err(CheckpointProblem::Malformed { .. })), "change {number}: {problem:?}");
+        }
+    }
 }
