@@ -333,6 +333,13 @@ impl<F: ?Sized> Retape<F> {
     }
 
     /// The names of the inputs; empty if they were given none.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let f = Tape::builder().inputs(&["slope"], &[1.0]).retape(|x, _| x[0].sin())?;
+    /// assert_eq!(f.input_names(), ["slope"]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn input_names(&self) -> Vec<String> {
         self.latest().input_names()
     }
