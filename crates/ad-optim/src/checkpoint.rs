@@ -349,7 +349,7 @@ impl Checkpoint {
         };
         let held_out = |of: &Checkpoint| match of.held_out.len() {
             0 => "none".to_owned(),
-            count => format!("{count} samples with the hash {:016x}", hash(&of.held_out)),
+            count => format!("{count}, with the hash {:016x}", hash(&of.held_out)),
         };
         let name = |of: &Checkpoint, i: usize| of.names.get(i).map_or("without a name".to_owned(), Clone::clone);
         let named = if saved.names == self.names { 0 } else { self.x.len() };

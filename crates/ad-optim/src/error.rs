@@ -184,7 +184,7 @@ pub enum Error {
     /// The gradient is not that of the value, as [`check_gradient`](crate::check_gradient) found by difference quotients.
     #[error(
         "the gradient is wrong: component {component}{} is {gradient}, but difference quotients give {quotient}; \
-         it is the worst of {wrong} wrong components among the {checked} that could be checked",
+         of {checked} components that could be checked {wrong} differed, this one the most",
         name.as_ref().map_or(String::new(), |name| format!(" ({name})"))
     )]
     WrongGradient {

@@ -212,7 +212,8 @@ pub enum StopReason {
         sample: Option<usize>,
         /// What was non-finite.
         quantity: NonFinite,
-        /// Where it arose, if the objective can tell.
+        /// Where it arose, if the objective can tell: of what was recorded, the row of the tape, its operands, and their
+        /// lines of code.
         detail: Option<String>,
     },
 }

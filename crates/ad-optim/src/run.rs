@@ -352,12 +352,12 @@ impl<S> Run<S> {
         if self.whole || self.position == self.order.len() {
             let grad_norm = if self.whole { grad_norm } else { norm(&self.tally.gradient) };
             step.epoch_mean = Some(plan.objective.signed(self.tally.value));
-            let validation = self.end_epoch(plan, grad_norm)?;
+            let validation = self.end_epoch(plan, grad_norm, &mut step.time)?;
             step.validation = validation.map(|value| plan.objective.signed(value));
         } else {
-            self.tally.time += self.begun.elapsed();
+            step.time = self.begun.elapsed();
+            self.tally.time += step.time;
         }
-        step.time = self.begun.elapsed();
         if plan.history == History::Steps {
             let Step { step, epoch, validation, time, value, .. } = step;
             self.history.push(Record { step, epoch, samples, value, grad_norm, rate, validation, time });
@@ -477,15 +477,18 @@ impl<S> Run<S> {
     }
 
     /// Closes the books of an epoch, `grad_norm` being the norm of its mean gradient. Returns the value over the
-    /// validation samples, if there are some.
+    /// validation samples, if there are some, and sets the time that the step took.
     fn end_epoch<D: Differentiable, R: Method<State = S>>(
         &mut self,
         plan: &Plan<'_, D, R>,
         grad_norm: f64,
+        time: &mut Duration,
     ) -> Result<Option<f64>, Error> {
         let mean = self.tally.value;
         let validation = self.validate(plan)?;
-        self.tally.time += self.begun.elapsed();
+        // The clock is read as seldom as can be: small functions take no longer than that.
+        *time = self.begun.elapsed();
+        self.tally.time += *time;
         self.record_epoch(plan, grad_norm, validation);
         self.tally.samples = 0;
         self.tally.time = Duration::ZERO;

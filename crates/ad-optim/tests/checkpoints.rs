@@ -430,7 +430,7 @@ fn checkpoints_of_other_runs() {
         "goal is a minimum, and here it is a maximum"
     );
     let held_out = told(|_| Trainer::new(risk(40), rule(), start()).batches(batches()).hold_out(vec![3]));
-    assert!(held_out.starts_with("set of held-out samples is none, and here it is 1 samples with the hash "));
+    assert!(held_out.starts_with("set of held-out samples is none, and here it is 1, with the hash "));
     struct Renamed(EmpiricalRisk, Vec<String>);
     impl Differentiable for Renamed {
         fn dim(&self) -> usize {

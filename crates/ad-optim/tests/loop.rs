@@ -357,7 +357,7 @@ fn a_run_checks_its_gradient_once_and_is_not_changed_by_it() {
     assert_eq!(
         error.to_string(),
         "the gradient is wrong: component 1 (shift) is 2, but difference quotients give 4; \
-         it is the worst of 1 wrong components among the 2 that could be checked"
+         of 2 components that could be checked 1 differed, this one the most"
     );
     assert!(trainer.next().is_none());
     // A maximum is looked for by the gradient as the user gave it.
@@ -467,7 +467,7 @@ fn steps_and_epochs_take_time() {
     assert_eq!(out.history.len(), 3);
     for (record, steps) in out.history.iter().zip(steps.chunks(3)) {
         let sum: Duration = steps.iter().sum();
-        assert!(record.time <= sum && record.time >= sum.mul_f64(0.5), "{:?} of {sum:?}", record.time);
+        assert_eq!(record.time, sum);
     }
     // Two runs are equal if they computed the same.
     let (again, _) = run(History::Epochs);
