@@ -332,6 +332,18 @@ impl<F: ?Sized> Retape<F> {
         self.num_outputs
     }
 
+    /// The names of the inputs; empty if they were given none.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let f = Tape::builder().inputs(&["slope"], &[1.0]).retape(|x, _| x[0].sin())?;
+    /// assert_eq!(f.input_names(), ["slope"]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn input_names(&self) -> Vec<String> {
+        self.latest().input_names()
+    }
+
     /// The number of parameters.
     pub fn num_params(&self) -> usize {
         self.params.len()

@@ -463,6 +463,18 @@ impl Tape {
         self.data.outputs.len()
     }
 
+    /// The names of the inputs, as [`Tape::builder`] was given them; empty if it was given none.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::builder().inputs(&["slope", "intercept"], &[1.0, 0.0]).record(|x, _| x[0] + x[1])?;
+    /// assert_eq!(tape.input_names(), ["slope", "intercept"]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn input_names(&self) -> Vec<String> {
+        self.data.input_names.iter().map(ToString::to_string).collect()
+    }
+
     /// The number of parameters.
     pub fn num_params(&self) -> usize {
         self.data.num_params

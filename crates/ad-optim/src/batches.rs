@@ -46,10 +46,10 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batches {
     /// `None` stands for all samples at once.
-    size: Option<usize>,
-    shuffled: bool,
-    seed: u64,
-    drop_last: bool,
+    pub(crate) size: Option<usize>,
+    pub(crate) shuffled: bool,
+    pub(crate) seed: u64,
+    pub(crate) drop_last: bool,
 }
 
 impl Batches {
@@ -119,6 +119,17 @@ impl Batches {
         }
         if let (true, Some(size)) = (self.drop_last, self.size) {
             order.truncate(num_samples - num_samples % size);
+        }
+    }
+
+    /// The calls that make this plan; equal for plans that make the same batches.
+    pub(crate) fn description(&self) -> String {
+        let Batches { shuffled, seed, drop_last, .. } = self;
+        let drop_last = if *drop_last && self.size.is_some() { ".drop_last(true)" } else { "" };
+        match self.size {
+            None => "Batches::full()".to_owned(),
+            Some(size) if *shuffled => format!("Batches::shuffled({size}).seed({seed}){drop_last}"),
+            Some(size) => format!("Batches::sequential({size}){drop_last}"),
         }
     }
 

@@ -96,13 +96,21 @@ pub trait Differentiable {
         Err(Error::NoResiduals)
     }
 
-    /// Says where inside the evaluation of one sample at `x` the first non-finite number arose.
+    /// Says where inside the evaluation of one sample at `x` the first non-finite number arose: in one line, with the
+    /// operation, its operands, and the line of code.
     ///
     /// A trainer asks once, after a non-finite value or gradient, and puts the answer in
-    /// [`StopReason::NonFinite`](crate::StopReason::NonFinite). The provided method knows nothing.
+    /// [`StopReason::NonFinite`](crate::StopReason::NonFinite). Whoever is recorded on tapes has it from
+    /// [`ad_core::Tape::diagnose_adjoint`]. The provided method knows nothing.
     fn describe_non_finite(&self, x: &[f64], sample: usize) -> Option<String> {
         let _ = (x, sample);
         None
+    }
+
+    /// The names of the unknowns, which a checkpoint holds against those of the run that wants to go on from it; none,
+    /// or one for each. The provided method has none.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 
@@ -191,6 +199,9 @@ macro_rules! forward {
             }
             fn describe_non_finite(&self, x: &[f64], sample: usize) -> Option<String> {
                 (**self).describe_non_finite(x, sample)
+            }
+            fn names(&self) -> Vec<String> {
+                (**self).names()
             }
         }
     )*};

@@ -1,3 +1,4 @@
+use crate::CheckpointProblem;
 use crate::data::DataError;
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -171,6 +172,36 @@ pub enum Error {
     )]
     NoResiduals,
 
+    /// Something was asked of a method that looks at residuals, which it cannot do with them.
+    #[error(
+        "residuals serve to minimise over all samples, and {asked} asks for something else; use another rule, such as Lbfgs"
+    )]
+    NotForResiduals {
+        /// The method of the trainer that asked for it.
+        asked: &'static str,
+    },
+
+    /// The gradient is not that of the value, as [`check_gradient`](crate::check_gradient) found by difference quotients.
+    #[error(
+        "the gradient is wrong: component {component}{} is {gradient}, but difference quotients give {quotient}; \
+         of {checked} components that could be checked {wrong} differed, this one the most",
+        name.as_ref().map_or(String::new(), |name| format!(" ({name})"))
+    )]
+    WrongGradient {
+        /// The component that is off the most.
+        component: usize,
+        /// Its name, if it has one.
+        name: Option<String>,
+        /// What the objective gave.
+        gradient: f64,
+        /// What the values give.
+        quotient: f64,
+        /// How many components were found to be wrong.
+        wrong: usize,
+        /// How many could be checked: not on a kink, and with quotients that agree with one another.
+        checked: usize,
+    },
+
     /// A Jacobian of residuals without full rank was met where its columns must be independent.
     #[error(
         "{owner}: column {column} of the Jacobian of the residuals depends on those before it, \
@@ -202,6 +233,15 @@ pub enum Error {
         found: String,
         /// What the rule has in that place.
         expected: String,
+    },
+
+    /// A checkpoint cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Checkpoint {
+        /// The file or the folder.
+        path: PathBuf,
+        /// Why.
+        problem: CheckpointProblem,
     },
 
     /// More numbers were asked for than memory can hold.

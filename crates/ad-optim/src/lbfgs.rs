@@ -1,6 +1,6 @@
 use crate::rule::StateVisitor;
 use crate::rules::check_not_negative;
-use crate::trainer::norm;
+use crate::run::norm;
 use crate::{Error, Iterate, Method, Oracle, StopReason, Update};
 
 /// L-BFGS: quasi-Newton steps from the last few changes of the gradient, with a line search for the strong Wolfe

@@ -1,9 +1,10 @@
 use crate::differentiable::{check_batch, check_lengths, check_point};
 use crate::lbfgs::dot;
 use crate::outcome::number;
+use crate::risk::in_one_line;
 use crate::rule::StateVisitor;
 use crate::rules::check_not_negative;
-use crate::trainer::norm;
+use crate::run::norm;
 use crate::{Differentiable, Error, Iterate, Method, Oracle, StopReason, Update};
 use ad_core::{Matrix, Samples, Tape, Workspace};
 use std::fmt;
@@ -249,7 +250,7 @@ impl Differentiable for LeastSquares {
         })
     }
 
-    /// Names the first residual that is NaN or infinite, and the sample it belongs to where there are several.
+    /// Names the first residual that is NaN or infinite, the row that is to blame, and the sample it belongs to where there are several.
     fn describe_non_finite(&self, x: &[f64], _sample: usize) -> Option<String> {
         self.with_scratch(|scratch| {
             self.residuals_into(&mut scratch.workspace, x, &mut scratch.residuals).ok()?;
@@ -258,8 +259,19 @@ impl Differentiable for LeastSquares {
                 1 => String::new(),
                 _ => format!(" (sample {})", index / self.outputs()),
             };
-            Some(format!("residual {index}{sample} is {value}; start nearer to the minimum, or look at the data"))
+            let still = vec![0.0; x.len()];
+            let cause = match self.tapes[index / self.outputs()].diagnose(x, &still) {
+                Ok(Some(found)) => format!(", since {}", in_one_line(&found)),
+                _ => String::new(),
+            };
+            Some(format!(
+                "residual {index}{sample} is {value}{cause}; start nearer to the minimum, or look at the data"
+            ))
         })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tapes[0].input_names()
     }
 }
 

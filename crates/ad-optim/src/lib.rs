@@ -4,7 +4,9 @@
 //! An objective is anything [`Differentiable`]: a recorded [`ad_core::Tape`] with one output, the mean of a recorded
 //! loss over samples ([`EmpiricalRisk`]), or a type of your own. A [`Rule`] says how a gradient moves the point,
 //! [`Batches`] how the samples are divided, and a [`Trainer`] repeats the step until a stop rule holds. It returns an
-//! [`Outcome`] that says why it stopped and that never lost the best point. [`data`] reads tables and images into samples,
+//! [`Outcome`] that says why it stopped and that never lost the best point. [`Checkpoints`] let a run that was killed go
+//! on with the same bits, [`Trainer::validate`] judges it by other samples, [`check_gradient`] doubts a gradient written
+//! by hand. [`data`] reads tables and images into samples,
 //! [`report`] has the logs, curves and pages by which people follow a run.
 //!
 //! ```
@@ -68,15 +70,19 @@
 //! # What is deliberately absent
 //!
 //! Rules never see data, the loop never sees a rule's state, and observers never change the run. There is one source of
-//! randomness, the seed that you pass; no clock enters a result, unless you set a time limit.
+//! randomness, the seed that you pass; no clock enters a result but the times that are reported, unless you set a time
+//! limit.
 
 #![forbid(unsafe_code)]
 
 mod batches;
+mod checkpoint;
+mod checkpoints;
 pub mod data;
 mod differentiable;
 mod error;
 mod files;
+mod gradient_check;
 pub mod init;
 mod lbfgs;
 mod least_squares;
@@ -85,18 +91,22 @@ pub mod report;
 mod risk;
 mod rule;
 mod rules;
+mod run;
 mod schedules;
 mod trainer;
 mod transforms;
 
 pub use batches::Batches;
+pub use checkpoint::{Checkpoint, CheckpointProblem};
+pub use checkpoints::Checkpoints;
 pub use differentiable::{Differentiable, FromFn, from_fn};
 pub use error::Error;
+pub use gradient_check::check_gradient;
 pub use lbfgs::{Lbfgs, LbfgsState};
 pub use least_squares::{
     FitStatistics, GaussNewton, GaussNewtonState, LeastSquares, LevenbergMarquardt, LevenbergMarquardtState,
 };
-pub use outcome::{History, NonFinite, Outcome, Record, StopReason};
+pub use outcome::{History, NonFinite, Outcome, Record, StopReason, Validation};
 pub use risk::{EmpiricalRisk, SampleLoss};
 pub use rule::{Iterate, Method, Oracle, Rule, StateSlice, StateVisitor, Update, load_state, save_state};
 pub use rules::{
@@ -114,3 +124,8 @@ pub use transforms::{
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The page about checkpoints, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/checkpoints.md")]
+struct CheckpointsPage;

@@ -1,5 +1,6 @@
 use crate::DEFAULT_MAX_STEPS;
 use std::fmt;
+use std::time::Duration;
 
 /// How a run ended, and with what.
 ///
@@ -8,7 +9,8 @@ use std::fmt;
 /// "best" is judged on with minibatches, and [`StopReason::NonFinite`] for the one case in which less is known.
 ///
 /// `Display` prints a table, with at most ten rows of the history and six significant digits; `{:.12}` sets another
-/// number of digits.
+/// number of digits, and `{:#}` adds times. `==` compares everything but times, so that two runs are equal if they
+/// computed the same.
 ///
 /// # Example
 ///
@@ -45,7 +47,7 @@ use std::fmt;
 /// );
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The last point; always finite.
@@ -73,8 +75,82 @@ pub struct Outcome {
     pub stop: StopReason,
     /// What was recorded on the way, as [`History`] says.
     pub history: Vec<Record>,
+    /// What the run came to on samples that it did not learn from; `None` unless
+    /// [`validate`](crate::Trainer::validate) or [`hold_out`](crate::Trainer::hold_out) named some.
+    pub validation: Option<Validation>,
+    /// The time that passed from the first step to the outcome; of a run that was resumed, the sum over all programs
+    /// that had a part in it, up to their last checkpoints.
+    pub time: Duration,
     /// Whether the step limit that ended the run is the default one, so that `Display` can say so.
     pub(crate) at_default_limit: bool,
+}
+
+impl PartialEq for Outcome {
+    fn eq(&self, other: &Outcome) -> bool {
+        let Outcome {
+            x,
+            value,
+            best_x,
+            best_value,
+            grad_norm,
+            steps,
+            epochs,
+            evaluations,
+            stop,
+            history,
+            validation,
+            time: _,
+            at_default_limit,
+        } = self;
+        *x == other.x
+            && *value == other.value
+            && *best_x == other.best_x
+            && *best_value == other.best_value
+            && *grad_norm == other.grad_norm
+            && *steps == other.steps
+            && *epochs == other.epochs
+            && *evaluations == other.evaluations
+            && *stop == other.stop
+            && *history == other.history
+            && *validation == other.validation
+            && *at_default_limit == other.at_default_limit
+    }
+}
+
+/// What a run came to on samples that it did not learn from.
+///
+/// # Example
+///
+/// ```
+/// use ad_core::{Samples, Tape};
+/// use ad_optim::{EmpiricalRisk, GradientDescent, Trainer};
+///
+/// // The mean of the first four numbers, judged by the last two.
+/// let loss = Tape::builder().inputs(&["mean"], &[0.0]).params(&["k"], &[0.0]).record(|x, k| (x[0] - k[0]).powi(2))?;
+/// let samples = Samples::from_rows(&loss, &[1.0, 2.0, 3.0, 4.0, 1.0, 2.0])?;
+/// let risk = EmpiricalRisk::new(loss, samples)?;
+/// let out = Trainer::new(&risk, GradientDescent::new(0.1), vec![0.0])
+///     .hold_out(vec![4, 5])
+///     .max_epochs(100)
+///     .run()?;
+/// let Some(validation) = &out.validation else { unreachable!("two samples are held out") };
+/// assert!((out.x[0] - 2.5).abs() < 1e-6);
+/// assert_eq!(validation.best_epoch, 4); // later steps lead away from what the last two want
+/// assert!(validation.best_value < validation.value);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Validation {
+    /// The mean of the validation samples at the last point.
+    pub value: f64,
+    /// The smallest mean at the end of an epoch, or at the last point; under
+    /// [`maximise`](crate::Trainer::maximise) the largest.
+    pub best_value: f64,
+    /// The point where it was.
+    pub best_x: Vec<f64>,
+    /// The number of epochs that were completed then.
+    pub best_epoch: usize,
 }
 
 /// Why a run ended. `Display` says it in words, and what to try next where there is something to try.
@@ -105,12 +181,12 @@ pub enum StopReason {
     MaxEpochs,
     /// The gradient norm is at most the `grad_tol`, and `grad_norm` of the outcome is that norm.
     GradientNorm,
-    /// The value is at most the `target_value`, and `value` of the outcome is that value.
+    /// The value is at most the `target_value` (under `maximise`, at least), and `value` of the outcome is that value.
     TargetValue,
-    /// The epoch means improved by no more than the tolerance for as many epochs in succession as `patience` allows.
+    /// The epoch means, or the means of the validation samples, improved by no more than the tolerance for as many epochs in succession as `patience` allows.
     Patience,
-    /// The time given to `time_limit` is over.
-    TimeLimit,
+    /// The time given to `max_time` is over.
+    MaxTime,
     /// An observer returned `ControlFlow::Break`, or the caller stopped iterating.
     Observer,
     /// The method found no point with a smaller value along the direction of descent: the value has reached the limit
@@ -136,7 +212,8 @@ pub enum StopReason {
         sample: Option<usize>,
         /// What was non-finite.
         quantity: NonFinite,
-        /// Where it arose, if the objective can tell.
+        /// Where it arose, if the objective can tell: of what was recorded, the row of the tape, its operands, and their
+        /// lines of code.
         detail: Option<String>,
     },
 }
@@ -218,7 +295,9 @@ pub enum History {
 /// assert_eq!(csv, ["1,64,16,0.25", "2,16,8,0.25", "3,4,4,0.25"]);
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// `==` compares everything but the time.
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Record {
     /// The step, or the last step of the epoch, from 1.
@@ -234,6 +313,19 @@ pub struct Record {
     pub grad_norm: f64,
     /// The learning rate of the step, or of the last step of the epoch.
     pub rate: f64,
+    /// At the end of an epoch, the mean of the validation samples after its last step, where there are some.
+    pub validation: Option<f64>,
+    /// The time that the step or the epoch took, its validation included, observers and checkpoints not.
+    pub time: Duration,
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Record) -> bool {
+        let Record { step, epoch, samples, value, grad_norm, rate, validation, time: _ } = *self;
+        (step, epoch, samples) == (other.step, other.epoch, other.samples)
+            && (value, grad_norm, rate) == (other.value, other.grad_norm, other.rate)
+            && validation == other.validation
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -255,20 +347,35 @@ impl fmt::Display for Outcome {
         writeln!(f, "x              {}", point(&self.x))?;
         writeln!(f, "best value     {}", number(self.best_value))?;
         writeln!(f, "best x         {}", point(&self.best_x))?;
+        if let Some(validation) = &self.validation {
+            writeln!(f, "validation     {}", number(validation.value))?;
+            let (best, epoch) = (number(validation.best_value), validation.best_epoch);
+            writeln!(f, "  at best      {best} after epoch {epoch}")?;
+            writeln!(f, "  with x       {}", point(&validation.best_x))?;
+        }
+        if f.alternate() {
+            writeln!(f, "time           {}", duration(self.time))?;
+        }
         if self.history.is_empty() {
             return Ok(());
         }
-        let head = ["epoch", "step", "value", "gradient norm", "rate"].map(str::to_owned);
-        let rows: Vec<[String; 5]> = std::iter::once(head)
+        let validated = self.history.iter().any(|record| record.validation.is_some());
+        let mut head: Vec<String> = ["epoch", "step", "value", "gradient norm", "rate"].map(str::to_owned).into();
+        head.extend(validated.then(|| "validation".to_owned()));
+        head.extend(f.alternate().then(|| "time".to_owned()));
+        let rows: Vec<Vec<String>> = std::iter::once(head)
             .chain(excerpt(&self.history, 10).map(|r| {
-                let [value, grad_norm, rate] = [r.value, r.grad_norm, r.rate].map(number);
-                [r.epoch.to_string(), r.step.to_string(), value, grad_norm, rate]
+                let mut row = vec![r.epoch.to_string(), r.step.to_string()];
+                row.extend([r.value, r.grad_norm, r.rate].map(number));
+                row.extend(validated.then(|| r.validation.map_or(String::new(), number)));
+                row.extend(f.alternate().then(|| duration(r.time)));
+                row
             }))
             .collect();
         writeln!(f, "\nvalue and gradient norm are those before the step:")?;
         for row in &rows {
             for (column, cell) in row.iter().enumerate() {
-                let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+                let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
                 write!(f, "{}{cell:>width$}", if column == 0 { "" } else { "  " })?;
             }
             writeln!(f)?;
@@ -287,7 +394,7 @@ impl fmt::Display for StopReason {
             StopReason::Patience => {
                 write!(f, "for as many epochs as patience allows, no mean improved by more than min_delta")
             }
-            StopReason::TimeLimit => write!(f, "at the time limit"),
+            StopReason::MaxTime => write!(f, "at the time limit"),
             StopReason::Observer => write!(f, "on request"),
             StopReason::NoDescent => write!(
                 f,
@@ -339,6 +446,11 @@ pub(crate) fn point(x: &[f64], number: impl Fn(f64) -> String) -> String {
         parts.push(format!("… {} more", x.len() - SHOWN));
     }
     format!("[{}]", parts.join(", "))
+}
+
+/// A time in three digits or so, in the unit that suits it.
+pub(crate) fn duration(time: Duration) -> String {
+    format!("{time:.2?}")
 }
 
 /// Significant digits without trailing zeros, with an exponent outside 1e-5 … 1e7.

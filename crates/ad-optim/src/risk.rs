@@ -1,6 +1,6 @@
 use crate::differentiable::{check_batch, check_lengths, check_point};
 use crate::{Differentiable, Error};
-use ad_core::{Retape, Samples, Tape, Var, Workspace};
+use ad_core::{Diagnosis, Retape, Samples, Tape, Var, Workspace};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -193,17 +193,51 @@ impl<L: SampleLoss> Differentiable for EmpiricalRisk<L> {
         Ok(mean(sum, grad, batch.len()))
     }
 
-    /// Names the first NaN or infinity in the data of the sample. Where its data are finite, it knows nothing.
-    fn describe_non_finite(&self, _x: &[f64], sample: usize) -> Option<String> {
+    /// Names the first NaN or infinity in the data of the sample; where they are finite, the row of the tape that is to
+    /// blame.
+    fn describe_non_finite(&self, x: &[f64], sample: usize) -> Option<String> {
         if sample >= self.samples.len() {
             return None;
         }
-        let (index, value) = self.samples.row(sample).iter().enumerate().find(|(_, value)| !value.is_finite())?;
-        Some(format!(
-            "the data of sample {sample} hold {value} at parameter {index}; \
-             mend them before you try a smaller learning rate"
-        ))
+        let data = self.samples.row(sample);
+        match data.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            Some((index, value)) => Some(format!(
+                "the data of sample {sample} hold {value} at parameter {index}; \
+                 mend them before you try a smaller learning rate"
+            )),
+            None => self.loss.diagnose_at(x, data).map(|found| in_one_line(&found)),
+        }
     }
+
+    fn names(&self) -> Vec<String> {
+        self.loss.input_names()
+    }
+}
+
+/// What a diagnosis found: the row with its operation, its value and its line, why, and the operands.
+pub(crate) fn in_one_line(found: &Diagnosis) -> String {
+    // As many digits as it takes to read the same number back, with an exponent where it is far from 1.
+    let number = |v: f64| format!("{v:?}");
+    let at = |location: &Option<ad_core::SourceLocation>| {
+        location.as_ref().map_or(String::new(), |location| format!(" at {location}"))
+    };
+    let origin = &found.origin;
+    let (name, operation) = (&origin.name, &origin.operation);
+    let derivative = origin.derivative.unwrap_or(0.0);
+    let mut line = match found.what {
+        ad_core::NonFinite::Value => format!("{name} = {operation} is {}", number(origin.value)),
+        _ if derivative.is_finite() => format!("{name} = {operation} passes on a non-finite adjoint"),
+        _ => format!("the adjoint of {name} = {operation} is {}", number(derivative)),
+    };
+    line += &format!("{}: {}", at(&origin.location), found.why);
+    for (i, operand) in found.operands.iter().enumerate() {
+        let (before, value) = (if i == 0 { "; with" } else { "," }, number(operand.value));
+        line += &format!("{before} {} = {value}{}", operand.name, at(&operand.location));
+    }
+    if found.operands_omitted > 0 {
+        line += &format!(", and {} more", found.operands_omitted);
+    }
+    line
 }
 
 /// A tape with one output is a function of its inputs, at the parameters it holds; it has one sample.
@@ -217,6 +251,14 @@ impl Differentiable for Tape {
         check_lengths(self.num_inputs(), x, grad)?;
         check_batch(1, batch)?;
         with_scratch(|workspace| self.gradient_into(workspace, x, grad))
+    }
+
+    fn describe_non_finite(&self, x: &[f64], _sample: usize) -> Option<String> {
+        self.diagnose_adjoint(x, &[1.0]).ok()?.map(|found| in_one_line(&found))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.input_names()
     }
 }
 
@@ -232,6 +274,14 @@ impl<F: Fn(&[Var], &[Var]) -> Vec<Var> + ?Sized> Differentiable for Retape<F> {
         check_lengths(self.num_inputs(), x, grad)?;
         check_batch(1, batch)?;
         with_scratch(|workspace| self.gradient_into(workspace, x, grad))
+    }
+
+    fn describe_non_finite(&self, x: &[f64], sample: usize) -> Option<String> {
+        self.tape_at(x).ok()?.describe_non_finite(x, sample)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.input_names()
     }
 }
 
@@ -294,6 +344,10 @@ pub trait SampleLoss: sealed::Sealed {
         idx: &[usize],
         threads: usize,
     ) -> Result<(f64, Vec<f64>), ad_core::Error>;
+    /// The names of the unknowns; empty if they have none.
+    fn input_names(&self) -> Vec<String>;
+    /// Where the gradient of the loss of one sample goes non-finite, if it does; see [`Tape::diagnose_adjoint`].
+    fn diagnose_at(&self, x: &[f64], params: &[f64]) -> Option<Diagnosis>;
 }
 
 mod sealed {
@@ -302,7 +356,7 @@ mod sealed {
 
 /// Hands every method on to the method of the same name.
 macro_rules! sample_loss {
-    ([$($generics:tt)*] $Loss:ty) => {
+    ([$($generics:tt)*] $Loss:ty, $tape_at:expr) => {
         impl<$($generics)*> sealed::Sealed for $Loss {}
         impl<$($generics)*> SampleLoss for $Loss {
             fn num_inputs(&self) -> usize {
@@ -342,11 +396,18 @@ macro_rules! sample_loss {
             ) -> Result<(f64, Vec<f64>), ad_core::Error> {
                 self.sum_gradient_threads(x, samples, idx, threads)
             }
+            fn input_names(&self) -> Vec<String> {
+                self.input_names()
+            }
+            fn diagnose_at(&self, x: &[f64], params: &[f64]) -> Option<Diagnosis> {
+                let of_sample = self.with_params(params).ok()?;
+                ($tape_at)(&of_sample, x)?.diagnose_adjoint(x, &[1.0]).ok()?
+            }
         }
     };
 }
-sample_loss!([] Tape);
-sample_loss!([F: Fn(&[Var], &[Var]) -> Vec<Var> + Send + Sync + ?Sized] Retape<F>);
+sample_loss!([] Tape, |tape: &Tape, _: &[f64]| Some(tape.clone()));
+sample_loss!([F: Fn(&[Var], &[Var]) -> Vec<Var> + Send + Sync + ?Sized] Retape<F>, |retape: &Retape<F>, x: &[f64]| retape.tape_at(x).ok());
 
 fn check_scalar(outputs: usize) -> Result<(), Error> {
     match outputs {

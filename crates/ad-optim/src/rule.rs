@@ -274,8 +274,12 @@ impl Oracle<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoResiduals`] unless the objective has residuals, as [`LeastSquares`](crate::LeastSquares) has.
+    /// [`Error::NoResiduals`] unless the objective has residuals, as [`LeastSquares`](crate::LeastSquares) has, and
+    /// [`Error::NotForResiduals`] where the trainer maximises or holds samples out.
     pub fn residuals(&mut self, residuals: &mut Vec<f64>, jacobian: &mut Matrix) -> Result<(), Error> {
+        if self.all.len() < self.objective.num_samples() {
+            return Err(Error::NotForResiduals { asked: "hold_out" });
+        }
         *self.evaluations += 1;
         self.objective.residuals_and_jacobian(self.x, residuals, jacobian)
     }

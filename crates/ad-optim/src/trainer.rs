@@ -1,12 +1,12 @@
+use crate::checkpoint::{Checkpoint, CheckpointProblem};
 use crate::outcome::number;
-use crate::rule::Trial;
-use crate::{
-    Batches, Differentiable, Error, History, Iterate, Method, NonFinite, Oracle, Outcome, Record, StopReason, Update,
-};
+use crate::run::{Objective, Plan, Run};
+use crate::{Batches, Checkpoints, Differentiable, Error, History, Method, Outcome, StopReason, checkpoints};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The step limit of a [`Trainer`] that was given no limit of steps, epochs or time.
 pub const DEFAULT_MAX_STEPS: usize = 1000;
@@ -26,8 +26,8 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 /// As soon as one of the stop rules holds. With full batches (the default) `grad_tol` and `target_value` are judged on
 /// the exact value at each point, before the step. With minibatches they are judged at the end of each epoch: when the
 /// mean of the epoch says that the rule may hold, all samples are evaluated at the current point, and that decides.
-/// `patience` compares means of epochs. No rule is ever judged on one minibatch. Where none of `max_steps`,
-/// `max_epochs` and `time_limit` is set, the limit is [`DEFAULT_MAX_STEPS`] steps. A non-finite value, gradient or
+/// `patience` compares means of epochs, or values on validation samples where there are some. No rule is ever judged on one minibatch. Where none of `max_steps`,
+/// `max_epochs` and `max_time` is set, the limit is [`DEFAULT_MAX_STEPS`] steps. A non-finite value, gradient or
 /// point always ends the run, see [`StopReason::NonFinite`]. A [`Method`] may end it by tolerances of its own.
 ///
 /// # The best point
@@ -39,10 +39,19 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 /// showed at the starting point, the starting point is evaluated too. These measurements are what a minibatch run
 /// costs beyond its steps: one or two passes over the samples, three if it never improved.
 ///
+/// With [`validate`](Trainer::validate) or [`hold_out`](Trainer::hold_out) the outcome has the best point on those
+/// samples besides, in [`Outcome::validation`].
+///
+/// # Breaking off and going on
+///
+/// With [`checkpoints`](Trainer::checkpoints) a run that was killed can go on by
+/// [`resume_latest`](Trainer::resume_latest), and ends with the bits of one that was not.
+///
 /// # Determinism
 ///
 /// The same objective, rule, start, batches and seed give the same bits, for any number of threads, provided that the
-/// objective does (tapes do). A `time_limit` is the one setting that may end two such runs at different steps.
+/// objective does (tapes do). A `max_time` is the one setting that may end two such runs at different steps. Times are
+/// measured, of course: comparisons of outcomes, records and steps by `==` leave them out.
 ///
 /// # Example
 ///
@@ -74,12 +83,25 @@ pub const DEFAULT_MAX_STEPS: usize = 1000;
 /// ```
 #[must_use = "a trainer does nothing until it is run or iterated"]
 pub struct Trainer<'a, D, R: Method> {
-    plan: Plan<D, R>,
+    plan: Plan<'a, D, R>,
     observers: Vec<Observer<'a>>,
+    checkpoints: Option<Checkpoints>,
+    resume: Option<Resume>,
     /// `None` until the first step is asked for.
     run: Option<Run<R::State>>,
+    /// The last step that was saved, and the best value and gradient norm of which `best.ckpt` was written.
+    saved_step: usize,
+    saved_best: Option<(f64, f64)>,
     failed: bool,
 }
+
+/// Where a run begins that does not begin at the start.
+enum Resume {
+    From(PathBuf),
+    Latest,
+}
+
+type Observer<'a> = Box<dyn FnMut(&Step, &[f64]) -> ControlFlow<()> + 'a>;
 
 /// One update, as reported by the iterator and to observers.
 ///
@@ -98,7 +120,9 @@ pub struct Trainer<'a, D, R: Method> {
 /// assert_eq!(trainer.x(), [1.5]);
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// `==` compares everything but the time.
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Step {
     /// The number of the update, from 1.
@@ -116,6 +140,19 @@ pub struct Step {
     /// At the last step of an epoch, the mean value of the epoch: over its samples, each at the point that was current
     /// when its batch came.
     pub epoch_mean: Option<f64>,
+    /// At the last step of an epoch, the mean of the validation samples at the point after it, where there are some.
+    pub validation: Option<f64>,
+    /// The time that the step took, its evaluations included, observers and checkpoints not.
+    pub time: Duration,
+}
+
+impl PartialEq for Step {
+    fn eq(&self, other: &Step) -> bool {
+        let Step { step, epoch, value, grad_norm, rate, samples, epoch_mean, validation, time: _ } = *self;
+        (step, epoch, samples) == (other.step, other.epoch, other.samples)
+            && (value, grad_norm, rate) == (other.value, other.grad_norm, other.rate)
+            && (epoch_mean, validation) == (other.epoch_mean, other.validation)
+    }
 }
 
 impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
@@ -125,23 +162,192 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
     pub fn new(objective: D, rule: R, x0: Vec<f64>) -> Self {
         Trainer {
             plan: Plan {
-                objective,
+                objective: Objective { of: objective, negated: false },
                 rule,
                 x0,
                 batches: Batches::full(),
                 max_steps: None,
                 max_epochs: None,
+                max_time: None,
                 grad_tol: None,
                 target_value: None,
                 patience: None,
-                time_limit: None,
+                validation: None,
+                held_out: None,
+                check_gradient: false,
                 threads: 1,
                 history: History::default(),
             },
             observers: Vec::new(),
+            checkpoints: None,
+            resume: None,
             run: None,
+            saved_step: 0,
+            saved_best: None,
             failed: false,
         }
+    }
+
+    /// Looks for a maximum instead of a minimum: minimises −f, and reports f.
+    ///
+    /// Values in steps, history and outcome are those of f; the best is the largest; `target_value` is reached from
+    /// below. Rules see the value and the gradient of −f. (torch has `maximize=True`; with optax one negates the loss.)
+    ///
+    /// # Errors
+    ///
+    /// Of the run: [`Error::NotForResiduals`] with a method for sums of squares.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// use ad_optim::{GradientDescent, Trainer};
+    ///
+    /// let hill = Tape::record(&[0.0], |x| 6.0 - (x[0] - 1.0).powi(2))?;
+    /// let out = Trainer::new(&hill, GradientDescent::new(0.25), vec![3.0]).maximise().grad_tol(1e-9).run()?;
+    /// assert!((out.x[0] - 1.0).abs() < 1e-9 && out.value == 6.0);
+    /// assert_eq!(out.history[0].value, 2.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn maximise(mut self) -> Self {
+        self.plan.objective.negated = true;
+        if let Some(validation) = &mut self.plan.validation {
+            validation.negated = true;
+        }
+        self
+    }
+
+    /// Evaluates `objective`, as a rule the same loss over other samples, at the end of each epoch.
+    ///
+    /// Its mean stands in steps, history and [`Outcome::validation`], which has the point where it was best; and
+    /// [`patience`](Trainer::patience) is judged on it. With full batches every step is an epoch. These evaluations are
+    /// not counted among those of the outcome. It takes the place of [`hold_out`](Trainer::hold_out).
+    ///
+    /// # Errors
+    ///
+    /// Of the run: [`Error::DimensionMismatch`] unless it has as many unknowns as the objective, [`Error::NoSamples`]
+    /// if it has no samples. A value that is not finite is no error: it is no improvement.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_optim::{GradientDescent, StopReason, Trainer, from_fn};
+    ///
+    /// // What is learned has its minimum at 1, what counts at 0.8: the run stops soon after it has passed there.
+    /// let learned = from_fn(1, |x, grad| { grad[0] = 2.0 * (x[0] - 1.0); (x[0] - 1.0).powi(2) });
+    /// let counts = from_fn(1, |x, grad| { grad[0] = 2.0 * (x[0] - 0.8); (x[0] - 0.8).powi(2) });
+    /// let out = Trainer::new(&learned, GradientDescent::new(0.05), vec![0.0])
+    ///     .validate(&counts)
+    ///     .patience(3, 0.0)
+    ///     .max_epochs(1000)
+    ///     .run()?;
+    /// assert_eq!((out.stop, out.epochs), (StopReason::Patience, 18));
+    /// let Some(validation) = out.validation else { unreachable!("it was asked for") };
+    /// assert!((validation.best_x[0] - 0.8).abs() < 0.02);
+    /// # Ok::<(), ad_optim::Error>(())
+    /// ```
+    pub fn validate(mut self, objective: impl Differentiable + 'a) -> Self {
+        let negated = self.plan.objective.negated;
+        self.plan.validation = Some(Objective { of: Box::new(objective), negated });
+        self.plan.held_out = None;
+        self
+    }
+
+    /// Holds the samples with these indices out of training, and evaluates them at the end of each epoch, as
+    /// [`validate`](Trainer::validate) does with an objective of its own, whose place it takes.
+    ///
+    /// No batch has them, and "all samples" are all others: values, stop rules and the best point do not look at them.
+    /// The order of the indices plays no part. [`Batches`] has an example of how to draw them.
+    ///
+    /// # Errors
+    ///
+    /// Of the run: [`Error::SampleOutOfRange`]; [`Error::EmptyBatch`] for no index; [`Error::NoSamples`] where no sample
+    /// is left; [`Error::NotForResiduals`] with a method for sums of squares.
+    pub fn hold_out(mut self, samples: Vec<usize>) -> Self {
+        self.plan.held_out = Some(samples);
+        self.plan.validation = None;
+        self
+    }
+
+    /// Compares the gradient at the start with difference quotients before the first step; see
+    /// [`check_gradient`](crate::check_gradient), which does it at any point.
+    ///
+    /// For objectives with a gradient written by hand. It costs a few evaluations for each unknown, on at most 256
+    /// samples, which are not counted among those of the outcome. A run that is resumed has been checked.
+    ///
+    /// # Errors
+    ///
+    /// Of the run: [`Error::WrongGradient`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_optim::{Error, GradientDescent, Trainer, from_fn};
+    ///
+    /// let f = from_fn(2, |x, grad| { grad[0] = 2.0 * x[0]; grad[1] = 3.0 * x[1]; x[0].powi(2) + x[1].powi(3) });
+    /// let error = Trainer::new(&f, GradientDescent::new(0.1), vec![1.0, 2.0]).check_gradient().run().unwrap_err();
+    /// assert!(matches!(error, Error::WrongGradient { component: 1, gradient: 6.0, .. }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn check_gradient(mut self) -> Self {
+        self.plan.check_gradient = true;
+        self
+    }
+
+    /// Saves the run on its way, as [`Checkpoints`] says.
+    ///
+    /// # Errors
+    ///
+    /// Of the run: [`Error::Write`] if a checkpoint cannot be written; [`Error::Checkpoint`] with
+    /// [`CheckpointProblem::FolderInUse`] if the folder has checkpoints that this run does not go on from;
+    /// [`Error::StateNotVisited`] for a rule that does not show its state.
+    pub fn checkpoints(mut self, checkpoints: Checkpoints) -> Self {
+        self.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// Goes on from a checkpoint: a file, or the latest one in a folder. The starting point given to
+    /// [`new`](Trainer::new) then plays no part: that of the saved run is kept with it.
+    ///
+    /// # Errors
+    ///
+    /// Of the run: [`Error::Read`] if there is no such file; [`Error::Checkpoint`] if it is damaged, or of a run with
+    /// another rule, dimension, names, settings, batches or held-out samples.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ad_optim::{Adam, Batches, Checkpoints, Error, GradientDescent, Trainer, from_fn};
+    ///
+    /// # let folder = std::env::temp_dir().join(format!("ad-optim-resume-{}", std::process::id()));
+    /// let f = from_fn(1, |x, grad| { grad[0] = 2.0 * x[0]; x[0] * x[0] });
+    /// let out = Trainer::new(&f, Adam::new(0.1), vec![1.0])
+    ///     .max_steps(10)
+    ///     .checkpoints(Checkpoints::new(&folder))
+    ///     .run()?;
+    /// let further = Trainer::new(&f, Adam::new(0.1), vec![0.0]).resume_from(&folder).max_steps(15).run()?;
+    /// assert_eq!((further.steps, &further.history[..10]), (15, &out.history[..]));
+    ///
+    /// let other = Trainer::new(&f, Adam::new(0.2), vec![0.0]).resume_from(&folder).run();
+    /// assert!(other.unwrap_err().to_string().contains("setting 0 of the rule is learning rate = 0.1"));
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn resume_from(mut self, path: impl AsRef<Path>) -> Self {
+        self.resume = Some(Resume::From(path.as_ref().to_owned()));
+        self
+    }
+
+    /// Goes on from the latest checkpoint in the folder given to [`checkpoints`](Trainer::checkpoints); begins at the
+    /// start if there is none. [`Checkpoints`] has an example.
+    ///
+    /// # Errors
+    ///
+    /// Of the run: those of [`resume_from`](Trainer::resume_from), and [`Error::Checkpoint`] with
+    /// [`CheckpointProblem::NoFolder`] where no checkpoints were set.
+    pub fn resume_latest(mut self) -> Self {
+        self.resume = Some(Resume::Latest);
+        self
     }
 
     /// Sets how the samples are divided into batches; default [`Batches::full`].
@@ -171,7 +377,7 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
         self
     }
 
-    /// Stops where the mean over all samples is at most `value`; see [when it stops](Trainer#when-it-stops).
+    /// Stops where the mean over all samples is at most `value` (under [`maximise`](Trainer::maximise), at least); see [when it stops](Trainer#when-it-stops).
     pub fn target_value(mut self, value: f64) -> Self {
         self.plan.target_value = Some(value);
         self
@@ -180,7 +386,9 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
     /// Stops when `epochs` epochs in succession had means not below the smallest one so far minus `min_delta`.
     ///
     /// An epoch counts as an improvement if its mean is smaller by *more* than `min_delta ≥ 0` than the mean of the
-    /// last improvement. `epochs` is at least 1.
+    /// last improvement. `epochs` is at least 1. Under [`maximise`](Trainer::maximise) larger means are better. With
+    /// [`validate`](Trainer::validate) or [`hold_out`](Trainer::hold_out) the means are those of the validation samples
+    /// after each epoch.
     ///
     /// Set [`max_epochs`](Trainer::max_epochs) too: without any limit a run ends after [`DEFAULT_MAX_STEPS`] steps.
     ///
@@ -200,9 +408,10 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
         self
     }
 
-    /// Stops before the first step that would begin later than `limit` after the first one began.
-    pub fn time_limit(mut self, limit: Duration) -> Self {
-        self.plan.time_limit = Some(limit);
+    /// Stops before the first step that would begin later than `limit` after the first one began. Of a run that is
+    /// resumed, after the first one of this program: so each of them can be given the time that it has.
+    pub fn max_time(mut self, limit: Duration) -> Self {
+        self.plan.max_time = Some(limit);
         self
     }
 
@@ -295,7 +504,7 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
     pub fn best(&self) -> Option<(&[f64], f64)> {
         let run = self.run.as_ref()?;
         let best = if run.whole { run.best.as_ref() } else { run.best_epoch.as_ref() }?;
-        Some((&best.x, best.value))
+        Some((&best.x, self.plan.objective.signed(best.value)))
     }
 
     /// Why the run ended, if it has.
@@ -328,29 +537,105 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
     ///
     /// Those of [`run`](Trainer::run).
     pub fn finish(mut self) -> Result<Outcome, Error> {
-        let run = match self.run.take() {
+        let mut run = match self.run.take() {
             Some(run) => run,
-            None => Run::start(&self.plan)?,
+            None => self.start()?,
         };
+        if !self.failed {
+            self.save_last(&mut run)?;
+        }
         run.finish(&self.plan)
     }
 
-    fn advance(&mut self) -> Result<Option<Step>, Error> {
-        let run = match &mut self.run {
-            Some(run) => run,
-            unstarted => unstarted.insert(Run::start(&self.plan)?),
+    fn start(&mut self) -> Result<Run<R::State>, Error> {
+        let from = match (&self.resume, &self.checkpoints) {
+            (None, _) => None,
+            (Some(Resume::From(path)), _) => Some(checkpoints::file_at(path)?),
+            (Some(Resume::Latest), Some(checkpoints)) => checkpoints.latest()?,
+            (Some(Resume::Latest), None) => {
+                return Err(Error::Checkpoint { path: PathBuf::from("resume"), problem: CheckpointProblem::NoFolder });
+            }
         };
-        let step = run.advance(&self.plan)?;
-        if let Some(step) = &step {
-            let mut enough = false;
-            for observer in &mut self.observers {
-                enough |= observer(step, &run.x).is_break();
-            }
-            if enough && run.stop.is_none() {
-                run.stop = Some(StopReason::Observer);
-            }
+        let mut run = match from {
+            None => Run::start(&self.plan)?,
+            Some(path) => Run::resume(&self.plan, Checkpoint::read(&path)?, &path)?,
+        };
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.check_settings()?;
+            // A rule that cannot be saved is to be told of now, not after the first hundred steps.
+            run.save(&self.plan)?;
+            checkpoints.prepare(run.steps)?;
+            self.saved_step = run.steps;
+            self.saved_best =
+                run.best.as_ref().filter(|_| checkpoints.has_best()).map(|best| (best.value, best.grad_norm));
         }
-        Ok(step)
+        Ok(run)
+    }
+
+    fn advance(&mut self) -> Result<Option<Step>, Error> {
+        let mut run = match self.run.take() {
+            Some(run) => run,
+            None => self.start()?,
+        };
+        let step = self.advance_in(&mut run);
+        self.run = Some(run);
+        step
+    }
+
+    fn advance_in(&mut self, run: &mut Run<R::State>) -> Result<Option<Step>, Error> {
+        let step = run.advance(&self.plan)?;
+        let Some(step) = step else {
+            self.save_last(run)?;
+            return Ok(None);
+        };
+        let mut enough = false;
+        for observer in &mut self.observers {
+            enough |= observer(&step, &run.x).is_break();
+        }
+        if enough && run.stop.is_none() {
+            run.stop = Some(StopReason::Observer);
+        }
+        self.save_step(run, &step)?;
+        Ok(Some(step))
+    }
+
+    /// Writes the checkpoints that are due after a step. That of the best point comes first: a run that is killed
+    /// between the two makes the step again.
+    fn save_step(&mut self, run: &mut Run<R::State>, step: &Step) -> Result<(), Error> {
+        let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| !run.is_non_finite()) else { return Ok(()) };
+        let due = checkpoints.is_due(step.step);
+        let best = run.best.as_ref().map(|best| (best.value, best.grad_norm));
+        let is_best = match run.whole {
+            true => due && best != self.saved_best,
+            false => step.epoch_mean.is_some() && run.is_at_best(),
+        };
+        if checkpoints.keeps_best() && is_best {
+            checkpoints.write_best(&run.save(&self.plan)?)?;
+            self.saved_best = best;
+        }
+        if due {
+            checkpoints.write(&run.save(&self.plan)?)?;
+            self.saved_step = step.step;
+        }
+        Ok(())
+    }
+
+    /// Saves where the run ended, unless that has been done, or it ended in what is not worth going on from.
+    fn save_last(&mut self, run: &mut Run<R::State>) -> Result<(), Error> {
+        if let Some(checkpoints) = &self.checkpoints
+            && run.steps > self.saved_step
+            && !run.is_non_finite()
+        {
+            let best = run.best.as_ref().map(|best| (best.value, best.grad_norm));
+            let checkpoint = run.save(&self.plan)?;
+            if checkpoints.keeps_best() && run.whole && best != self.saved_best {
+                checkpoints.write_best(&checkpoint)?;
+                self.saved_best = best;
+            }
+            checkpoints.write(&checkpoint)?;
+            self.saved_step = run.steps;
+        }
+        Ok(())
     }
 }
 
@@ -376,582 +661,5 @@ impl fmt::Display for Step {
         let [value, grad_norm, rate] = [self.value, self.grad_norm, self.rate].map(|v| number(v, digits));
         let (step, epoch) = (self.step, self.epoch);
         write!(f, "step {step}  epoch {epoch}  value {value}  gradient norm {grad_norm}  rate {rate}")
-    }
-}
-
-type Observer<'a> = Box<dyn FnMut(&Step, &[f64]) -> ControlFlow<()> + 'a>;
-
-/// What the user asked for; never changed by the run.
-struct Plan<D, R> {
-    objective: D,
-    rule: R,
-    x0: Vec<f64>,
-    batches: Batches,
-    max_steps: Option<usize>,
-    max_epochs: Option<usize>,
-    grad_tol: Option<f64>,
-    target_value: Option<f64>,
-    patience: Option<(usize, f64)>,
-    time_limit: Option<Duration>,
-    threads: usize,
-    history: History,
-}
-
-/// Everything that changes from step to step. All buffers are made at the start: a step allocates nothing but history,
-/// and what a method makes for itself.
-struct Run<S> {
-    started: Instant,
-    state: S,
-    x: Vec<f64>,
-    gradient: Vec<f64>,
-    delta: Vec<f64>,
-    /// 0, 1, …, N−1: the batch of all samples.
-    all: Vec<usize>,
-    /// The samples of the current epoch in the order of their turn, and how many of them had theirs.
-    order: Vec<usize>,
-    position: usize,
-    batch_size: usize,
-    /// Whether every batch is `all`, so that every value on the way is exact.
-    whole: bool,
-    steps: usize,
-    epochs: usize,
-    evaluations: usize,
-    /// Value and gradient norm over all samples at the current `x`, where they are known.
-    measured: Option<(f64, f64)>,
-    /// The last evaluation that a method asked for itself; its gradient is taken over if the step leads there.
-    trial: Trial,
-    /// The last point at which value and gradient were finite on the samples asked for.
-    last: Option<Known>,
-    /// The point with the smallest value over all samples.
-    best: Option<Known>,
-    /// The point at the end of the epoch with the smallest mean, and that mean; kept for minibatches alone.
-    best_epoch: Option<Known>,
-    /// The value of the first batch at the start.
-    first_value: f64,
-    tally: Tally,
-    /// The mean of the last epoch that improved, and the number of epochs since.
-    improved: (f64, usize),
-    history: Vec<Record>,
-    stop: Option<StopReason>,
-}
-
-/// A point and what was found there.
-struct Known {
-    x: Vec<f64>,
-    value: f64,
-    grad_norm: f64,
-}
-
-/// Running means over the batches of the current epoch, weighted by their sizes.
-struct Tally {
-    samples: usize,
-    value: f64,
-    gradient: Vec<f64>,
-    rate: f64,
-}
-
-impl<S> Run<S> {
-    fn start<D: Differentiable, R: Method<State = S>>(plan: &Plan<D, R>) -> Result<Self, Error> {
-        let dim = plan.objective.dim();
-        if dim == 0 || plan.x0.is_empty() {
-            return Err(Error::EmptyPoint);
-        }
-        if plan.x0.len() != dim {
-            return Err(Error::DimensionMismatch { what: "the starting point", expected: dim, got: plan.x0.len() });
-        }
-        if let Some((index, value)) = first_non_finite(&plan.x0) {
-            return Err(Error::NonFiniteStart { index, value });
-        }
-        plan.check_settings()?;
-        let samples = plan.objective.num_samples();
-        let batch_size = plan.batches.size_for(samples)?;
-        let whole = batch_size == samples && (plan.batches.repeats() || samples == 1);
-        if let Some(method) = plan.rule.needs_full_batches()
-            && !whole
-        {
-            return Err(Error::NeedsFullBatches { method });
-        }
-        let mut state = plan.rule.prepare(dim)?;
-        let mut x = plan.x0.clone();
-        plan.rule.confine(&mut state, &mut x);
-        Ok(Run {
-            started: Instant::now(),
-            state,
-            x,
-            // An objective that adds to the gradient, where it should overwrite it, meets these NaNs in the first step.
-            gradient: vec![f64::NAN; dim],
-            delta: vec![0.0; dim],
-            all: (0..samples).collect(),
-            order: Vec::new(),
-            position: 0,
-            batch_size,
-            whole,
-            steps: 0,
-            epochs: 0,
-            evaluations: 0,
-            measured: None,
-            trial: Trial::default(),
-            last: None,
-            best: None,
-            best_epoch: None,
-            first_value: f64::NAN,
-            tally: Tally { samples: 0, value: 0.0, gradient: vec![0.0; if whole { 0 } else { dim }], rate: 1.0 },
-            improved: (f64::INFINITY, 0),
-            history: Vec::new(),
-            stop: None,
-        })
-    }
-
-    /// One step, or `None` with `self.stop` set.
-    fn advance<D: Differentiable, R: Method<State = S>>(&mut self, plan: &Plan<D, R>) -> Result<Option<Step>, Error> {
-        if self.stop.is_none() && self.whole && self.measured.is_none() {
-            self.measure(plan)?;
-        }
-        if self.stop.is_none() {
-            self.stop = self.goal(plan).or_else(|| self.limit(plan));
-        }
-        if self.stop.is_some() {
-            return Ok(None);
-        }
-        let (samples, value, grad_norm) = match self.measured {
-            // The measurement left the gradient at x in its buffer.
-            Some((value, grad_norm)) if self.whole => (self.all.len(), value, grad_norm),
-            _ => match self.evaluate_next_batch(plan)? {
-                Some(found) => found,
-                None => return Ok(None),
-            },
-        };
-        let Some(rate) = self.update(plan, samples, value)? else { return Ok(None) };
-        self.tally.add(samples, value, &self.gradient, rate);
-        let mut step =
-            Step { step: self.steps, epoch: self.epochs + 1, value, grad_norm, rate, samples, epoch_mean: None };
-        if plan.history == History::Steps {
-            let (step, epoch) = (step.step, step.epoch);
-            self.history.push(Record { step, epoch, samples, value, grad_norm, rate });
-        }
-        if self.whole || self.position == self.order.len() {
-            let grad_norm = if self.whole { grad_norm } else { norm(&self.tally.gradient) };
-            step.epoch_mean = Some(self.tally.value);
-            self.end_epoch(plan, grad_norm)?;
-        }
-        Ok(Some(step))
-    }
-
-    /// Value and gradient at x over all samples: what stop rules, the best point and the outcome are judged on.
-    fn measure<D: Differentiable, R: Method<State = S>>(&mut self, plan: &Plan<D, R>) -> Result<(), Error> {
-        let value = match self.take_trial() {
-            Some(value) => value,
-            None => self.evaluate(plan, Batch::All)?,
-        };
-        if let Some(quantity) = non_finite(value, &self.gradient) {
-            self.stop_non_finite(plan, quantity, value, Batch::All);
-            return Ok(());
-        }
-        let grad_norm = norm(&self.gradient);
-        self.measured = Some((value, grad_norm));
-        Known::keep(&mut self.last, &self.x, value, grad_norm);
-        Known::keep_better(&mut self.best, &self.x, value, grad_norm);
-        Ok(())
-    }
-
-    /// Number of samples, value and gradient norm of the next batch; `None` if they are not finite.
-    fn evaluate_next_batch<D: Differentiable, R: Method<State = S>>(
-        &mut self,
-        plan: &Plan<D, R>,
-    ) -> Result<Option<(usize, f64, f64)>, Error> {
-        if self.position == self.order.len() {
-            self.position = 0;
-            if self.order.is_empty() || !plan.batches.repeats() {
-                plan.batches.order_into(self.all.len(), self.epochs + 1, &mut self.order);
-            }
-        }
-        let end = self.order.len().min(self.position + self.batch_size);
-        let batch = Batch::Turn(self.position, end);
-        let value = self.evaluate(plan, batch)?;
-        if let Some(quantity) = non_finite(value, &self.gradient) {
-            self.stop_non_finite(plan, quantity, value, batch);
-            return Ok(None);
-        }
-        let grad_norm = norm(&self.gradient);
-        Known::keep(&mut self.last, &self.x, value, grad_norm);
-        if self.steps == 0 {
-            self.first_value = value;
-        }
-        let samples = end - self.position;
-        self.position = end;
-        Ok(Some((samples, value, grad_norm)))
-    }
-
-    /// Moves x by the rule and returns the rate; `None` if the new point is not finite, or the method
-    /// ended the run where it stands.
-    fn update<D: Differentiable, R: Method<State = S>>(
-        &mut self,
-        plan: &Plan<D, R>,
-        samples: usize,
-        value: f64,
-    ) -> Result<Option<f64>, Error> {
-        let (step, epoch) = (self.steps + 1, self.epochs + 1);
-        self.delta.copy_from_slice(&self.gradient);
-        let mut update = Update { delta: &mut self.delta, rate: 1.0 };
-        let at = Iterate { step, epoch, samples, value, x: &self.x, gradient: &self.gradient };
-        let mut oracle = Oracle {
-            objective: &plan.objective,
-            x: &self.x,
-            all: &self.all,
-            threads: plan.threads,
-            evaluations: &mut self.evaluations,
-            trial: &mut self.trial,
-        };
-        self.stop = plan.rule.advance(&mut self.state, &at, &mut update, &mut oracle)?;
-        let rate = update.rate;
-        if self.stop.is_some() && self.delta.iter().all(|&delta| delta == 0.0) {
-            return Ok(None);
-        }
-        for (x, delta) in self.x.iter_mut().zip(&self.delta) {
-            *x -= delta;
-        }
-        plan.rule.confine(&mut self.state, &mut self.x);
-        if let Some((index, component)) = first_non_finite(&self.x) {
-            self.stop = Some(StopReason::NonFinite {
-                step,
-                epoch,
-                sample: None,
-                quantity: NonFinite::Point { index, value: component },
-                detail: None,
-            });
-            self.back_to_last(value, f64::NAN);
-            return Ok(None);
-        }
-        self.measured = None;
-        self.steps = step;
-        Ok(Some(rate))
-    }
-
-    /// Takes over what the method found at x itself, if that is where it looked last.
-    fn take_trial(&mut self) -> Option<f64> {
-        let here = self.whole && self.trial.x == self.x;
-        self.trial.x.clear();
-        if !here {
-            return None;
-        }
-        std::mem::swap(&mut self.trial.gradient, &mut self.gradient);
-        Some(self.trial.value)
-    }
-
-    /// Closes the books of an epoch, `grad_norm` being the norm of its mean gradient.
-    fn end_epoch<D: Differentiable, R: Method<State = S>>(
-        &mut self,
-        plan: &Plan<D, R>,
-        grad_norm: f64,
-    ) -> Result<(), Error> {
-        let mean = self.tally.value;
-        self.record_epoch(plan, grad_norm);
-        self.tally.samples = 0;
-        self.epochs += 1;
-        if !self.whole {
-            Known::keep_better(&mut self.best_epoch, &self.x, mean, grad_norm);
-        }
-        if let Some((epochs, min_delta)) = plan.patience {
-            match &mut self.improved {
-                (level, since) if mean < *level - min_delta => (*level, *since) = (mean, 0),
-                (_, since) => *since += 1,
-            }
-            if self.improved.1 >= epochs {
-                self.stop = Some(StopReason::Patience);
-            }
-        }
-        // An epoch mean only proposes to stop: its batches were taken at different points. All samples decide.
-        let proposed =
-            plan.target_value.is_some_and(|target| mean <= target) || plan.grad_tol.is_some_and(|tol| grad_norm <= tol);
-        if !self.whole && self.stop.is_none() && proposed {
-            self.measure(plan)?;
-        }
-        Ok(())
-    }
-
-    /// Adds what the tally holds to the history, if there is anything and it was asked for.
-    fn record_epoch<D, R>(&mut self, plan: &Plan<D, R>, grad_norm: f64) {
-        let Tally { samples, value, rate, .. } = self.tally;
-        if plan.history == History::Epochs && samples > 0 {
-            let (step, epoch) = (self.steps, self.epochs + 1);
-            self.history.push(Record { step, epoch, samples, value, grad_norm, rate });
-        }
-    }
-
-    /// The stop rules that are judged on a value over all samples, where there is one.
-    fn goal<D, R>(&self, plan: &Plan<D, R>) -> Option<StopReason> {
-        let (value, grad_norm) = self.measured?;
-        if plan.target_value.is_some_and(|target| value <= target) {
-            Some(StopReason::TargetValue)
-        } else if plan.grad_tol.is_some_and(|tol| grad_norm <= tol) {
-            Some(StopReason::GradientNorm)
-        } else {
-            None
-        }
-    }
-
-    fn limit<D, R>(&self, plan: &Plan<D, R>) -> Option<StopReason> {
-        let unlimited = plan.max_epochs.is_none() && plan.time_limit.is_none();
-        let max_steps = plan.max_steps.or(unlimited.then_some(DEFAULT_MAX_STEPS));
-        if max_steps.is_some_and(|max| self.steps >= max) {
-            Some(StopReason::MaxSteps)
-        } else if plan.max_epochs.is_some_and(|max| self.epochs >= max) {
-            Some(StopReason::MaxEpochs)
-        } else if plan.time_limit.is_some_and(|limit| self.started.elapsed() >= limit) {
-            Some(StopReason::TimeLimit)
-        } else {
-            None
-        }
-    }
-
-    fn evaluate<D: Differentiable, R>(&mut self, plan: &Plan<D, R>, batch: Batch) -> Result<f64, Error> {
-        self.evaluations += 1;
-        let batch = batch.of(&self.all, &self.order);
-        plan.evaluate(&self.x, batch, &mut self.gradient)
-    }
-
-    /// Ends the run after an evaluation of `batch` at x that gave `value`, and goes back to the last finite point.
-    fn stop_non_finite<D: Differentiable, R>(
-        &mut self,
-        plan: &Plan<D, R>,
-        quantity: NonFinite,
-        value: f64,
-        batch: Batch,
-    ) {
-        let grad_norm = norm(&self.gradient);
-        let samples = batch.of(&self.all, &self.order);
-        let sample = match samples {
-            _ if self.all.len() == 1 => None,
-            &[sample] => Some(sample),
-            // An error here would only hide the finding that is being explained.
-            _ => samples.iter().copied().find(|&sample| {
-                plan.evaluate(&self.x, &[sample], &mut self.delta)
-                    .is_ok_and(|value| non_finite(value, &self.delta).is_some())
-            }),
-        };
-        let explained = if self.all.len() == 1 { Some(0) } else { sample };
-        let detail = explained.and_then(|sample| plan.objective.describe_non_finite(&self.x, sample));
-        let (step, epoch) = (self.steps + 1, self.epochs + 1);
-        self.stop = Some(StopReason::NonFinite { step, epoch, sample, quantity, detail });
-        self.back_to_last(value, grad_norm);
-    }
-
-    /// Returns to the last finite point. Where there was none, x is the start, and what was found there is kept.
-    fn back_to_last(&mut self, value: f64, grad_norm: f64) {
-        if self.last.is_none() {
-            Known::keep(&mut self.last, &self.x, value, grad_norm);
-        }
-        if let Some(last) = &self.last {
-            self.x.copy_from_slice(&last.x);
-            self.measured = self.whole.then_some((last.value, last.grad_norm));
-        }
-    }
-
-    fn finish<D: Differentiable, R: Method<State = S>>(mut self, plan: &Plan<D, R>) -> Result<Outcome, Error> {
-        let grad_norm = norm(&self.tally.gradient);
-        self.record_epoch(plan, grad_norm);
-        if self.stop.is_none() {
-            self.stop = Some(StopReason::Observer);
-        }
-        let finite = !matches!(self.stop, Some(StopReason::NonFinite { .. }));
-        if finite && self.measured.is_none() {
-            self.measure(plan)?;
-        }
-        if self.measured.is_none() {
-            self.measured = self.measure_aside(plan, self.x.clone());
-        }
-        if !self.whole && self.steps > 0 {
-            if let Some(candidate) = &self.best_epoch
-                && candidate.x != self.x
-            {
-                self.measure_aside(plan, candidate.x.clone());
-            }
-            if self.best.as_ref().is_none_or(|best| best.value >= self.first_value) {
-                let mut start = plan.x0.clone();
-                plan.rule.confine(&mut self.state, &mut start);
-                self.measure_aside(plan, start);
-            }
-        }
-        // Only after a non-finite stop can a measurement be missing; what the last batch showed stands in for it.
-        let last = self.last.map(|last| (last.value, last.grad_norm));
-        let (value, grad_norm) = self.measured.or(last).unwrap_or((f64::NAN, f64::NAN));
-        let best = self.best.or(self.best_epoch);
-        let at_default_limit = self.stop == Some(StopReason::MaxSteps) && plan.max_steps.is_none();
-        let (best_x, best_value) = best.map_or_else(|| (self.x.clone(), value), |best| (best.x, best.value));
-        Ok(Outcome {
-            x: self.x,
-            value,
-            best_x,
-            best_value,
-            grad_norm,
-            steps: self.steps,
-            epochs: self.epochs,
-            evaluations: self.evaluations,
-            stop: self.stop.unwrap_or(StopReason::Observer),
-            history: self.history,
-            at_default_limit,
-        })
-    }
-
-    /// Measures a point that competes for the best, after the run; one that cannot be measured does not compete.
-    fn measure_aside<D: Differentiable, R>(&mut self, plan: &Plan<D, R>, x: Vec<f64>) -> Option<(f64, f64)> {
-        self.evaluations += 1;
-        let value = plan.evaluate(&x, &self.all, &mut self.gradient).ok()?;
-        if non_finite(value, &self.gradient).is_some() {
-            return None;
-        }
-        let grad_norm = norm(&self.gradient);
-        // It was visited no later than x, so an equal does not replace what is known.
-        if self.best.as_ref().is_none_or(|best| (value, grad_norm) < (best.value, best.grad_norm)) {
-            Known::keep(&mut self.best, &x, value, grad_norm);
-        }
-        Some((value, grad_norm))
-    }
-}
-
-impl<D: Differentiable, R> Plan<D, R> {
-    fn check_settings(&self) -> Result<(), Error> {
-        const OWNER: &str = "Trainer";
-        if let Some(tol) = self.grad_tol
-            && (tol.is_nan() || tol < 0.0)
-        {
-            return Err(Error::setting(OWNER, "grad_tol", tol, "at least 0; try 1e-8"));
-        }
-        if let Some(target) = self.target_value
-            && target.is_nan()
-        {
-            return Err(Error::setting(OWNER, "target_value", target, "a number"));
-        }
-        if let Some((epochs, min_delta)) = self.patience {
-            if epochs == 0 {
-                return Err(Error::setting(OWNER, "patience in epochs", 0.0, "at least 1"));
-            }
-            if !(min_delta.is_finite() && min_delta >= 0.0) {
-                let must_be = "finite and at least 0; 0 counts every decrease";
-                return Err(Error::setting(OWNER, "min_delta of patience", min_delta, must_be));
-            }
-        }
-        if self.threads == 0 {
-            return Err(Error::setting(OWNER, "number of threads", 0.0, "at least 1"));
-        }
-        Ok(())
-    }
-
-    fn evaluate(&self, x: &[f64], batch: &[usize], gradient: &mut [f64]) -> Result<f64, Error> {
-        match self.threads {
-            1 => self.objective.value_and_gradient(x, batch, gradient),
-            threads => self.objective.value_and_gradient_threads(x, batch, gradient, threads),
-        }
-    }
-}
-
-/// A batch named by where it lies, so that naming one does not borrow the run.
-#[derive(Clone, Copy)]
-enum Batch {
-    All,
-    /// Begin and end within the order of the epoch.
-    Turn(usize, usize),
-}
-
-impl Batch {
-    fn of<'a>(self, all: &'a [usize], order: &'a [usize]) -> &'a [usize] {
-        match self {
-            Batch::All => all,
-            Batch::Turn(begin, end) => &order[begin..end],
-        }
-    }
-}
-
-impl Known {
-    /// Overwrites `slot`, without allocating once it is filled.
-    fn keep(slot: &mut Option<Known>, x: &[f64], value: f64, grad_norm: f64) {
-        match slot {
-            Some(known) => {
-                known.x.copy_from_slice(x);
-                (known.value, known.grad_norm) = (value, grad_norm);
-            }
-            None => *slot = Some(Known { x: x.to_vec(), value, grad_norm }),
-        }
-    }
-
-    /// The same, if the value is below the one in `slot`; of equal values the smaller gradient norm wins, then the
-    /// later point.
-    fn keep_better(slot: &mut Option<Known>, x: &[f64], value: f64, grad_norm: f64) {
-        if slot.as_ref().is_none_or(|known| (value, grad_norm) <= (known.value, known.grad_norm)) {
-            Known::keep(slot, x, value, grad_norm);
-        }
-    }
-}
-
-impl Tally {
-    /// With the first batch of an epoch the means are its value and gradient exactly, since the weight is 1.
-    fn add(&mut self, samples: usize, value: f64, gradient: &[f64], rate: f64) {
-        if self.samples == 0 {
-            self.value = 0.0;
-            self.gradient.fill(0.0);
-        }
-        self.samples += samples;
-        let weight = samples as f64 / self.samples as f64;
-        self.value += (value - self.value) * weight;
-        for (mean, g) in self.gradient.iter_mut().zip(gradient) {
-            *mean += (g - *mean) * weight;
-        }
-        self.rate = rate;
-    }
-}
-
-fn non_finite(value: f64, gradient: &[f64]) -> Option<NonFinite> {
-    if !value.is_finite() {
-        return Some(NonFinite::Value(value));
-    }
-    first_non_finite(gradient).map(|(index, value)| NonFinite::Gradient { index, value })
-}
-
-fn first_non_finite(v: &[f64]) -> Option<(usize, f64)> {
-    v.iter().copied().enumerate().find(|(_, component)| !component.is_finite())
-}
-
-/// The Euclidean norm. The squares are added in eight interleaved sums: fast, and of one fixed shape everywhere.
-pub(crate) fn norm(v: &[f64]) -> f64 {
-    const SMALLEST_SAFE: f64 = 1e-280;
-    const UP: f64 = f64::from_bits((1023 + 600) << 52);
-    const DOWN: f64 = f64::from_bits((1023 - 600) << 52);
-    let squares = |scale: f64| {
-        let mut sums = [0.0; 8];
-        for chunk in v.chunks(8) {
-            for (sum, component) in sums.iter_mut().zip(chunk) {
-                let scaled = component * scale;
-                *sum += scaled * scaled;
-            }
-        }
-        sums.iter().sum::<f64>()
-    };
-    let sum = squares(1.0);
-    if (SMALLEST_SAFE..=f64::MAX).contains(&sum) || sum.is_nan() {
-        return sum.sqrt();
-    }
-    // The squares overflowed or underflowed. A power of two brings the largest component near 1 without rounding.
-    let largest = v.iter().fold(0.0, |largest: f64, component| largest.max(component.abs()));
-    if largest == 0.0 || largest == f64::INFINITY {
-        return largest;
-    }
-    let scale = if largest > 1.0 { DOWN } else { UP };
-    squares(scale).sqrt() / scale
-}
-
-#[cfg(test)]
-mod tests {
-    use super::norm;
-
-    #[test]
-    fn norm_neither_overflows_nor_underflows() {
-        assert_eq!(norm(&[3.0, 4.0]), 5.0);
-        assert!((norm(&[3e200, 4e200]) / 5e200 - 1.0).abs() < 1e-15);
-        assert!((norm(&[3e-200, 4e-200]) / 5e-200 - 1.0).abs() < 1e-15);
-        assert_eq!(norm(&[5e-324, 0.0]), 5e-324);
-        assert_eq!(norm(&[0.0; 3]), 0.0);
-        assert_eq!(norm(&[f64::NEG_INFINITY, 1.0]), f64::INFINITY);
-        assert!(norm(&[f64::NAN, 1.0]).is_nan());
-        assert!(norm(&[f64::NAN, f64::INFINITY]).is_nan());
     }
 }

@@ -1,6 +1,6 @@
 use crate::rule::StateVisitor;
 use crate::rules::{add_l2, check_not_negative, check_rate};
-use crate::trainer::norm;
+use crate::run::norm;
 use crate::{Error, Iterate, Rule, Update};
 use std::ops::Range;
 

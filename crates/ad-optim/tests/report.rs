@@ -95,21 +95,27 @@ fn steps_as_lines() {
         assert_eq!(out.stop, StopReason::MaxEpochs);
         log.finish().unwrap();
     }
+    let text = fs::read_to_string(folder.file("run.csv")).unwrap();
+    let (rows, seconds): (Vec<&str>, Vec<&str>) = text.lines().map(|line| line.rsplit_once(',').unwrap()).unzip();
     assert_eq!(
-        fs::read_to_string(folder.file("run.csv")).unwrap(),
-        "step,epoch,samples,value,grad_norm,rate,epoch_mean\n\
-         1,1,2,64,16,0.25,\n\
-         2,1,1,16,8,0.25,48\n\
-         3,2,2,4,4,0.25,\n\
-         4,2,1,1,2,0.25,3\n"
+        rows,
+        [
+            "step,epoch,samples,value,grad_norm,rate,epoch_mean,validation",
+            "1,1,2,64,16,0.25,,",
+            "2,1,1,16,8,0.25,48,",
+            "3,2,2,4,4,0.25,,",
+            "4,2,1,1,2,0.25,3,",
+        ]
     );
+    assert_eq!(seconds[0], "seconds");
+    assert!(seconds[1..].iter().all(|seconds| seconds.parse::<f64>().is_ok_and(|seconds| seconds > 0.0)));
     let text = fs::read_to_string(folder.file("run.jsonl")).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 4);
     assert_eq!(lines[1]["epoch_mean"], 48);
     assert_eq!(lines[0].get("epoch_mean"), None);
     assert_eq!(lines[2]["value"], 4);
-    assert_eq!(lines[0].as_object().unwrap().len(), 6);
+    assert_eq!(lines[0].as_object().unwrap().len(), 7);
 }
 
 /// x² three times over, as three samples.

@@ -183,12 +183,12 @@ fn stops_when_epoch_means_no_longer_improve() {
 }
 
 #[test]
-fn stops_at_the_time_limit() {
+fn stops_at_the_max_time() {
     let trainer = || Trainer::new(from_fn(1, square), GradientDescent::new(1e-9), vec![1.0]);
-    let out = trainer().time_limit(Duration::ZERO).run().unwrap();
-    assert_eq!((out.stop, out.steps), (StopReason::TimeLimit, 0));
-    let out = trainer().time_limit(Duration::from_millis(20)).history(History::Off).run().unwrap();
-    assert_eq!(out.stop, StopReason::TimeLimit);
+    let out = trainer().max_time(Duration::ZERO).run().unwrap();
+    assert_eq!((out.stop, out.steps), (StopReason::MaxTime, 0));
+    let out = trainer().max_time(Duration::from_millis(20)).history(History::Off).run().unwrap();
+    assert_eq!(out.stop, StopReason::MaxTime);
     assert!(out.steps > 0);
 }
 

@@ -88,12 +88,16 @@ impl Chart {
     pub fn of_history(title: &str, history: &[Record]) -> Chart {
         let steps = history.windows(2).any(|pair| pair[0].epoch == pair[1].epoch);
         let at = |record: &Record| if steps { record.step } else { record.epoch };
-        let finite = history.iter().map(|record| record.value).filter(|value| value.is_finite());
+        let all = history.iter().flat_map(|record| [Some(record.value), record.validation]).flatten();
+        let finite = all.filter(|value| value.is_finite());
         let (low, high) = finite.fold((f64::INFINITY, 0.0_f64), |(low, high), y| (low.min(y), high.max(y)));
         let chart = Chart::new(title)
             .x_label(if steps { "step" } else { "epoch" })
             .y_label("value")
             .line("value", history.iter().map(|record| (at(record) as f64, record.value)));
+        let validation: Vec<_> =
+            history.iter().filter_map(|record| Some((at(record) as f64, record.validation?))).collect();
+        let chart = if validation.is_empty() { chart } else { chart.line("validation", validation) };
         if low > 0.0 && high / 2.0 > low { chart.log_y() } else { chart }
     }
 

@@ -1,5 +1,5 @@
 use super::{Chart, escape};
-use crate::outcome::{excerpt, number, point};
+use crate::outcome::{duration, excerpt, number, point};
 use crate::{DEFAULT_MAX_STEPS, Error, Outcome, files};
 use std::fmt::{Display, Write};
 use std::path::Path;
@@ -71,7 +71,7 @@ impl Report {
         }
     }
 
-    /// Leaves out the environment, with which no two pages have the same bytes.
+    /// Leaves out the environment, with which no two pages have the same bytes; to be called first.
     pub fn without_environment(mut self) -> Report {
         self.environment.clear();
         self
@@ -106,6 +106,7 @@ impl Report {
     }
 
     /// Adds what a run left: why it stopped, its points and values, and its history, of which at most 200 rows are shown.
+    /// The time that it took goes to the environment.
     pub fn outcome(mut self, outcome: &Outcome) -> Report {
         let digits = |value| number(value, 6);
         let at = |x: &[f64]| point(x, digits);
@@ -113,7 +114,7 @@ impl Report {
             true => format!("at the default limit of {DEFAULT_MAX_STEPS} steps; set max_steps or max_epochs"),
             false => outcome.stop.to_string(),
         };
-        let rows = [
+        let mut rows = vec![
             ("stopped", stopped),
             ("steps", outcome.steps.to_string()),
             ("epochs", outcome.epochs.to_string()),
@@ -123,13 +124,24 @@ impl Report {
             ("x", at(&outcome.x)),
             ("best value", digits(outcome.best_value)),
             ("best x", at(&outcome.best_x)),
-        ]
-        .map(|(name, value)| (name.to_owned(), value));
+        ];
+        if let Some(validation) = &outcome.validation {
+            let (best, epoch) = (digits(validation.best_value), validation.best_epoch);
+            rows.push(("validation", digits(validation.value)));
+            rows.push(("best validation", format!("{best} after epoch {epoch}")));
+            rows.push(("x of best validation", at(&validation.best_x)));
+        }
+        let rows: Vec<_> = rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // A time says something about the machine, and has no place on a page that is to have the same bytes each time.
+        if !self.environment.is_empty() {
+            self.environment.push(("time of the run".to_owned(), duration(outcome.time)));
+        }
         self.sections.push(format!("<h2>Outcome</h2>\n{}", pairs(&rows)));
         if !outcome.history.is_empty() {
             let rows = excerpt(&outcome.history, ROWS).map(|record| {
                 let [value, grad_norm, rate] = [record.value, record.grad_norm, record.rate].map(digits);
-                [record.epoch.to_string(), record.step.to_string(), value, grad_norm, rate]
+                let validation = record.validation.map_or(String::new(), digits);
+                [record.epoch.to_string(), record.step.to_string(), value, grad_norm, rate, validation]
             });
             let rows: Vec<_> = rows.collect();
             let shown = match outcome.history.len() {
@@ -137,7 +149,15 @@ impl Report {
                 all => format!(", {} rows of {all}", rows.len()),
             };
             let caption = format!("value and gradient norm are those before the step{shown}");
-            let table = table(&caption, &["epoch", "step", "value", "gradient norm", "rate"], &rows);
+            let header = ["epoch", "step", "value", "gradient norm", "rate", "validation"];
+            let table = match outcome.validation {
+                Some(_) => table(&caption, &header, &rows),
+                None => {
+                    let [header @ .., _] = header;
+                    let rows: Vec<_> = rows.into_iter().map(|[row @ .., _]| row).collect();
+                    table(&caption, &header, &rows)
+                }
+            };
             self.sections.push(format!("<details>\n<summary>History</summary>\n{table}</details>\n"));
         }
         self

@@ -58,6 +58,8 @@ impl Entry for Step {
             ("grad_norm", Field::Number(self.grad_norm)),
             ("rate", Field::Number(self.rate)),
             ("epoch_mean", self.epoch_mean.map_or(Field::Absent, Field::Number)),
+            ("validation", self.validation.map_or(Field::Absent, Field::Number)),
+            ("seconds", Field::Number(self.time.as_secs_f64())),
         ]
     }
 }
@@ -71,6 +73,8 @@ impl Entry for Record {
             ("value", Field::Number(self.value)),
             ("grad_norm", Field::Number(self.grad_norm)),
             ("rate", Field::Number(self.rate)),
+            ("validation", self.validation.map_or(Field::Absent, Field::Number)),
+            ("seconds", Field::Number(self.time.as_secs_f64())),
         ]
     }
 }
