@@ -40,7 +40,7 @@ fn compare(called: &[f64], flat: &[f64], other_way: &[f64], seen: &mut Seen) {
     let noise = flat.iter().zip(other_way).fold(0.0, |noise: f64, (a, b)| noise.max((a - b).abs()));
     let far = |(&a, &b): (&f64, &f64)| (a - b).abs() > 1e-9 * size + 1e4 * noise;
     seen.derivatives += 1;
-    seen.far += usize::from(called.iter().zip(flat).any(|pair| far(pair)));
+    seen.far += usize::from(called.iter().zip(flat).any(far));
 }
 
 fn check_twins(called: &Tape, flat: &Tape, x: &[f64], seen: &mut Seen) {

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::function::{Function, FunctionMemory, Kind, NumberVec, Numbers, NumbersMut, Tangent};
 use crate::lanes::Lanes;
 use crate::record::{LIMIT, SourceLocation, Var, VarKey, record_call, refuse_call};
-use crate::replay::{Block, Group, Mapped, WIDTH, Workspace};
+use crate::replay::{Block, Group, MOST_LANES, Mapped, WIDTH, Workspace};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
@@ -134,7 +134,7 @@ const FEWEST: usize = 4;
 const KEPT_BLOCKS: usize = 1 << 12;
 
 /// Iterations whose contributions to adjoints are added together.
-const BLOCK: usize = 64;
+const BLOCK: usize = MOST_LANES;
 
 /// The most numbers that are kept to go back through a recurrence without
 /// computing any of it again.
@@ -233,12 +233,12 @@ impl Loop {
     /// there is room to keep the values for them.
     fn mapped(&self, memory: &mut FunctionMemory) -> Option<Mapped<'_>> {
         let wanted = memory.call.is_some();
-        let mapped = self.body.mapped(memory.body(), wanted)?;
+        let mapped = self.body.mapped(memory.body(), wanted, self.count)?;
         if !wanted || self.keeps(mapped) {
             return Some(mapped);
         }
         memory.call = None;
-        self.body.mapped(memory.body(), false)
+        self.body.mapped(memory.body(), false, self.count)
     }
 
     /// Whether the values of all iterations are kept from the values to the adjoints.
@@ -260,9 +260,7 @@ impl Loop {
             Source::Argument(Column::Strided { first: start, stride: 1 }) if first + WIDTH <= self.count => {
                 let start = *start as usize + first;
                 let numbers = &x[start..start + WIDTH];
-                for lane in 0..WIDTH {
-                    lanes[lane] = numbers[lane];
-                }
+                lanes.copy_from_slice(numbers);
             }
             Source::Argument(column) => {
                 for (lane, number) in lanes.iter_mut().enumerate() {
@@ -383,7 +381,8 @@ impl Loop {
         mut xbar: NumbersMut<'_>,
         memory: &mut FunctionMemory,
     ) -> Result<(), Error> {
-        let mapped = if k == 0 && self.suits_lanes() { self.body.mapped(memory.body(), true) } else { None };
+        let mapped =
+            if k == 0 && self.suits_lanes() { self.body.mapped(memory.body(), true, self.count) } else { None };
         memory.call = memory.call.filter(|_| mapped.is_some_and(|mapped| self.keeps(mapped)));
         for start in (0..self.count).step_by(BLOCK).rev() {
             let iterations = start..self.count.min(start + BLOCK);
@@ -468,15 +467,13 @@ impl Loop {
                     |i, block, Lanes(adjoints)| {
                         let place = i * BLOCK + first % BLOCK + block * WIDTH;
                         let places = &mut of_inputs_now.v[place..place + WIDTH];
-                        for lane in 0..WIDTH {
-                            places[lane] = adjoints[lane];
-                        }
+                        places.copy_from_slice(&adjoints);
                     },
                 )
             });
             memory.put_lanes(lanes);
             if let Group::Again(lanes) = group? {
-                for lane in (0..count).filter(|lane| lanes >> lane & 1 == 1) {
+                for lane in (0..count).filter(|lane| lanes[lane / WIDTH] >> (lane % WIDTH) & 1 == 1) {
                     self.adjoints_of_one(0, first + lane, x, weights, of_inputs, memory)?;
                 }
             }

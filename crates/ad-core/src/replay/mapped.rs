@@ -1,5 +1,7 @@
 //! A body at the iterations of a loop that carries nothing, side by side in lanes.
 
+#![allow(clippy::needless_range_loop, reason = "indices are what the vectoriser follows best")]
+
 use crate::error::Error;
 use crate::lanes::Lanes;
 use crate::replay::lanes::{self, Block, Layout, WIDTH};
@@ -7,15 +9,22 @@ use crate::replay::samples::grow;
 use crate::replay::{LaneMemory, Workspace};
 use crate::tape::Tape;
 
-/// The most blocks that a slot has.
-const MOST_BLOCKS: usize = 4;
+/// The most blocks that a slot has here. There are more than elsewhere, since a
+/// body is short: its slots fit the fastest cache even so, and a row costs the
+/// less for each lane.
+const MOST_BLOCKS: usize = 16;
+/// The slots up to which a body has so many.
+const FEW_SLOTS: usize = 16;
+/// The most lanes side by side.
+pub(crate) const MOST_LANES: usize = MOST_BLOCKS * WIDTH;
 
 /// A group of iterations side by side that has been run.
 pub(crate) enum Group {
     /// All is well.
     Whole,
-    /// In these iterations, a bit each, a number is not finite: the scalar engine does them again.
-    Again(u64),
+    /// In some iterations, a bit each in the word of their block, a number is not
+    /// finite: the scalar engine does them again.
+    Again([u16; MOST_BLOCKS]),
 }
 
 /// A body and how its iterations lie in lanes.
@@ -26,10 +35,17 @@ pub(crate) struct Mapped<'a> {
 }
 
 impl Tape {
-    /// The body in lanes, for values alone or for adjoints as well, unless lanes do not suit it.
-    pub(crate) fn mapped(&self, ws: &mut Workspace, adjoints: bool) -> Option<Mapped<'_>> {
+    /// The body in lanes for so many iterations, for values alone or for adjoints
+    /// as well, unless lanes do not suit it.
+    pub(crate) fn mapped(&self, ws: &mut Workspace, adjoints: bool, iterations: usize) -> Option<Mapped<'_>> {
         let program = if adjoints { self.programs.reverse(&self.data) } else { self.programs.forward(&self.data) };
-        let layout = self.lanes_of_points(ws, program, false, usize::from(adjoints))?;
+        let mut layout = self.lanes_of_points(ws, program, false, usize::from(adjoints))?;
+        // Guards are looked at in a word of bits, one a lane.
+        if ws.lanes.lanes.is_none() && self.guards().is_empty() && program.num_slots <= FEW_SLOTS {
+            while layout.blocks < MOST_BLOCKS && layout.blocks * WIDTH < iterations {
+                layout.blocks *= 2;
+            }
+        }
         Some(Mapped { body: self, layout })
     }
 }
@@ -67,9 +83,9 @@ impl Mapped<'_> {
             || {
                 let of_inputs = values[inputs..].chunks_exact_mut(layout.blocks).take(body.num_inputs());
                 for (i, blocks) in of_inputs.enumerate() {
-                    for block in 0..blocks.len() {
+                    for (block, numbers) in blocks.iter_mut().enumerate() {
                         // Blocks that no iteration is in repeat the last one that is.
-                        blocks[block] = load(i, block.min(used - 1));
+                        *numbers = load(i, block.min(used - 1));
                     }
                 }
             },
@@ -131,14 +147,13 @@ impl Mapped<'_> {
                 }
             },
         );
-        let mut again = 0;
-        for (block, Lanes(probe)) in probes[..used].iter().enumerate() {
-            for (lane, probe) in probe.iter().enumerate() {
-                again |= u64::from(probe.is_nan()) << (block * WIDTH + lane);
+        let mut again = [0; MOST_BLOCKS];
+        for (block, (bits, Lanes(probe))) in again.iter_mut().zip(&probes[..used]).enumerate() {
+            for (lane, probe) in probe.iter().enumerate().take(count - block * WIDTH) {
+                *bits |= u16::from(probe.is_nan()) << lane;
             }
         }
-        again &= u64::MAX >> (64 - count);
-        if again == 0 { Group::Whole } else { Group::Again(again) }
+        if again == [0; MOST_BLOCKS] { Group::Whole } else { Group::Again(again) }
     }
 
     /// Why a guard is off its branch: the scalar engine says.
@@ -154,8 +169,6 @@ impl Mapped<'_> {
 /// Adds 0, or NaN in the lanes where a number is NaN or infinite: those are done
 /// again, and then it is seen which it was.
 #[inline(always)]
-fn look_at(probe: &mut Block, Lanes(numbers): Block) {
-    for lane in 0..WIDTH {
-        probe.0[lane] += numbers[lane] - numbers[lane];
-    }
+fn look_at(probe: &mut Block, numbers: Block) {
+    *probe += numbers * 0.0;
 }

@@ -20,7 +20,7 @@ mod simd;
 pub(crate) use calls::{CallMemory, Calls, Step, forward_steps, reverse_steps};
 pub(crate) use engine::{forward, reverse, values};
 pub(crate) use lanes::{Block, WIDTH};
-pub(crate) use mapped::{Group, Mapped};
+pub(crate) use mapped::{Group, MOST_LANES, Mapped};
 pub(crate) use program::{Program, Programs};
 pub use samples::Samples;
 pub(crate) use samples::{LEAF, SampleScratch, sum_over_threads, threads_for};

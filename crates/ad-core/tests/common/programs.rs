@@ -631,7 +631,7 @@ fn written_out(body: &Tape, initial: Vec<Var>, arguments: &[Vec<Var>], summed: b
         state.copy_from_slice(&values[..carried]);
         let further = &values[carried..];
         if summed && iteration > 0 {
-            outs.iter_mut().zip(further).for_each(|(sum, &value): (&mut Var, _)| *sum = *sum + value);
+            outs.iter_mut().zip(further).for_each(|(sum, &value): (&mut Var, _)| *sum += value);
         } else {
             outs.extend_from_slice(further);
         }
