@@ -11,6 +11,8 @@ use crate::tape::Tape;
 
 /// The most directions that one forward sweep carries.
 pub(crate) const DIRECTIONS: usize = 16;
+/// Inputs from which on a copy of memory is faster than number by number.
+const MANY: usize = 64;
 /// The most directions that one sweep of second order carries.
 pub(crate) const SECOND_DIRECTIONS: usize = 8;
 
@@ -90,7 +92,7 @@ impl Primal<'_, '_> {
 
     /// The adjoints of the inputs for the weights `w` into `xbar`; false if a
     /// NaN shows, and the strict rule decides. If it shows in an adjoint, those
-    /// up to it are in `xbar`.
+    /// up to it at least are in `xbar`.
     #[inline]
     pub fn reverse_into(&mut self, w: impl Iterator<Item = f64>, xbar: &mut [f64]) -> Result<bool, Error> {
         self.adjoints.fill(0.0);
@@ -101,6 +103,13 @@ impl Primal<'_, '_> {
             replay::reverse(self.program, 0..self.program.rows.len(), self.values, self.adjoints);
         } else {
             self.reverse_with_calls()?;
+        }
+        if xbar.len() >= MANY {
+            let adjoints = &self.adjoints[self.program.first_input..][..xbar.len()];
+            xbar.copy_from_slice(adjoints);
+            // Without a way out at the first one, this is a loop of vectors.
+            let nan = adjoints.iter().fold(false, |nan, adjoint| nan | adjoint.is_nan());
+            return Ok(!nan && !self.outputs().any(f64::is_nan));
         }
         // Number by number, as the sweep wrote them: a copy of memory reads in
         // wider pieces what was only just written, which stalls.
@@ -166,8 +175,13 @@ impl Tape {
         values: &mut [f64],
         calls: &mut CallMemory,
     ) -> Result<(), CallError> {
-        for (slot, &x) in self.load(program, params, values).iter_mut().zip(x) {
-            *slot = x;
+        let inputs = &mut self.load(program, params, values)[..x.len()];
+        if x.len() < MANY {
+            for (slot, &x) in inputs.iter_mut().zip(x) {
+                *slot = x;
+            }
+        } else {
+            inputs.copy_from_slice(x);
         }
         if program.calls.is_empty() {
             replay::values(program, 0..program.rows.len(), values);

@@ -1,5 +1,7 @@
 //! Functions that a tape calls as one row: the same numbers as the code written out.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use ad_core::{Dual, Matrix, Tape, Var};
 
 /// A function recorded with calls, and the same written out.
@@ -15,7 +17,7 @@ fn term(x: &[Var]) -> Var {
 }
 
 fn twins() -> Vec<Twin> {
-    let body = Tape::record(&[1.0, 1.0], |x| term(x)).unwrap();
+    let body = Tape::record(&[1.0, 1.0], term).unwrap();
     let points: Vec<f64> = (0..7).map(|i| 0.3 + 0.2 * f64::from(i)).collect();
     let pair = Tape::record(&[0.3, 0.5], |x| [x[0].sin() * x[1], x[1].exp() - x[0]]).unwrap().named("pair");
     let step = Tape::record(&[0.2, 0.4, 0.9], |v| [v[0] + v[2] * v[1], v[1] - v[2] * v[0].sin(), v[0] * v[1]]).unwrap();

@@ -147,13 +147,17 @@ impl Mapped<'_> {
                 }
             },
         );
+        let all = probes[..used].iter().fold(Lanes([0.0; WIDTH]), |sum, &probe| sum + probe);
+        if !all.0.iter().any(|probe| probe.is_nan()) {
+            return Group::Whole;
+        }
         let mut again = [0; MOST_BLOCKS];
         for (block, (bits, Lanes(probe))) in again.iter_mut().zip(&probes[..used]).enumerate() {
             for (lane, probe) in probe.iter().enumerate().take(count - block * WIDTH) {
                 *bits |= u16::from(probe.is_nan()) << lane;
             }
         }
-        if again == [0; MOST_BLOCKS] { Group::Whole } else { Group::Again(again) }
+        Group::Again(again)
     }
 
     /// Why a guard is off its branch: the scalar engine says.
