@@ -870,9 +870,19 @@ impl DiffWriter {
                 let functions = [(0, old), (1, new)].map(|(side, index): (usize, Option<usize>)| {
                     index.filter(|_| part == Part::Row).and_then(|index| sides[side].function(index))
                 });
-                *text += match functions[0] == functions[1] {
-                    true => " (a name in it now means another value)",
-                    false => " (it now calls another function)",
+                let iterations = [(0, old), (1, new)].map(|(side, index): (usize, Option<usize>)| {
+                    let data = sides[side].data;
+                    let row = index.filter(|_| part == Part::Row).map(|index| data.head(index).0);
+                    let function = row.and_then(|row| data.function(row));
+                    function.map_or(String::new(), |function| function.iterations_text(Script::Unicode))
+                });
+                *text += &match functions[0] == functions[1] {
+                    true => " (a name in it now means another value)".to_owned(),
+                    false if iterations[0] == iterations[1] => " (it now calls another function)".to_owned(),
+                    false => {
+                        let [old, new] = iterations.map(|text| if text.is_empty() { "once".to_owned() } else { text });
+                        format!(" (it ran {old}; now {new})")
+                    }
                 };
             }
             let location =

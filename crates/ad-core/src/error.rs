@@ -87,7 +87,8 @@ pub enum Error {
     /// A comparison made while recording would be answered otherwise now.
     #[error(
         "{}the branch taken at {location} would change: {guard} when recorded, now {} {}; \
-         record again at this point (Retape does that by itself), or keep both branches on the tape, as in a.select_gt(b, if_true, if_false), min, max, abs or clamp",
+         record again at this point (Retape does that by itself, but not inside of a tape that is called: that one is \
+         recorded already), or keep both branches on the tape, as in a.select_gt(b, if_true, if_false), min, max, abs or clamp",
         sample.map(|i| format!("sample {i}: ")).unwrap_or_default(), operands_text(guard, *lhs, *rhs), now_text(now)
     )]
     BranchChanged {
@@ -136,7 +137,7 @@ pub enum Error {
     },
 
     /// A function was called in a recording with arguments that do not fit it.
-    #[error("{function} was called at {location} with {got} {what}, and takes {expected}")]
+    #[error("{function}, called at {location}: {what}: expected {expected}, got {got}")]
     CallArguments {
         /// The name of the function.
         function: String,
@@ -178,7 +179,7 @@ pub enum Error {
 
     /// The rule of a custom operation is not its derivative.
     #[error(
-        "{function}: {what} give {} for the derivative of result {result} by operand {operand}, and what they are checked against gives {}{}",
+        "{function}: {what} give {} for the derivative of result {result} by operand {operand}, and what they are compared with gives {}{}; one of the two is wrong",
         exact(*stated), exact(*found), suspicion(*stated, *found)
     )]
     WrongRule {
@@ -424,7 +425,7 @@ fn exact(number: f64) -> String {
 }
 
 fn called_at(location: &Option<SourceLocation>) -> String {
-    location.as_ref().map(|location| format!(", called at {location},")).unwrap_or_default()
+    location.as_ref().map(|location| format!(" (called at {location})")).unwrap_or_default()
 }
 
 /// What two derivatives that disagree look like.

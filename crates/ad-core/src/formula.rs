@@ -31,6 +31,31 @@ pub enum Script {
     Latex,
 }
 
+impl Script {
+    /// What stands for what is left out.
+    pub(crate) fn dots(self) -> &'static str {
+        match self {
+            Script::Unicode => "…",
+            Script::Ascii => "...",
+            Script::Latex => r"\dots",
+        }
+    }
+
+    /// The sign of a difference.
+    pub(crate) fn minus(self) -> &'static str {
+        if self == Script::Unicode { "−" } else { "-" }
+    }
+
+    /// The sign of a product.
+    pub(crate) fn times(self) -> &'static str {
+        match self {
+            Script::Unicode => "·",
+            Script::Ascii => "*",
+            Script::Latex => r" \cdot ",
+        }
+    }
+}
+
 /// What stands over a variable's letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Accent {

@@ -369,10 +369,16 @@ impl TapeData {
                 }
             }
         }
-        let row_name = |&row: &u32| self.value_name(self.first_row() + row as usize, Accent::None);
+        let caller = |&row: &u32| {
+            let name = self.value_name(self.first_row() + row as usize, Accent::None).render(script, digits);
+            match self.function(row as usize).map(|function| function.iterations_text(script)) {
+                Some(iterations) if !iterations.is_empty() => format!("{name} ({iterations})"),
+                _ => name,
+            }
+        };
         let finished = |(body, name, rows): (&Tape, String, Vec<u32>)| TraceBody {
             name,
-            called_by: rows.iter().map(|row| row_name(row).render(script, digits)).collect(),
+            called_by: rows.iter().map(caller).collect(),
             list: body.list(script, digits),
         };
         bodies.into_iter().map(finished).collect()

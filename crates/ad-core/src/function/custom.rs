@@ -48,7 +48,8 @@ pub trait CustomOp: Send + Sync + 'static {
     /// [`CustomOp::partials`] writes. It may call this very operation (the
     /// derivative of eˣ is eˣ), and others.
     ///
-    /// Second derivatives and derivative tapes need it; without it they are
+    /// First derivatives come from what is stated in numbers, higher ones from
+    /// this tape, in drivers and derivative tapes alike; without it those are
     /// [`Error::NoSecondDerivative`]. It is asked for once.
     ///
     /// # Errors
@@ -87,7 +88,8 @@ pub trait CustomProducts: Send + Sync + 'static {
     /// Jᵀ·w as a tape: n inputs x and then m inputs w, and n outputs. It may
     /// call this very operation, and others.
     ///
-    /// Second derivatives and derivative tapes need it; without it they are
+    /// First derivatives come from what is stated in numbers, higher ones from
+    /// this tape, in drivers and derivative tapes alike; without it those are
     /// [`Error::NoSecondDerivative`]. It is asked for once.
     ///
     /// # Errors
@@ -387,7 +389,7 @@ impl Custom {
             return wrong("operands", n, x.len());
         }
         if n == 0 || m == 0 {
-            return wrong("operands and results: at least so many", 1, 0);
+            return wrong("operands and results, at least", 1, 0);
         }
         record_call(&Function::new(Some(name.clone()), Kind::Custom(self.clone()), n, m), x, location)
     }

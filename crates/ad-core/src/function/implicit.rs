@@ -156,7 +156,7 @@ impl Implicit {
         let Some(num_operands) = g.num_inputs().checked_sub(unknowns).filter(|&operands| operands > 0) else {
             return Err(Error::RuleShape {
                 function: g.name.as_deref().unwrap_or("the equations").to_owned(),
-                what: "inputs (x, and an unknown for each output): at least so many",
+                what: "inputs, at least (x, and an unknown for each output)",
                 expected: unknowns + 1,
                 got: g.num_inputs(),
             });

@@ -345,6 +345,15 @@ impl Function {
         }
     }
 
+    /// Which operands its iterations take; empty if there is one alone.
+    pub(crate) fn iterations_text(&self, script: Script) -> String {
+        match &self.0.kind {
+            Kind::Loop(rolled) => rolled.iterations_text(script),
+            Kind::Adjoint(of) | Kind::Rearranged(Rearranged { of, .. }) => of.iterations_text(script),
+            _ => String::new(),
+        }
+    }
+
     /// What it is, in words that stand before the name, and the name.
     pub(crate) fn call_name(&self) -> CallName {
         let word = match &self.0.kind {

@@ -860,7 +860,7 @@ impl Tape {
             refused(Error::CallArguments { function, what, expected, got, location }, items)
         };
         if carried > n.min(m) {
-            return wrong("numbers in the state: at most so many are inputs and outputs", n.min(m), carried, 1);
+            return wrong("numbers in the state, at most (each is an input and an output)", n.min(m), carried, 1);
         }
         let mut collected = Arguments::new(n - carried);
         let starts: Vec<u32> = initial.iter().map(|&x| collected.place(x)).collect();
@@ -869,13 +869,13 @@ impl Tape {
             let argument = argument.as_ref();
             if argument.len() != n - carried {
                 let items = collected.count + 1 + arguments.take(COUNTED).count();
-                return wrong("numbers in each argument", n - carried, argument.len(), items);
+                return wrong("numbers in an argument", n - carried, argument.len(), items);
             }
             collected.push(argument);
         }
         let Arguments { operands, columns, count, .. } = collected;
         if count == 0 {
-            return wrong("arguments: at least so many", 1, 0, 0);
+            return wrong("items to run over, at least", 1, 0, 1);
         }
         let outs = (m - carried).saturating_mul(if summed { 1 } else { count });
         if outs > LIMIT - carried {

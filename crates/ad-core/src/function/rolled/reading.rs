@@ -2,6 +2,7 @@
 
 use super::{Column, Loop, Source, Target};
 use crate::check::Fnv;
+use crate::formula::{SHOWN_OPERANDS, Script, more};
 
 /// What an input of the body is in an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,54 @@ impl Loop {
     /// Whether the results are sums over the iterations.
     pub(crate) fn is_summed(&self) -> bool {
         self.summed
+    }
+
+    /// Which operands the iterations take, such as `i = 1 … 999: operands i, i + 1`;
+    /// empty for a call that runs once and carries nothing.
+    pub(crate) fn iterations_text(&self, script: Script) -> String {
+        if self.count == 1 && self.initial.is_empty() {
+            return String::new();
+        }
+        let dots = script.dots();
+        let term = |(first, stride): (i64, i64)| {
+            // Operands and iterations are counted from 1.
+            let rest = match first + 1 - stride {
+                0 => String::new(),
+                rest if rest < 0 => format!(" {} {}", script.minus(), -rest),
+                rest => format!(" + {rest}"),
+            };
+            match stride {
+                0 => format!("{}", first + 1),
+                1 => format!("i{rest}"),
+                stride => format!("{stride}{}i{rest}", script.times()),
+            }
+        };
+        let place = |column: &Column| match column {
+            Column::Strided { first, stride } => term((*first, *stride)),
+            Column::Listed(places) => {
+                let shown = places.iter().take(SHOWN_OPERANDS).map(|place| (place + 1).to_string());
+                let shown = shown.chain((places.len() > SHOWN_OPERANDS).then(|| dots.to_owned()));
+                format!("[{}]", shown.collect::<Vec<_>>().join(", "))
+            }
+        };
+        let (mut state, mut operands) = (Vec::new(), Vec::new());
+        for source in &self.inputs {
+            match source {
+                Source::Carry(number) => state.push((number + 1).to_string()),
+                Source::Argument(column) => operands.push(place(column)),
+            }
+        }
+        let list = |word: &str, mut items: Vec<String>| match items.len() {
+            0 => String::new(),
+            len => {
+                items.truncate(SHOWN_OPERANDS);
+                items.extend((len > SHOWN_OPERANDS).then(|| more(len - SHOWN_OPERANDS, script)));
+                format!(" {word} {}", items.join(", "))
+            }
+        };
+        let (state, operands) = (list("state", state), list("operands", operands));
+        let between = if state.is_empty() || operands.is_empty() { "" } else { ";" };
+        format!("i = 1 {dots} {}:{state}{between}{operands}", self.count)
     }
 
     /// The places of an argument in all iterations.
