@@ -2,7 +2,7 @@
 
 use crate::dual::Dual;
 use crate::error::{Error, expect_len};
-use crate::function::{Function, Numbers, NumbersMut};
+use crate::function::{Numbers, NumbersMut};
 use crate::matrix::Matrix;
 use crate::record::{Answer, Guard};
 use crate::replay::{self, CallError, CallMemory, Calls, Program, SimdLevel, Step, Workspace};
@@ -78,8 +78,8 @@ impl Error {
 
 /// A primal sweep of the program for reverse sweeps.
 pub(crate) struct Primal<'p, 'w> {
+    tape: &'p Tape,
     program: &'p Program,
-    functions: &'p [Function],
     values: &'w [f64],
     adjoints: &'w mut [f64],
     calls: &'w mut CallMemory,
@@ -124,10 +124,10 @@ impl Primal<'_, '_> {
 
     #[inline(never)]
     fn reverse_with_calls(&mut self) -> Result<(), Error> {
-        let Primal { program, functions, values, adjoints, calls } = self;
+        let Primal { tape, program, values, adjoints, calls } = self;
         let none = vec![[]; values.len()];
         let mut none_of_adjoints = none.clone();
-        let mut calls = Calls { program, functions, memory: calls };
+        let mut calls = Calls { program, functions: &tape.data.functions, memory: calls };
         replay::reverse_steps(program, |step| match step {
             Step::Rows(rows) => {
                 replay::reverse(program, rows, values, adjoints);
@@ -135,8 +135,7 @@ impl Primal<'_, '_> {
             }
             Step::Call(call) => calls.adjoints::<0>(call, values, &none, adjoints, &mut none_of_adjoints),
         })
-        // The functions were evaluated here before, so that an error is a rare thing.
-        .map_err(|(_, error)| error)
+        .map_err(|failure| tape.of_function(failure))
     }
 }
 
@@ -240,7 +239,12 @@ impl Tape {
         let mut values = Vec::new();
         replay::load(data, x, params.unwrap_or(&self.params), &mut values);
         let evaluated = replay::primal_above(data, row, &mut values, &mut Vec::new());
-        let known = data.first_row() + evaluated.map_or_else(|(failed, _)| failed, |()| row);
+        self.ask_guards_above(evaluated.map_or_else(|(failed, _)| failed, |()| row), &values)
+    }
+
+    /// Asks the guards whose operands are above row `row`.
+    fn ask_guards_above<T: Rule>(&self, row: usize, values: &[T]) -> Result<(), Error> {
+        let known = self.data.first_row() + row;
         let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
         let guards = self.guards().iter().take_while(above);
         self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))
@@ -365,7 +369,7 @@ impl Tape {
         let (slots, calls) = ws.slots_and_calls(2 * program.num_slots);
         let (values, adjoints) = slots.split_at_mut(program.num_slots);
         self.values(program, x, params, values, calls)?;
-        Ok(Primal { program, functions: &self.data.functions, values, adjoints, calls })
+        Ok(Primal { tape: self, program, values, adjoints, calls })
     }
 
     /// The values of all rows at x, guards checked, in the workspace.
@@ -847,11 +851,8 @@ impl Tape {
         replay::load(&self.data, x, &self.params, &mut values);
         if let Err((row, error)) = replay::primal_all(&self.data, &mut values, &mut Vec::new()) {
             // Where a guard above the function is off its branch, that is the cause.
-            let known = self.data.first_row() + row;
-            let above = |guard: &&Guard| guard.operands.iter().all(|&operand| (operand as usize) < known);
-            let guards = self.guards().iter().take_while(above);
-            self.ask_guards(guards.map(|guard| guard.operands.map(|operand| values[operand as usize])))?;
-            return Err(error);
+            self.ask_guards_above(row, &values)?;
+            return Err(self.of_function((row, error)));
         }
         self.check_guards(&values)?;
         Ok(self.data.outputs.iter().map(|&output| values[output as usize]).collect())

@@ -179,7 +179,7 @@ pub enum Error {
 
     /// The rule of a custom operation is not its derivative.
     #[error(
-        "{function}: {what} give {} for the derivative of result {result} by operand {operand}, and what they are compared with gives {}{}; one of the two is wrong",
+        "{function}: {what} give {} for the derivative of result {result} by operand {operand}, and what they are compared with gives {}, so one of the two is wrong{}",
         exact(*stated), exact(*found), suspicion(*stated, *found)
     )]
     WrongRule {
@@ -199,7 +199,7 @@ pub enum Error {
 
     /// Second derivatives of a custom operation are wanted that it does not state.
     #[error(
-        "second derivatives of {function}{} are wanted, and it states first ones alone: \
+        "second derivatives are wanted of {function}{}, which states first ones alone: \
          implement CustomOp::derivative for it (CustomProducts::vjp_tape), or give it one with Custom::with_derivative",
         called_at(location)
     )]
@@ -425,7 +425,7 @@ fn exact(number: f64) -> String {
 }
 
 fn called_at(location: &Option<SourceLocation>) -> String {
-    location.as_ref().map(|location| format!(" (called at {location})")).unwrap_or_default()
+    location.as_ref().map(|location| format!(", called at {location}")).unwrap_or_default()
 }
 
 /// What two derivatives that disagree look like.

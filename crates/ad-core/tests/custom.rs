@@ -349,6 +349,34 @@ fn what_is_not_written_shows() {
     }
 }
 
+/// A function that claims more results than there can be.
+struct Boundless;
+
+impl CustomOp for Boundless {
+    fn name(&self) -> &str {
+        "boundless"
+    }
+    fn num_operands(&self) -> usize {
+        1
+    }
+    fn num_results(&self) -> usize {
+        usize::MAX
+    }
+    fn value(&self, _: &[f64], _: &mut [f64]) {}
+    fn partials(&self, _: &[f64], _: &[f64], _: &mut [f64]) {}
+}
+
+#[test]
+fn results_beyond_all_bounds_are_an_error() {
+    let boundless = Custom::new(Boundless);
+    for operands in 0..3 {
+        let tape = Tape::record(&[1.0, 2.0], |x| boundless.call(&x[..operands])[0] + x[0]);
+        assert!(matches!(tape, Err(Error::TooLarge { .. })), "{tape:?}");
+    }
+    let derivative = Tape::record(&[1.0], |x| x[0]).unwrap();
+    assert!(matches!(boundless.with_derivative(&derivative), Err(Error::RuleShape { .. })));
+}
+
 #[test]
 fn errors_say_what_is_missing_and_where() {
     let root = Custom::unary("root", f64::sqrt, |_, y| 0.5 / y);
@@ -359,12 +387,14 @@ fn errors_say_what_is_missing_and_where() {
         tape.hvp(&[4.0], &[1.0]).unwrap_err(),
         tape.jvp_tape().unwrap_err(),
         tape.gradient_tape().unwrap().jvp_tape().unwrap_err(),
+        tape.gradient_tape().unwrap().gradient(&[4.0]).unwrap_err(),
         Tape::record(&[4.0], |x| tape.call(x)).unwrap().hessian(&[4.0]).unwrap_err(),
     ];
     for error in errors {
         let Error::NoSecondDerivative { function, location: Some(location) } = &error else { panic!("{error}") };
         assert_eq!((function.as_str(), location.line()), ("root", line), "{error}");
         assert!(location.file().ends_with("custom.rs"));
+        assert!(error.to_string().starts_with("second derivatives are wanted of root, called at "), "{error}");
     }
     // A first-order derivative tape needs none.
     assert_eq!(tape.gradient_tape().unwrap().eval(&[4.0]).unwrap(), [3.0]);

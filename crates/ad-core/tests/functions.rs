@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use ad_core::{Dual, Matrix, Tape, Var};
+use ad_core::{Dual, Matrix, Tape, Var, Workspace};
 
 /// A function recorded with calls, and the same written out.
 struct Twin {
@@ -187,6 +187,88 @@ fn calls_agree_with_the_code_written_out() {
         assert_eq!(at.jvp(&p).unwrap(), called.jvp(&x, &p).unwrap().1, "{name}: at");
         assert_eq!(at.vjp(&w).unwrap(), called.vjp(&x, &w).unwrap().1, "{name}: at");
     }
+}
+
+#[test]
+fn tapes_with_other_calls_may_take_turns_on_one_workspace() {
+    let product = Tape::record(&[1.0, 1.0], |x| (x[0] * x[1]).sin() * x[1].exp()).unwrap();
+    let reciprocal = Tape::record(&[1.0], |x| 1.0 / x[0]).unwrap();
+    let x: Vec<f64> = (0..150).map(|i| 0.3 + 0.01 * f64::from(i)).collect();
+    // The calls of the same number differ in body, iterations and whether they are summed.
+    let maps = Tape::record(&x, |x| {
+        let products = product.map(x.windows(2));
+        products.into_iter().chain(reciprocal.map(x.chunks(1))).collect::<Vec<_>>()
+    });
+    let sums = Tape::record(&x, |x| {
+        let reciprocals = reciprocal.map(x.chunks(1));
+        let product = product.map_sum(x.windows(2))[0];
+        [product, reciprocal.map_sum(reciprocals.chunks(1))[0], reciprocals[3]]
+    });
+    let sums = sums.unwrap();
+    let nested = Tape::record(&x, |x| {
+        let (one, five) = (sums.call(x), sums.map([x, x, x, x, x]));
+        [one[0], five[4], five[7]]
+    });
+    let tapes = [maps.unwrap(), sums, nested.unwrap()];
+    let bits = |numbers: &[f64]| numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
+    let mut ws = Workspace::new();
+    for lanes in [16, 32, 64] {
+        ws.set_lanes(lanes).unwrap();
+        for point in 0..3 {
+            let mut x = x.clone();
+            x[7] += 0.1 * f64::from(point);
+            if point == 2 {
+                // A NaN shows, so that iterations and sweeps are done again.
+                (x[5], x[70]) = (f64::INFINITY, 0.0);
+            }
+            for tape in [0, 1, 2, 0, 2, 1].map(|number| &tapes[number]) {
+                let m = tape.num_outputs();
+                let w: Vec<f64> = (0..m).map(|j| if j % 3 == 0 { 0.0 } else { 1.0 + j as f64 }).collect();
+                let (y, adjoints) = tape.vjp(&x, &w).unwrap();
+                let (mut y_again, mut adjoints_again) = (vec![0.0; m], vec![0.0; x.len()]);
+                tape.vjp_into(&mut ws, &x, &w, &mut y_again, &mut adjoints_again).unwrap();
+                assert_eq!((bits(&y), bits(&adjoints)), (bits(&y_again), bits(&adjoints_again)), "point {point}");
+                if m == 3 {
+                    // Several weights after one forward sweep.
+                    let mut jacobian = Matrix::default();
+                    tape.jacobian_into(&mut ws, &x, &mut jacobian).unwrap();
+                    for i in 0..m {
+                        let mut w = vec![0.0; m];
+                        w[i] = 1.0;
+                        let row = tape.vjp(&x, &w).unwrap().1;
+                        assert_eq!(bits(jacobian.row(i)), bits(&row), "point {point}, row {i}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Beyond so many calls the values of the iterations are computed again.
+#[test]
+fn a_tape_of_many_calls_keeps_a_bounded_amount() {
+    const CALLS: usize = 3000;
+    let body = Tape::record(&[1.0], |x| (0..40).fold(x[0], |y, _| (y * 0.5).sin() + x[0])).unwrap();
+    let x: Vec<f64> = (0..64).map(|i| 0.01 * f64::from(i)).collect();
+    let tape = Tape::record(&x, |x| {
+        let mut sum = Var::from(0.0);
+        for _ in 0..CALLS {
+            sum = sum + body.map_sum(x.chunks(1))[0];
+        }
+        sum
+    });
+    let tape = tape.unwrap();
+    let one = Tape::record(&x, |x| body.map_sum(x.chunks(1))).unwrap();
+    let mut gradient = vec![0.0; x.len()];
+    let mut ws = Workspace::new();
+    let bytes = allocation_counter::measure(|| {
+        tape.gradient_into(&mut ws, &x, &mut gradient).unwrap();
+    });
+    let expected: Vec<f64> = one.gradient(&x).unwrap().1.iter().map(|d| CALLS as f64 * d).collect();
+    for (found, expected) in gradient.iter().zip(expected) {
+        assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found} and {expected}");
+    }
+    assert!(bytes.bytes_current < 150 << 20, "{} bytes are kept", bytes.bytes_current);
 }
 
 trait GradientOfSum {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ad_core::{Custom, Error, Implicit, Matrix, Tape, Var, Workspace};
+use ad_core::{Custom, Dual, Error, Implicit, Matrix, Tape, Var, Workspace};
 use allocation_counter::measure;
 
 #[path = "common/twins.rs"]
@@ -231,7 +231,13 @@ fn errors_say_what_failed_and_where() {
         message.starts_with("root, called at ") && message.ends_with("the solver failed: no convergence"),
         "{message}"
     );
-    assert!(message.contains(&format!("implicit.rs:{line}")), "{message}");
+    assert!(message.contains(&format!("implicit.rs:{line}: the solver failed")), "{message}");
+    let line = line!() + 1;
+    let tape = Tape::record(&[4.0], |x| failed.call(x)).unwrap();
+    for error in [tape.eval_with(&[9.0]).unwrap_err(), tape.eval_with(&[Dual::new(9.0, 1.0)]).unwrap_err()] {
+        let location = matches!(&error, Error::SolverFailed { location: Some(at), .. } if at.line() == line);
+        assert!(location, "{error}");
+    }
     let count = root(|x| Ok(vec![x.sqrt(); if x > 5.0 { 2 } else { 1 }]));
     let (_, error) = failure(&count, &[4.0], &[9.0]);
     assert!(matches!(&error, Error::RuleShape { function, expected: 1, got: 2, .. } if function == "root"), "{error}");

@@ -9,7 +9,7 @@ use crate::check::{Verdict, compare_with_rule};
 use crate::derive::{tangent_by_adjoint, tangent_by_partials};
 use crate::error::{Error, expect_len};
 use crate::function::{Function, FunctionMemory, Kind, Loop, Numbers, NumbersMut, Tangent};
-use crate::record::{SourceLocation, Var, record_call, refuse_call};
+use crate::record::{LIMIT, SourceLocation, Var, record_call, refuse_call};
 use crate::rule::Rule;
 use crate::tape::Tape;
 
@@ -375,11 +375,17 @@ impl Custom {
     /// Calls the operation in a recording: one row, whose results are the m
     /// numbers f(x). With constants alone it gives constants.
     ///
-    /// [`Error::CallArguments`] ends the recording unless there are n numbers.
+    /// [`Error::CallArguments`] ends the recording unless there are n numbers,
+    /// [`Error::TooLarge`] if m is more than an index can name.
     #[track_caller]
     pub fn call(&self, x: &[Var]) -> Vec<Var> {
         let location = Location::caller();
         let Data { ref name, n, m, .. } = *self.0;
+        if m > LIMIT {
+            let location = SourceLocation::new(location);
+            refuse_call(Error::TooLarge { location, what: "results of one call", limit: LIMIT });
+            return vec![Var::poisoned()];
+        }
         let wrong = |what, expected, got| {
             let (function, location) = (name.to_string(), SourceLocation::new(location));
             refuse_call(Error::CallArguments { function, what, expected, got, location });
@@ -398,8 +404,8 @@ impl Custom {
     fn function_of(&self, tape: Tape) -> Result<Function, Error> {
         let Data { ref name, n, m, ref rules, .. } = *self.0;
         let (inputs, outputs) = match **rules {
-            Rules::Partials(_) => (n, m * n),
-            Rules::Products(_) => (n + m, n),
+            Rules::Partials(_) => (n, m.saturating_mul(n)),
+            Rules::Products(_) => (n.saturating_add(m), n),
         };
         let shape = [
             ("inputs of the derivative", inputs, tape.num_inputs()),

@@ -133,6 +133,11 @@ const FEWEST: usize = 4;
 /// Blocks of values that are kept from the values of a call to its adjoints: half a megabyte.
 const KEPT_BLOCKS: usize = 1 << 12;
 
+/// Blocks that the calls of a tape keep together: call number c keeps its values
+/// if they are at most 1/(c + 1) of these 64 megabytes, so that a tape of
+/// many calls takes no more than a few times as much.
+const KEPT_BLOCKS_OF_CALLS: usize = 1 << 19;
+
 /// Iterations whose contributions to adjoints are added together.
 const BLOCK: usize = MOST_LANES;
 
@@ -234,16 +239,17 @@ impl Loop {
     fn mapped(&self, memory: &mut FunctionMemory) -> Option<Mapped<'_>> {
         let wanted = memory.call.is_some();
         let mapped = self.body.mapped(memory.body(), wanted, self.count)?;
-        if !wanted || self.keeps(mapped) {
+        if memory.call.is_none_or(|call| self.keeps(mapped, call)) {
             return Some(mapped);
         }
         memory.call = None;
         self.body.mapped(memory.body(), false, self.count)
     }
 
-    /// Whether the values of all iterations are kept from the values to the adjoints.
-    fn keeps(&self, mapped: Mapped<'_>) -> bool {
-        self.count.div_ceil(mapped.lanes()) * mapped.value_blocks() <= KEPT_BLOCKS
+    /// Whether the values of all iterations are kept from the values of a call to its adjoints.
+    fn keeps(&self, mapped: Mapped<'_>, call: usize) -> bool {
+        let blocks = self.count.div_ceil(mapped.lanes()) * mapped.value_blocks();
+        blocks <= KEPT_BLOCKS.min(KEPT_BLOCKS_OF_CALLS / (call + 1))
     }
 
     /// Whether iterations may run side by side, and are enough for it.
@@ -383,7 +389,7 @@ impl Loop {
     ) -> Result<(), Error> {
         let mapped =
             if k == 0 && self.suits_lanes() { self.body.mapped(memory.body(), true, self.count) } else { None };
-        memory.call = memory.call.filter(|_| mapped.is_some_and(|mapped| self.keeps(mapped)));
+        memory.call = memory.call.filter(|&call| mapped.is_some_and(|mapped| self.keeps(mapped, call)));
         for start in (0..self.count).step_by(BLOCK).rev() {
             let iterations = start..self.count.min(start + BLOCK);
             let mut of_inputs = std::mem::take(&mut memory.segment);

@@ -190,6 +190,8 @@ pub(crate) fn primal_numbers(
                 let (above, results) = values.split_at_mut(data.first_row() + row);
                 let x = Numbers { v: gather(data.operands(row), above, gathered), t: &[] };
                 let y = NumbersMut { v: &mut results[..function.num_results()], t: &mut [] };
+                // No adjoints of this call follow.
+                memory.call = None;
                 function.values(0, x, y, memory).map_err(|error| (row, error))?;
             }
         }
