@@ -118,7 +118,7 @@ fn plain(mut work: impl FnMut(&mut Vec<f64>) + 'static) -> Contender {
 ///
 /// Those of the recordings.
 pub fn rosenbrock_by_map_sum(n: usize) -> Result<Tape, Error> {
-    let term = Tape::record(&[1.0, 1.0], |x| tasks::rosenbrock_term(x))?.named("term");
+    let term = Tape::record(&[1.0, 1.0], tasks::rosenbrock_term)?.named("term");
     Tape::record(&tasks::rosenbrock_point(n), |x| term.map_sum(x.windows(2)))
 }
 

@@ -253,7 +253,7 @@ fn a_tape_of_many_calls_keeps_a_bounded_amount() {
     let tape = Tape::record(&x, |x| {
         let mut sum = Var::from(0.0);
         for _ in 0..CALLS {
-            sum = sum + body.map_sum(x.chunks(1))[0];
+            sum += body.map_sum(x.chunks(1))[0];
         }
         sum
     });
