@@ -1,6 +1,6 @@
 use crate::rule::StateVisitor;
 use crate::rules::power;
-use crate::{Error, Iterate, Rule, Update};
+use crate::{Error, Iterate, Part, Rule, Update};
 use std::f64::consts::PI;
 
 /// A schedule of the learning rate: multiplies δ, and with it the rate of the rule before it, by a factor that depends on
@@ -183,6 +183,10 @@ impl Rule for Schedule {
         }
     }
 
+    fn part(&self) -> Part {
+        Part::Rate
+    }
+
     fn step(&self, _state: &mut (), at: &Iterate<'_>, update: &mut Update<'_>) {
         scale(self.factor(if self.per_epoch { at.epoch } else { at.step }), update);
     }
@@ -242,6 +246,10 @@ impl<F: Fn(&Iterate<'_>) -> f64> Rule for ScheduleFn<F> {
 
     fn init(&self, _dim: usize) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn part(&self) -> Part {
+        Part::Rate
     }
 
     fn step(&self, _state: &mut (), at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -363,6 +371,10 @@ impl Rule for ReduceOnPlateau {
             return Err(Error::setting(OWNER, "smallest factor", self.min_factor, "at least 0 and at most 1"));
         }
         Ok(PlateauState { factor: 1.0, best: f64::INFINITY, mean: 0.0, samples: 0, epoch: 0, bad: 0, cooldown: 0 })
+    }
+
+    fn part(&self) -> Part {
+        Part::Rate
     }
 
     fn step(&self, state: &mut PlateauState, at: &Iterate<'_>, update: &mut Update<'_>) {

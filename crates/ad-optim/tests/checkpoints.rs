@@ -479,7 +479,7 @@ fn a_rule_that_hides_its_state_is_told_before_the_first_step() {
 fn small() -> Vec<u8> {
     let folder = Folder::new(&format!("small-{:?}", std::thread::current().id()));
     let (risk, other) = (risk(20), risk(5));
-    Trainer::new(&risk, (Adam::new(0.1), Schedule::cosine(9), Accumulate::new(2, ClipNorm(1.0))), vec![0.0; 3])
+    Trainer::new(&risk, (Accumulate::new(2, ClipNorm(1.0)), Adam::new(0.1), Schedule::cosine(9)), vec![0.0; 3])
         .batches(Batches::shuffled(6).seed(3))
         .validate(&other)
         .max_steps(6)
@@ -561,7 +561,7 @@ fn a_forged_checkpoint() {
         bytes
     };
     let (risk, other) = (risk(20), risk(5));
-    let rule = || (Adam::new(0.1), Schedule::cosine(9), Accumulate::new(2, ClipNorm(1.0)));
+    let rule = || (Accumulate::new(2, ClipNorm(1.0)), Adam::new(0.1), Schedule::cosine(9));
     let folder = Folder::new("forged");
     let path = folder.0.join("forged.ckpt");
     let mut read = 0;
