@@ -1,4 +1,5 @@
 use crate::data::DataError;
+use crate::report::LogFormat;
 use crate::{CheckpointProblem, Part};
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -239,7 +240,7 @@ pub enum Error {
         quotient: f64,
         /// How many components were found to be wrong.
         wrong: usize,
-        /// How many could be checked: not on a kink, and with quotients that agree with one another.
+        /// How many could be checked, as [`check_gradient`](crate::check_gradient) says.
         checked: usize,
     },
 
@@ -316,6 +317,19 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+
+    /// A log was to go on in a file of another format.
+    #[error(
+        "{} does not begin as a log in the format {format:?} does, and was left as it is; \
+         append in the format of the file, or use a file of its own for each log",
+        path.display()
+    )]
+    OtherLogFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format that was asked for.
+        format: LogFormat,
     },
 
     /// A line of a CSV log has other columns than the log.

@@ -345,7 +345,8 @@ impl fmt::Display for FitStatistics {
 ///
 /// # Errors
 ///
-/// Of the run: [`Error::NoResiduals`] for objectives that are no [`LeastSquares`]; λ must be positive and finite, the
+/// Of the run: [`Error::NoResiduals`] for objectives that are no [`LeastSquares`], [`Error::NeedsFullBatches`] for
+/// minibatches; λ must be positive and finite, the
 /// tolerances finite and at least 0.
 ///
 /// # Example

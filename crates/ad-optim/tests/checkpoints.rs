@@ -788,3 +788,36 @@ fn a_run_killed_at_fifty_moments() {
     let names = folder.names();
     assert_eq!(names, ["best.ckpt", "step-000000001498.ckpt", "step-000000001500.ckpt"]);
 }
+
+#[test]
+fn a_file_in_place_of_the_folder() {
+    let folder = Folder::new("file");
+    fs::create_dir_all(&folder.0).unwrap();
+    let file = folder.0.join("file");
+    fs::write(&file, "text").unwrap();
+    let trainer =
+        || Trainer::new(risk(20), Adam::new(0.1), vec![0.0; 3]).max_steps(1).checkpoints(Checkpoints::new(&file));
+    for error in [trainer().run().unwrap_err(), trainer().resume_latest().run().unwrap_err()] {
+        assert!(
+            matches!(&error, Error::Checkpoint { path, problem: CheckpointProblem::NotAFolder } if *path == file),
+            "{error}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+}
+
+#[test]
+fn a_setting_of_a_schedule_is_told_by_its_name() {
+    let folder = Folder::new("named-setting");
+    let trainer = |schedule| {
+        Trainer::new(risk(20), (Adam::new(0.1), schedule), vec![0.0; 3])
+            .max_steps(1)
+            .checkpoints(Checkpoints::new(&folder.0))
+    };
+    trainer(Schedule::cosine(9)).run().unwrap();
+    let told = |schedule| trainer(schedule).resume_latest().run().unwrap_err().to_string();
+    let total = told(Schedule::cosine(10));
+    assert!(total.contains("is total of steps = 9, and here it is total of steps = 10"), "{total}");
+    let shape = told(Schedule::one_cycle(9));
+    assert!(shape.contains("is cosine = 1, and here it is one_cycle = 1"), "{shape}");
+}

@@ -266,6 +266,17 @@ fn methods_that_compare_points_refuse_minibatches() {
         let trainer = Trainer::new(by_hand("logistic"), Lbfgs::new(), start.clone()).batches(batches);
         assert_eq!(refused(trainer.run().unwrap_err()), "Lbfgs");
     }
+    // All residuals are one sample, so that a batch of 8 would be all of them.
+    let fit = || LeastSquares::new(Tape::record(&[0.0], |x| [3.0, 5.0, 7.0].map(|y| x[0] - y)).unwrap()).unwrap();
+    let batches = || Batches::shuffled(8);
+    let levenberg = Trainer::new(fit(), LevenbergMarquardt::new(), vec![0.0]);
+    assert_eq!(refused(levenberg.batches(batches()).run().unwrap_err()), "LevenbergMarquardt");
+    let gauss = Trainer::new(fit(), GaussNewton::new(), vec![0.0]);
+    assert_eq!(refused(gauss.batches(Batches::sequential(1)).run().unwrap_err()), "GaussNewton");
+    let lbfgs = Trainer::new(fit(), Lbfgs::new(), vec![0.0]);
+    assert_eq!(refused(lbfgs.batches(batches()).run().unwrap_err()), "Lbfgs");
+    let full = Trainer::new(fit(), LevenbergMarquardt::new(), vec![0.0]).batches(Batches::full());
+    assert!(full.run().is_ok());
     // Batches of all samples are full.
     let trainer = Trainer::new(by_hand("logistic"), Lbfgs::new(), start).batches(Batches::sequential(12));
     assert!(trainer.grad_tol(1e-6).run().is_ok());
