@@ -669,6 +669,7 @@ impl<S> Run<S> {
             history: self.history,
             validation,
             time: self.time_before + self.started.elapsed(),
+            names: plan.objective.names(),
             at_default_limit,
         })
     }

@@ -503,3 +503,24 @@ fn hostile_functions_end_every_search() {
         }
     }
 }
+
+#[test]
+fn unknowns_are_printed_by_their_names() {
+    let line = |names: &[&str]| {
+        let tape = Tape::builder().inputs(names, &[0.0, 0.0]);
+        let data = [(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)];
+        LeastSquares::new(tape.record(|b, _| data.map(|(u, y)| b[0] * u + b[1] - y)).unwrap()).unwrap()
+    };
+    let fit = line(&["slope", "the intercept of the line"]);
+    let statistics = fit.statistics(&[2.0, 1.0]).unwrap().to_string();
+    assert!(statistics.ends_with("\nslope               2 ± 0\nthe intercept of the line  1 ± 0\n"), "{statistics}");
+    let printed = Trainer::new(&fit, LevenbergMarquardt::new(), vec![2.0, 1.0]).max_steps(0).run().unwrap().to_string();
+    assert!(printed.contains("\nx              [slope = 2, the intercept of the line = 1]\n"), "{printed}");
+    assert!(printed.contains("\nbest x         [slope = 2, the intercept of the line = 1]\n"), "{printed}");
+
+    let nameless = |x: &[ad_core::Var]| [x[0] - 1.0, x[0] + 1.0];
+    let fit = LeastSquares::new(Tape::record(&[0.0], nameless).unwrap()).unwrap();
+    assert!(fit.statistics(&[0.0]).unwrap().to_string().contains("\nx1                  0 ± "));
+    let printed = Trainer::new(&fit, LevenbergMarquardt::new(), vec![0.0]).max_steps(0).run().unwrap().to_string();
+    assert!(printed.contains("\nx              [0]\n"), "{printed}");
+}
