@@ -133,6 +133,11 @@ impl Batches {
         }
     }
 
+    /// Whether this is [`Batches::full`], whatever the number of samples.
+    pub(crate) fn is_full(&self) -> bool {
+        self.size.is_none()
+    }
+
     /// Whether two epochs visit the samples in the same order, so that one order serves all.
     pub(crate) fn repeats(&self) -> bool {
         !self.shuffled

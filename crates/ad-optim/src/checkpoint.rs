@@ -159,6 +159,8 @@ pub enum CheckpointProblem {
         /// The step of the latest.
         step: usize,
     },
+    /// The path given for the folder is that of a file.
+    NotAFolder,
     /// The run was to go on from the latest checkpoint, but there is no setting that says where checkpoints are.
     NoFolder,
 }
@@ -207,6 +209,9 @@ impl fmt::Display for CheckpointProblem {
                 "the folder holds a checkpoint of step {step}, which this run has not reached; \
                  go on from it with resume_latest, or use a folder of its own for each run"
             ),
+            CheckpointProblem::NotAFolder => {
+                write!(f, "this is a file, where checkpoints need a folder; give Checkpoints::new the path of a folder")
+            }
             CheckpointProblem::NoFolder => {
                 write!(f, "resume_latest looks into the folder of the checkpoints; set it by Trainer::checkpoints")
             }

@@ -101,6 +101,9 @@ impl Checkpoints {
 
     /// Readies the folder for a run that has made `steps` steps.
     pub(crate) fn prepare(&self, steps: usize) -> Result<(), Error> {
+        if self.folder.exists() && !self.folder.is_dir() {
+            return Err(not_a_folder(&self.folder));
+        }
         fs::create_dir_all(&self.folder).map_err(|source| Error::Write { path: self.folder.clone(), source })?;
         if let Some((step, _)) = steps_in(&self.folder)?.pop()
             && step > steps
@@ -169,11 +172,16 @@ fn is_abandoned(name: &str) -> bool {
         && (name == BEST || step_of(name).is_some())
 }
 
+fn not_a_folder(path: &Path) -> Error {
+    Error::Checkpoint { path: path.to_owned(), problem: CheckpointProblem::NotAFolder }
+}
+
 /// The files of a folder, by their names; none if there is no such folder.
 fn names_in(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let failed = |source| Error::Read { path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(_) if folder.is_file() => return Err(not_a_folder(folder)),
         entries => entries.map_err(failed)?,
     };
     let mut names = Vec::new();

@@ -1,5 +1,6 @@
-use crate::CheckpointProblem;
 use crate::data::DataError;
+use crate::report::LogFormat;
+use crate::{CheckpointProblem, Part};
 use std::path::PathBuf;
 use std::{fmt, io};
 
@@ -158,6 +159,47 @@ pub enum Error {
         component: usize,
     },
 
+    /// A rule of a tuple stands on the wrong side of the one that turns the gradient into a step.
+    #[error(
+        "{transform} stands {}: write {}",
+        match part {
+            Part::Gradient => format!("after {rule}, where it would change the step in place of the gradient"),
+            Part::Rate => format!("before {rule}, where it would scale the gradient"),
+            _ => format!("before {rule}, where it would change the gradient in place of the step"),
+        },
+        match part {
+            Part::Gradient => format!("({transform}, {rule})"),
+            _ => format!("({rule}, {transform})"),
+        }
+    )]
+    WrongOrder {
+        /// The rule that stands in the wrong place.
+        transform: String,
+        /// The rule that turns the gradient into a step.
+        rule: String,
+        /// The part of the former.
+        part: Part,
+    },
+
+    /// Two rules of a tuple turn the gradient into a step.
+    #[error(
+        "{first} and {second} each turn a gradient into a step, but {second} would be given the step of {first}: \
+         keep one of them, or give each its own components with Groups"
+    )]
+    TwoRules {
+        /// The one that stands first.
+        first: String,
+        /// The one that stands after it.
+        second: String,
+    },
+
+    /// There are transforms, but no rule that turns the gradient into a step.
+    #[error("{given} does not turn the gradient into a step: add a rule that does, such as Adam, to make a tuple")]
+    NoRule {
+        /// The rule or the tuple that was given.
+        given: String,
+    },
+
     /// A method that compares values at different points was given minibatches.
     #[error("{method} compares values at different points and needs all samples in every batch; use Batches::full()")]
     NeedsFullBatches {
@@ -198,7 +240,7 @@ pub enum Error {
         quotient: f64,
         /// How many components were found to be wrong.
         wrong: usize,
-        /// How many could be checked: not on a kink, and with quotients that agree with one another.
+        /// How many could be checked, as [`check_gradient`](crate::check_gradient) says.
         checked: usize,
     },
 
@@ -275,6 +317,19 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+
+    /// A log was to go on in a file of another format.
+    #[error(
+        "{} does not begin as a log in the format {format:?} does, and was left as it is; \
+         append in the format of the file, or use a file of its own for each log",
+        path.display()
+    )]
+    OtherLogFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format that was asked for.
+        format: LogFormat,
     },
 
     /// A line of a CSV log has other columns than the log.

@@ -13,9 +13,10 @@ use crate::{Differentiable, Error};
 /// ```
 ///
 /// It raises no false alarm: gⱼ is wrong only if at no step the two agree within 1e-4 of the larger, while at three
-/// steps in succession the quotients agree with one another, and so do those to the left and to the right. So a kink
-/// at x or near it, noise in the value, and points where f is not finite or its tape takes another branch, count as
-/// not checked. Of more than 100 unknowns, sums of components are compared first, and single ones where a sum is wrong.
+/// steps in succession the quotients agree with one another, and those to the left and to the right differ by no
+/// more than a fifth of what gⱼ is off. So noise in the value, and points where f is not finite or its tape takes
+/// another branch, count as not checked, and so does a kink, as long as gⱼ is not far from the slopes on its two sides:
+/// for |x| at 0, with the slopes −1 and 1, a gradient of 3 is no alarm, one of 17 is. Of more than 100 unknowns, sums of components are compared first, and single ones where a sum is wrong.
 /// Of more than 256 samples, 256 are looked at, evenly spaced. Where the gradient itself is not finite, nothing is
 /// checked.
 ///

@@ -162,6 +162,7 @@ impl LeastSquares {
         let standard_deviation = if degrees_of_freedom > 0 { variance.sqrt() } else { f64::NAN };
         Ok(FitStatistics {
             x: x.to_vec(),
+            names: self.names(),
             residuals,
             sum_of_squares,
             degrees_of_freedom,
@@ -290,6 +291,8 @@ impl Differentiable for LeastSquares {
 pub struct FitStatistics {
     /// The unknowns.
     pub x: Vec<f64>,
+    /// Their names, as the tape was given them; empty if it was given none.
+    pub names: Vec<String>,
     /// The residuals there.
     pub residuals: Vec<f64>,
     /// The sum of their squares, ‖r‖², which is twice the value of the objective.
@@ -313,7 +316,8 @@ impl fmt::Display for FitStatistics {
         writeln!(f, "sum of squares      {}", number(self.sum_of_squares))?;
         writeln!(f, "standard deviation  {}", number(self.standard_deviation))?;
         for (i, (x, error)) in self.x.iter().zip(&self.standard_errors).enumerate() {
-            writeln!(f, "{:<20}{} ± {}", format!("x{}", i + 1), number(*x), number(*error))?;
+            let name = self.names.get(i).map_or_else(|| format!("x{}", i + 1), Clone::clone);
+            writeln!(f, "{name:<18}  {} ± {}", number(*x), number(*error))?;
         }
         Ok(())
     }
@@ -345,7 +349,8 @@ impl fmt::Display for FitStatistics {
 ///
 /// # Errors
 ///
-/// Of the run: [`Error::NoResiduals`] for objectives that are no [`LeastSquares`]; λ must be positive and finite, the
+/// Of the run: [`Error::NoResiduals`] for objectives that are no [`LeastSquares`], [`Error::NeedsFullBatches`] for
+/// minibatches; λ must be positive and finite, the
 /// tolerances finite and at least 0.
 ///
 /// # Example

@@ -53,7 +53,7 @@
 //!
 //! Rules and transforms compose in tuples, from left to right: `(ClipNorm(1.0), Adam::new(1e-3), WeightDecay(1e-2))`.
 //! [`ClipNorm`], [`ClipValue`] and [`L2`] change the gradient; [`WeightDecay`], [`Schedule`], [`schedule_fn`] and
-//! [`ReduceOnPlateau`] stand after the rule; [`ProjectBox`] acts on the point. [`Groups`] gives ranges of the unknowns
+//! [`ReduceOnPlateau`] stand after the rule; [`ProjectBox`] acts on the point. A run refuses another order ([`Part`]). [`Groups`] gives ranges of the unknowns
 //! rules of their own, [`Accumulate`] makes one step from several batches.
 //!
 //! # Features
@@ -108,7 +108,7 @@ pub use least_squares::{
 };
 pub use outcome::{History, NonFinite, Outcome, Record, StopReason, Validation};
 pub use risk::{EmpiricalRisk, SampleLoss};
-pub use rule::{Iterate, Method, Oracle, Rule, StateSlice, StateVisitor, Update, load_state, save_state};
+pub use rule::{Iterate, Method, Oracle, Part, Rule, StateSlice, StateVisitor, Update, load_state, save_state};
 pub use rules::{
     Adagrad, Adam, AdamState, AdamW, Adamax, AmsGrad, AmsGradState, GradientDescent, Nadam, NadamState, RmsProp,
     RmsPropState,

@@ -81,6 +81,8 @@ pub struct Outcome {
     /// The time that passed from the first step to the outcome; of a run that was resumed, the sum over all programs
     /// that had a part in it, up to their last checkpoints.
     pub time: Duration,
+    /// The names of the unknowns, for `Display`; empty if they have none.
+    pub(crate) names: Vec<String>,
     /// Whether the step limit that ended the run is the default one, so that `Display` can say so.
     pub(crate) at_default_limit: bool,
 }
@@ -100,6 +102,7 @@ impl PartialEq for Outcome {
             history,
             validation,
             time: _,
+            names: _,
             at_default_limit,
         } = self;
         *x == other.x
@@ -332,7 +335,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = f.precision().unwrap_or(6);
         let number = |v| number(v, digits);
-        let point = |x: &[f64]| point(x, number);
+        let point = |x: &[f64]| point(x, &self.names, number);
         if self.at_default_limit {
             let advice = "set max_steps or max_epochs";
             writeln!(f, "stopped        at the default limit of {DEFAULT_MAX_STEPS} steps; {advice}")?;
@@ -439,9 +442,12 @@ pub(crate) fn excerpt(history: &[Record], rows: usize) -> impl Iterator<Item = &
     others.iter().step_by(others.len().div_ceil(rows - 1).max(1)).chain(last)
 }
 
-pub(crate) fn point(x: &[f64], number: impl Fn(f64) -> String) -> String {
+/// The first components of a point, with their names where there is one for each.
+pub(crate) fn point(x: &[f64], names: &[String], number: impl Fn(f64) -> String) -> String {
     const SHOWN: usize = 8;
-    let mut parts: Vec<String> = x.iter().take(SHOWN).map(|&v| number(v)).collect();
+    let named = names.len() == x.len();
+    let part = |(i, &v): (usize, &f64)| if named { format!("{} = {}", names[i], number(v)) } else { number(v) };
+    let mut parts: Vec<String> = x.iter().enumerate().take(SHOWN).map(part).collect();
     if x.len() > SHOWN {
         parts.push(format!("… {} more", x.len() - SHOWN));
     }

@@ -8,7 +8,8 @@ use ad_core::Matrix;
 /// [`init`](Rule::init) and kept by the trainer, which never looks inside. A rule never sees data.
 ///
 /// Rules compose in tuples: each member receives the δ that the one before it left, and the first receives the
-/// gradient. A transform, such as clipping, is therefore nothing but a rule that comes before or after another.
+/// gradient. A transform, such as clipping, is therefore nothing but a rule that comes before or after another. Which of
+/// the two is right is told by its [`Part`], and a run with a wrong order ends before its first step.
 ///
 /// # Example
 ///
@@ -59,6 +60,18 @@ pub trait Rule {
         let _ = (state, x);
     }
 
+    /// The part that the rule plays among others, from which the run tells whether they stand in order. The provided
+    /// method says [`Part::Any`], for which every place is right.
+    fn part(&self) -> Part {
+        Part::Any
+    }
+
+    /// Calls `report` with the name and the part of the rule; of a tuple, of each of its members. A rule that wraps
+    /// another one may pass on what that one reports.
+    fn parts(&self, report: &mut dyn FnMut(String, Part)) {
+        report(self.kind(), self.part());
+    }
+
     /// The name under which a checkpoint knows the rule; of a tuple, those of its members. The provided method takes
     /// the name of the type.
     fn kind(&self) -> String {
@@ -87,6 +100,73 @@ pub trait Rule {
             _ => Err(Error::StateNotVisited { kind: self.kind() }),
         }
     }
+}
+
+/// What a [`Rule`] does in a tuple, which decides where it may stand.
+///
+/// # Example
+///
+/// ```
+/// use ad_optim::{Adam, ClipNorm, Error, Part, Rule, Schedule, Trainer, from_fn};
+///
+/// assert_eq!((ClipNorm(1.0).part(), Adam::new(0.1).part()), (Part::Gradient, Part::Update));
+/// let f = from_fn(1, |x, grad| { grad[0] = 2.0 * x[0]; x[0] * x[0] });
+/// let error = Trainer::new(&f, (Schedule::cosine(10), Adam::new(0.1)), vec![1.0]).run().unwrap_err();
+/// assert!(matches!(error, Error::WrongOrder { part: Part::Rate, .. }));
+/// assert_eq!(
+///     error.to_string(),
+///     "Schedule stands before Adam, where it would scale the gradient: write (Adam, Schedule)"
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// It changes the gradient, and stands before the update: [`ClipNorm`](crate::ClipNorm),
+    /// [`ClipValue`](crate::ClipValue), [`L2`](crate::L2).
+    Gradient,
+    /// It turns the gradient into a step. There is one such rule.
+    Update,
+    /// It scales the step and the learning rate, and stands after the update: [`Schedule`](crate::Schedule),
+    /// [`schedule_fn`](crate::schedule_fn), [`ReduceOnPlateau`](crate::ReduceOnPlateau).
+    Rate,
+    /// It changes the step otherwise, and stands after the update: [`WeightDecay`](crate::WeightDecay).
+    Step,
+    /// It moves the point after the step, wherever it stands: [`ProjectBox`](crate::ProjectBox).
+    Point,
+    /// It may do any of these: a rule of your own, and [`Freeze`](crate::Freeze).
+    Any,
+}
+
+/// The names and the parts of a rule or of the members of a tuple, in their order.
+pub(crate) fn collect_parts(rule: &impl Rule) -> Vec<(String, Part)> {
+    let mut parts = Vec::new();
+    rule.parts(&mut |kind, part| parts.push((kind, part)));
+    parts
+}
+
+/// Fails unless each part stands on its side of the update.
+pub(crate) fn check_order(parts: &[(String, Part)]) -> Result<(), Error> {
+    let mut updates = parts.iter().enumerate().filter(|(_, (_, part))| *part == Part::Update);
+    let Some((place, (rule, _))) = updates.next() else { return Ok(()) };
+    if let Some((_, (second, _))) = updates.next() {
+        return Err(Error::TwoRules { first: rule.clone(), second: second.clone() });
+    }
+    let misplaced = |i: usize, part: Part| match part {
+        Part::Gradient => i > place,
+        Part::Rate | Part::Step => i < place,
+        Part::Update | Part::Point | Part::Any => false,
+    };
+    match parts.iter().enumerate().find(|(i, (_, part))| misplaced(*i, *part)) {
+        None => Ok(()),
+        Some((_, (transform, part))) => {
+            Err(Error::WrongOrder { transform: transform.clone(), rule: rule.clone(), part: *part })
+        }
+    }
+}
+
+/// Whether none of the parts can turn the gradient into a step.
+pub(crate) fn needs_rule(parts: &[(String, Part)]) -> bool {
+    !parts.iter().any(|(_, part)| matches!(part, Part::Update | Part::Any))
 }
 
 /// An update that may ask for more evaluations than the one it starts from, such as a line search: what a
@@ -194,7 +274,13 @@ impl<R: Rule> Method for R {
     type State = R::State;
 
     fn prepare(&self, dim: usize) -> Result<R::State, Error> {
-        self.init(dim)
+        let state = self.init(dim)?;
+        let parts = collect_parts(self);
+        check_order(&parts)?;
+        match needs_rule(&parts) {
+            true => Err(Error::NoRule { given: self.kind() }),
+            false => Ok(state),
+        }
     }
 
     fn advance(
@@ -516,6 +602,10 @@ macro_rules! compose {
                 $(self.$index.project(&mut state.$index, x);)+
             }
 
+            fn parts(&self, report: &mut dyn FnMut(String, Part)) {
+                $(self.$index.parts(report);)+
+            }
+
             fn kind(&self) -> String {
                 format!("({})", [$(self.$index.kind()),+].join(", "))
             }
@@ -639,7 +729,10 @@ mod tests {
         resumes("Nadam", Nadam::new(0.1));
         resumes("Lbfgs", Lbfgs::new().memory(2));
         resumes("Freeze", Freeze);
-        resumes("(L2, ClipNorm, ClipValue)", (L2(0.1), ClipNorm(1.0), ClipValue(0.5)));
+        resumes(
+            "(L2, ClipNorm, ClipValue, GradientDescent)",
+            (L2(0.1), ClipNorm(1.0), ClipValue(0.5), GradientDescent::new(1.0)),
+        );
         resumes("(Adam, WeightDecay, ProjectBox)", (Adam::new(0.1), WeightDecay(0.1), ProjectBox::all(0.2, 1.0)));
         resumes("(Adam, Schedule)", (Adam::new(0.1), Schedule::cosine(10).warm_up(3)));
         resumes("(Adam, ScheduleFn)", (Adam::new(0.1), schedule_fn(|at| 1.0 / at.step as f64)));

@@ -1,6 +1,6 @@
 use crate::rule::StateVisitor;
 use crate::transforms::WeightDecay;
-use crate::{Error, Iterate, Rule, Update};
+use crate::{Error, Iterate, Part, Rule, Update};
 
 /// Gradient descent, with momentum and Nesterov's variant of it on request.
 ///
@@ -71,6 +71,10 @@ impl Rule for GradientDescent {
             return Err(Error::setting("GradientDescent", "momentum", self.momentum, must_be));
         }
         Ok(vec![0.0; if self.momentum > 0.0 { dim } else { 0 }])
+    }
+
+    fn part(&self) -> Part {
+        Part::Update
     }
 
     fn step(&self, velocity: &mut Vec<f64>, _at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -217,6 +221,10 @@ impl Rule for Adam {
         Ok(AdamState { m: vec![0.0; dim], v: vec![0.0; dim], t: 0 })
     }
 
+    fn part(&self) -> Part {
+        Part::Update
+    }
+
     fn step(&self, state: &mut AdamState, at: &Iterate<'_>, update: &mut Update<'_>) {
         add_l2(self.l2, at, update);
         update.rate *= self.rate;
@@ -309,6 +317,10 @@ impl Rule for AdamW {
     fn init(&self, dim: usize) -> Result<AdamState, Error> {
         self.decay.init(dim)?;
         self.adam.init(dim)
+    }
+
+    fn part(&self) -> Part {
+        Part::Update
     }
 
     fn step(&self, state: &mut AdamState, at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -419,6 +431,10 @@ impl Rule for AmsGrad {
         check_betas("AmsGrad", self.adam.beta1, self.adam.beta2)?;
         check_eps("AmsGrad", self.adam.eps)?;
         Ok(AmsGradState { adam: self.adam.init(dim)?, w: vec![0.0; dim] })
+    }
+
+    fn part(&self) -> Part {
+        Part::Update
     }
 
     fn step(&self, state: &mut AmsGradState, _at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -563,6 +579,10 @@ impl Rule for RmsProp {
         Ok(RmsPropState { v: zeros(true), mean: zeros(self.centered), b: zeros(self.momentum > 0.0) })
     }
 
+    fn part(&self) -> Part {
+        Part::Update
+    }
+
     fn step(&self, state: &mut RmsPropState, _at: &Iterate<'_>, update: &mut Update<'_>) {
         let (rho, mu) = (self.decay, self.momentum);
         update.rate *= self.rate;
@@ -673,6 +693,10 @@ impl Rule for Adagrad {
         Ok(vec![self.initial; dim])
     }
 
+    fn part(&self) -> Part {
+        Part::Update
+    }
+
     fn step(&self, sums: &mut Vec<f64>, _at: &Iterate<'_>, update: &mut Update<'_>) {
         update.rate *= self.rate;
         for (d, sum) in update.delta.iter_mut().zip(sums) {
@@ -754,6 +778,10 @@ impl Rule for Adamax {
         check_betas("Adamax", self.beta1, self.beta2)?;
         check_eps("Adamax", self.eps)?;
         Ok(AdamState { m: vec![0.0; dim], v: vec![0.0; dim], t: 0 })
+    }
+
+    fn part(&self) -> Part {
+        Part::Update
     }
 
     fn step(&self, state: &mut AdamState, _at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -874,6 +902,10 @@ impl Rule for Nadam {
         check_eps("Nadam", self.adam.eps)?;
         check_not_negative("Nadam", "momentum decay", self.momentum_decay.unwrap_or(0.0))?;
         Ok(NadamState { adam: self.adam.init(dim)?, product: 1.0 })
+    }
+
+    fn part(&self) -> Part {
+        Part::Update
     }
 
     fn step(&self, state: &mut NadamState, _at: &Iterate<'_>, update: &mut Update<'_>) {

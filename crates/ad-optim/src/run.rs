@@ -159,8 +159,11 @@ impl<S> Run<S> {
         all.retain(|sample| held_out.binary_search(sample).is_err());
         let batch_size = plan.batches.size_for(all.len())?;
         let whole = batch_size == all.len() && (plan.batches.repeats() || all.len() == 1);
+        // An objective of one sample, such as a sum of squares, has no minibatches: whoever asks for some takes its
+        // terms for samples.
+        let divides = !whole || plan.objective.num_samples() == 1 && !plan.batches.is_full();
         if let Some(method) = plan.rule.needs_full_batches()
-            && !whole
+            && divides
         {
             return Err(Error::NeedsFullBatches { method });
         }
@@ -666,6 +669,7 @@ impl<S> Run<S> {
             history: self.history,
             validation,
             time: self.time_before + self.started.elapsed(),
+            names: plan.objective.names(),
             at_default_limit,
         })
     }

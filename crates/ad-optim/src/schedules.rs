@@ -1,6 +1,6 @@
 use crate::rule::StateVisitor;
 use crate::rules::power;
-use crate::{Error, Iterate, Rule, Update};
+use crate::{Error, Iterate, Part, Rule, Update};
 use std::f64::consts::PI;
 
 /// A schedule of the learning rate: multiplies δ, and with it the rate of the rule before it, by a factor that depends on
@@ -183,22 +183,30 @@ impl Rule for Schedule {
         }
     }
 
+    fn part(&self) -> Part {
+        Part::Rate
+    }
+
     fn step(&self, _state: &mut (), at: &Iterate<'_>, update: &mut Update<'_>) {
         scale(self.factor(if self.per_epoch { at.epoch } else { at.step }), update);
     }
 
     fn settings(&self, report: &mut dyn FnMut(&'static str, f64)) {
-        let (shape, numbers) = match self.shape {
-            Shape::Constant => (0.0, [0.0, 0.0]),
-            Shape::Step { every, factor } => (1.0, [every as f64, factor]),
-            Shape::Exponential { factor } => (2.0, [factor, 0.0]),
-            Shape::Polynomial { total, power } => (3.0, [total as f64, power]),
-            Shape::Cosine { total } => (4.0, [total as f64, 0.0]),
-            Shape::OneCycle { total } => (5.0, [total as f64, 0.0]),
+        const NONE: (&str, f64) = ("no further setting of the shape", 0.0);
+        let total_of = |total: usize| ("total of steps", total as f64);
+        // Every shape reports as many settings, so that two schedules differ first in what tells them apart.
+        let (shape, settings) = match self.shape {
+            Shape::Constant => ("constant", [NONE, NONE]),
+            Shape::Step { every, factor } => {
+                ("step", [("number of steps between changes", every as f64), ("factor", factor)])
+            }
+            Shape::Exponential { factor } => ("exponential", [("factor", factor), NONE]),
+            Shape::Polynomial { total, power } => ("polynomial", [total_of(total), ("power", power)]),
+            Shape::Cosine { total } => ("cosine", [total_of(total), NONE]),
+            Shape::OneCycle { total } => ("one_cycle", [total_of(total), NONE]),
         };
-        report("shape", shape);
-        report("first number of the shape", numbers[0]);
-        report("second number of the shape", numbers[1]);
+        report(shape, 1.0);
+        settings.into_iter().for_each(|(name, value)| report(name, value));
         report("factor at the end", self.end);
         report("warm-up", self.warm_up as f64);
         report("per epoch", f64::from(u8::from(self.per_epoch)));
@@ -242,6 +250,10 @@ impl<F: Fn(&Iterate<'_>) -> f64> Rule for ScheduleFn<F> {
 
     fn init(&self, _dim: usize) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn part(&self) -> Part {
+        Part::Rate
     }
 
     fn step(&self, _state: &mut (), at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -363,6 +375,10 @@ impl Rule for ReduceOnPlateau {
             return Err(Error::setting(OWNER, "smallest factor", self.min_factor, "at least 0 and at most 1"));
         }
         Ok(PlateauState { factor: 1.0, best: f64::INFINITY, mean: 0.0, samples: 0, epoch: 0, bad: 0, cooldown: 0 })
+    }
+
+    fn part(&self) -> Part {
+        Part::Rate
     }
 
     fn step(&self, state: &mut PlateauState, at: &Iterate<'_>, update: &mut Update<'_>) {

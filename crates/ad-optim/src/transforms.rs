@@ -1,7 +1,7 @@
-use crate::rule::StateVisitor;
+use crate::rule::{StateVisitor, check_order, collect_parts, needs_rule};
 use crate::rules::{add_l2, check_not_negative, check_rate};
 use crate::run::norm;
-use crate::{Error, Iterate, Rule, Update};
+use crate::{Error, Iterate, Part, Rule, Update};
 use std::ops::Range;
 
 /// Shortens δ to at most a given Euclidean length, keeping its direction.
@@ -10,7 +10,7 @@ use std::ops::Range;
 /// δ ← δ·c/‖δ‖   if ‖δ‖ > c
 /// ```
 ///
-/// Placed before a rule it clips the gradient, after it the step. Source: Pascanu, Mikolov and Bengio, arXiv:1211.5063,
+/// It stands before the rule and clips the gradient. Source: Pascanu, Mikolov and Bengio, arXiv:1211.5063,
 /// algorithm 1. optax's `clip_by_global_norm` is the same; torch's `clip_grad_norm_` divides by ‖δ‖ + 1e-6. In
 /// [`Groups`] each group is clipped by its own norm.
 ///
@@ -36,6 +36,10 @@ impl Rule for ClipNorm {
 
     fn init(&self, _dim: usize) -> Result<(), Error> {
         check_positive("ClipNorm", "norm", self.0)
+    }
+
+    fn part(&self) -> Part {
+        Part::Gradient
     }
 
     fn step(&self, _state: &mut (), _at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -80,6 +84,10 @@ impl Rule for ClipValue {
         check_positive("ClipValue", "largest value", self.0)
     }
 
+    fn part(&self) -> Part {
+        Part::Gradient
+    }
+
     fn step(&self, _state: &mut (), _at: &Iterate<'_>, update: &mut Update<'_>) {
         update.delta.iter_mut().for_each(|d| *d = d.clamp(-self.0, self.0));
     }
@@ -97,7 +105,7 @@ impl Rule for ClipValue {
 ///
 /// It stands after the rule whose rate it uses; a [`Schedule`](crate::Schedule) on either side scales it with the
 /// step. Source: Loshchilov and Hutter, arXiv:1711.05101; [`AdamW`](crate::AdamW) says how torch and optax read it.
-/// In front of a rule, where no rate has been applied, it is [`L2`].
+/// For a penalty that the rule treats like the rest of the gradient there is [`L2`].
 ///
 /// # Errors
 ///
@@ -122,6 +130,10 @@ impl Rule for WeightDecay {
 
     fn init(&self, _dim: usize) -> Result<(), Error> {
         check_not_negative("WeightDecay", "decay", self.0)
+    }
+
+    fn part(&self) -> Part {
+        Part::Step
     }
 
     fn step(&self, _state: &mut (), at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -163,6 +175,10 @@ impl Rule for L2 {
 
     fn init(&self, _dim: usize) -> Result<(), Error> {
         check_not_negative("L2", "lambda", self.0)
+    }
+
+    fn part(&self) -> Part {
+        Part::Gradient
     }
 
     fn step(&self, _state: &mut (), at: &Iterate<'_>, update: &mut Update<'_>) {
@@ -273,6 +289,10 @@ impl Rule for ProjectBox {
             }
         }
         Ok(())
+    }
+
+    fn part(&self) -> Part {
+        Part::Point
     }
 
     fn step(&self, _state: &mut (), _at: &Iterate<'_>, _update: &mut Update<'_>) {}
@@ -395,6 +415,14 @@ impl<R: Rule> Rule for Accumulate<R> {
         self.rule.project(&mut state.inner, x);
     }
 
+    fn part(&self) -> Part {
+        self.rule.part()
+    }
+
+    fn parts(&self, report: &mut dyn FnMut(String, Part)) {
+        self.rule.parts(report);
+    }
+
     fn kind(&self) -> String {
         format!("Accumulate({})", self.rule.kind())
     }
@@ -504,6 +532,9 @@ pub trait GroupList: sealed::Sealed {
     fn project(&self, state: &mut Self::State, x: &mut [f64]);
     #[doc(hidden)]
     fn kinds(&self, kinds: &mut Vec<String>);
+    /// The parts that the rules of each group play.
+    #[doc(hidden)]
+    fn parts(&self, groups: &mut Vec<Vec<(String, Part)>>);
     #[doc(hidden)]
     fn settings(&self, report: &mut dyn FnMut(&'static str, f64));
     #[doc(hidden)]
@@ -526,6 +557,7 @@ impl GroupList for () {
     }
     fn project(&self, _state: &mut (), _x: &mut [f64]) {}
     fn kinds(&self, _kinds: &mut Vec<String>) {}
+    fn parts(&self, _groups: &mut Vec<Vec<(String, Part)>>) {}
     fn settings(&self, _report: &mut dyn FnMut(&'static str, f64)) {}
     fn visit_state(&self, _state: &mut (), _visitor: &mut dyn StateVisitor) -> Result<(), Error> {
         Ok(())
@@ -587,6 +619,11 @@ impl<G: GroupList, R: Rule> GroupList for (G, Group<R>) {
         });
     }
 
+    fn parts(&self, groups: &mut Vec<Vec<(String, Part)>>) {
+        self.0.parts(groups);
+        groups.push(collect_parts(&self.1.rule));
+    }
+
     fn settings(&self, report: &mut dyn FnMut(&'static str, f64)) {
         self.0.settings(report);
         self.1.rule.settings(report);
@@ -604,9 +641,33 @@ impl<G: GroupList> Rule for Groups<G> {
     fn init(&self, dim: usize) -> Result<G::State, Error> {
         let mut taken = vec![false; dim];
         let state = self.groups.init(&mut taken)?;
-        match taken.iter().position(|taken| !taken) {
-            None => Ok(state),
-            Some(component) => Err(Error::NoGroup { component }),
+        if let Some(component) = taken.iter().position(|taken| !taken) {
+            return Err(Error::NoGroup { component });
+        }
+        let mut groups = Vec::new();
+        self.groups.parts(&mut groups);
+        groups.iter().try_for_each(|parts| check_order(parts))?;
+        // Where some groups make steps of their gradients, the others must too: they would mix steps with gradients.
+        if self.part() == Part::Update
+            && let Some(parts) = groups.iter().find(|parts| needs_rule(parts))
+        {
+            let kinds: Vec<&str> = parts.iter().map(|(kind, _)| kind.as_str()).collect();
+            return Err(Error::NoRule { given: format!("the group with {}", kinds.join(", ")) });
+        }
+        Ok(state)
+    }
+
+    /// That of an update where a group makes one; else what all groups have in common.
+    fn part(&self) -> Part {
+        let mut groups = Vec::new();
+        self.groups.parts(&mut groups);
+        let mut parts = groups.iter().flatten().map(|(_, part)| *part);
+        if parts.clone().any(|part| part == Part::Update) {
+            return Part::Update;
+        }
+        match parts.next() {
+            Some(first) if parts.all(|part| part == first) => first,
+            _ => Part::Any,
         }
     }
 

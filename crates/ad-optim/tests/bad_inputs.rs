@@ -4,8 +4,8 @@
 use ad_core::{Samples, Tape};
 use ad_optim::{
     Accumulate, Adagrad, Adam, AdamW, Adamax, AmsGrad, Batches, ClipNorm, ClipValue, Differentiable, EmpiricalRisk,
-    Error, Freeze, GradientDescent, Groups, L2, Nadam, ProjectBox, ReduceOnPlateau, RmsProp, Rule, Schedule, Trainer,
-    WeightDecay, from_fn, schedule_fn,
+    Error, Freeze, GradientDescent, Groups, Iterate, L2, Nadam, ProjectBox, ReduceOnPlateau, RmsProp, Rule, Schedule,
+    Trainer, Update, WeightDecay, from_fn, schedule_fn,
 };
 
 const NAN: f64 = f64::NAN;
@@ -192,7 +192,7 @@ fn settings_at_the_edge_of_their_range_are_accepted() {
     runs(Adam::new(0.1).betas(0.0, 0.0));
     runs(Adam::new(0.1).eps(5e-324));
     runs(RmsProp::new(0.1).decay(0.0));
-    runs((Adam::new(0.1).l2(0.0), WeightDecay(0.0), L2(0.0)));
+    runs((L2(0.0), Adam::new(0.1).l2(0.0), WeightDecay(0.0)));
     runs((GradientDescent::new(0.1), Schedule::cosine(1), Schedule::one_cycle(1), Schedule::polynomial(1, 1.0)));
     runs((GradientDescent::new(0.1), ProjectBox::all(-INF, INF), ProjectBox::all(0.5, 0.5)));
     runs(Groups::new().with(0..2, GradientDescent::new(0.1)).rest(Freeze));
@@ -341,4 +341,74 @@ fn debug_prints_the_message() {
     for error in [Error::EmptyPoint, Error::NonFiniteStart { index: 2, value: f64::NAN }, Error::objective("no luck")] {
         assert_eq!(format!("{error:?}"), error.to_string());
     }
+}
+
+#[test]
+fn rules_out_of_order() {
+    fn message(rule: impl Rule + Clone) -> String {
+        refused(|| Trainer::new(bowl(), rule.clone(), vec![1.0, 1.0])).to_string()
+    }
+    fn misplaced(rule: impl Rule + Clone, text: &str) {
+        let error = refused(|| Trainer::new(bowl(), rule.clone(), vec![1.0, 1.0]));
+        assert!(matches!(error, Error::WrongOrder { .. }), "{error}");
+        assert_eq!(error.to_string(), text);
+    }
+    let adam = || Adam::new(0.1);
+    let decreasing = Schedule::cosine(10);
+    let before = "Schedule stands before Adam, where it would scale the gradient: write (Adam, Schedule)";
+    misplaced((decreasing.clone(), adam()), before);
+    misplaced((L2(0.1), (decreasing.clone(), adam())), before);
+    misplaced((decreasing.clone(), Accumulate::new(2, adam())), before);
+    misplaced(Groups::new().with(0..1, adam()).rest((decreasing.clone(), adam())), before);
+    misplaced((schedule_fn(|_| 1.0), adam()), &before.replace("Schedule", "ScheduleFn"));
+    misplaced((ReduceOnPlateau::new(0.5), adam()), &before.replace("Schedule", "ReduceOnPlateau"));
+    misplaced(
+        (WeightDecay(0.1), adam()),
+        "WeightDecay stands before Adam, where it would change the gradient in place of the step: \
+         write (Adam, WeightDecay)",
+    );
+    let after = "ClipNorm stands after Adam, where it would change the step in place of the gradient: \
+                 write (ClipNorm, Adam)";
+    misplaced((adam(), ClipNorm(1.0)), after);
+    misplaced((adam(), ClipValue(1.0)), &after.replace("ClipNorm", "ClipValue"));
+    misplaced((adam(), L2(1.0)), &after.replace("ClipNorm", "L2"));
+    let groups = Groups::new().with(0..1, adam()).rest(Freeze);
+    misplaced(
+        (decreasing.clone(), groups.clone()),
+        "Schedule stands before Groups(0..1 Adam, rest Freeze), where it would scale the gradient: \
+         write (Groups(0..1 Adam, rest Freeze), Schedule)",
+    );
+
+    assert!(message((adam(), GradientDescent::new(0.1))).starts_with("Adam and GradientDescent each turn a gradient"));
+    assert!(message((adam(), adam())).starts_with("Adam and Adam each turn a gradient into a step"));
+    assert_eq!(
+        message(decreasing.clone()),
+        "Schedule does not turn the gradient into a step: add a rule that does, such as Adam, to make a tuple"
+    );
+    assert!(message((ClipNorm(1.0), decreasing.clone())).starts_with("(ClipNorm, Schedule) does not turn"));
+    assert!(
+        message(Groups::new().with(0..1, adam()).rest(ClipNorm(1.0))).starts_with("the group with ClipNorm does not")
+    );
+
+    // What stands in order, and a rule of a user, of which nothing is known, in any place.
+    #[derive(Clone)]
+    struct Mine;
+    impl Rule for Mine {
+        type State = ();
+        fn init(&self, _: usize) -> Result<(), Error> {
+            Ok(())
+        }
+        fn step(&self, _: &mut (), _: &Iterate<'_>, _: &mut Update<'_>) {}
+    }
+    fn runs(rule: impl Rule) {
+        let out = Trainer::new(bowl(), rule, vec![1.0, 1.0]).max_steps(2).run();
+        assert!(out.is_ok(), "{out:?}");
+    }
+    runs((L2(0.1), ClipNorm(1.0), adam(), decreasing.clone(), WeightDecay(0.1)));
+    runs((ProjectBox::all(0.0, 1.0), (L2(0.1), adam()), (WeightDecay(0.1), decreasing.clone())));
+    runs((Groups::new().with(0..1, L2(0.1)).rest(L2(0.2)), groups, decreasing.clone()));
+    runs((Mine, adam(), Mine));
+    runs((L2(0.1), Mine, decreasing.clone()));
+    runs((decreasing, Mine));
+    runs(Mine);
 }

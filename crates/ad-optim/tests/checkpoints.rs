@@ -479,7 +479,7 @@ fn a_rule_that_hides_its_state_is_told_before_the_first_step() {
 fn small() -> Vec<u8> {
     let folder = Folder::new(&format!("small-{:?}", std::thread::current().id()));
     let (risk, other) = (risk(20), risk(5));
-    Trainer::new(&risk, (Adam::new(0.1), Schedule::cosine(9), Accumulate::new(2, ClipNorm(1.0))), vec![0.0; 3])
+    Trainer::new(&risk, (Accumulate::new(2, ClipNorm(1.0)), Adam::new(0.1), Schedule::cosine(9)), vec![0.0; 3])
         .batches(Batches::shuffled(6).seed(3))
         .validate(&other)
         .max_steps(6)
@@ -561,7 +561,7 @@ fn a_forged_checkpoint() {
         bytes
     };
     let (risk, other) = (risk(20), risk(5));
-    let rule = || (Adam::new(0.1), Schedule::cosine(9), Accumulate::new(2, ClipNorm(1.0)));
+    let rule = || (Accumulate::new(2, ClipNorm(1.0)), Adam::new(0.1), Schedule::cosine(9));
     let folder = Folder::new("forged");
     let path = folder.0.join("forged.ckpt");
     let mut read = 0;
@@ -787,4 +787,37 @@ fn a_run_killed_at_fifty_moments() {
     assert_eq!(out, unbroken);
     let names = folder.names();
     assert_eq!(names, ["best.ckpt", "step-000000001498.ckpt", "step-000000001500.ckpt"]);
+}
+
+#[test]
+fn a_file_in_place_of_the_folder() {
+    let folder = Folder::new("file");
+    fs::create_dir_all(&folder.0).unwrap();
+    let file = folder.0.join("file");
+    fs::write(&file, "text").unwrap();
+    let trainer =
+        || Trainer::new(risk(20), Adam::new(0.1), vec![0.0; 3]).max_steps(1).checkpoints(Checkpoints::new(&file));
+    for error in [trainer().run().unwrap_err(), trainer().resume_latest().run().unwrap_err()] {
+        assert!(
+            matches!(&error, Error::Checkpoint { path, problem: CheckpointProblem::NotAFolder } if *path == file),
+            "{error}"
+        );
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+}
+
+#[test]
+fn a_setting_of_a_schedule_is_told_by_its_name() {
+    let folder = Folder::new("named-setting");
+    let trainer = |schedule| {
+        Trainer::new(risk(20), (Adam::new(0.1), schedule), vec![0.0; 3])
+            .max_steps(1)
+            .checkpoints(Checkpoints::new(&folder.0))
+    };
+    trainer(Schedule::cosine(9)).run().unwrap();
+    let told = |schedule| trainer(schedule).resume_latest().run().unwrap_err().to_string();
+    let total = told(Schedule::cosine(10));
+    assert!(total.contains("is total of steps = 9, and here it is total of steps = 10"), "{total}");
+    let shape = told(Schedule::one_cycle(9));
+    assert!(shape.contains("is cosine = 1, and here it is one_cycle = 1"), "{shape}");
 }

@@ -503,3 +503,20 @@ fn an_outcome_prints_validation_and_times() {
     assert!(timed.contains("\ntime           "), "{timed}");
     assert!(timed.lines().last().unwrap().ends_with('s'), "{timed}");
 }
+
+#[test]
+fn a_kink_hides_only_gradients_near_its_slopes() {
+    let check = |gradient: f64| {
+        let f = from_fn(1, move |x, grad| {
+            grad[0] = gradient;
+            x[0].abs()
+        });
+        check_gradient(&f, &[0.0])
+    };
+    for near in [-1.0, 0.0, 1.0, 3.0, -9.9] {
+        assert!(check(near).is_ok(), "{near}");
+    }
+    for far in [17.0, -17.0] {
+        assert!(matches!(check(far), Err(Error::WrongGradient { component: 0, wrong: 1, .. })), "{far}");
+    }
+}

@@ -266,6 +266,17 @@ fn methods_that_compare_points_refuse_minibatches() {
         let trainer = Trainer::new(by_hand("logistic"), Lbfgs::new(), start.clone()).batches(batches);
         assert_eq!(refused(trainer.run().unwrap_err()), "Lbfgs");
     }
+    // All residuals are one sample, so that a batch of 8 would be all of them.
+    let fit = || LeastSquares::new(Tape::record(&[0.0], |x| [3.0, 5.0, 7.0].map(|y| x[0] - y)).unwrap()).unwrap();
+    let batches = || Batches::shuffled(8);
+    let levenberg = Trainer::new(fit(), LevenbergMarquardt::new(), vec![0.0]);
+    assert_eq!(refused(levenberg.batches(batches()).run().unwrap_err()), "LevenbergMarquardt");
+    let gauss = Trainer::new(fit(), GaussNewton::new(), vec![0.0]);
+    assert_eq!(refused(gauss.batches(Batches::sequential(1)).run().unwrap_err()), "GaussNewton");
+    let lbfgs = Trainer::new(fit(), Lbfgs::new(), vec![0.0]);
+    assert_eq!(refused(lbfgs.batches(batches()).run().unwrap_err()), "Lbfgs");
+    let full = Trainer::new(fit(), LevenbergMarquardt::new(), vec![0.0]).batches(Batches::full());
+    assert!(full.run().is_ok());
     // Batches of all samples are full.
     let trainer = Trainer::new(by_hand("logistic"), Lbfgs::new(), start).batches(Batches::sequential(12));
     assert!(trainer.grad_tol(1e-6).run().is_ok());
@@ -491,4 +502,25 @@ fn hostile_functions_end_every_search() {
             run(f, start, GaussNewton::new().x_tol(0.0).f_tol(0.0));
         }
     }
+}
+
+#[test]
+fn unknowns_are_printed_by_their_names() {
+    let line = |names: &[&str]| {
+        let tape = Tape::builder().inputs(names, &[0.0, 0.0]);
+        let data = [(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)];
+        LeastSquares::new(tape.record(|b, _| data.map(|(u, y)| b[0] * u + b[1] - y)).unwrap()).unwrap()
+    };
+    let fit = line(&["slope", "the intercept of the line"]);
+    let statistics = fit.statistics(&[2.0, 1.0]).unwrap().to_string();
+    assert!(statistics.ends_with("\nslope               2 ± 0\nthe intercept of the line  1 ± 0\n"), "{statistics}");
+    let printed = Trainer::new(&fit, LevenbergMarquardt::new(), vec![2.0, 1.0]).max_steps(0).run().unwrap().to_string();
+    assert!(printed.contains("\nx              [slope = 2, the intercept of the line = 1]\n"), "{printed}");
+    assert!(printed.contains("\nbest x         [slope = 2, the intercept of the line = 1]\n"), "{printed}");
+
+    let nameless = |x: &[ad_core::Var]| [x[0] - 1.0, x[0] + 1.0];
+    let fit = LeastSquares::new(Tape::record(&[0.0], nameless).unwrap()).unwrap();
+    assert!(fit.statistics(&[0.0]).unwrap().to_string().contains("\nx1                  0 ± "));
+    let printed = Trainer::new(&fit, LevenbergMarquardt::new(), vec![0.0]).max_steps(0).run().unwrap().to_string();
+    assert!(printed.contains("\nx              [0]\n"), "{printed}");
 }

@@ -185,6 +185,35 @@ fn a_log_goes_on_where_it_was() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "{\"y\":0.5}\n{\"z\":1.5}\n");
 }
 
+#[test]
+fn a_log_does_not_go_on_in_a_file_of_another_format() {
+    let folder = Folder::new("format");
+    let path = folder.0.join("log");
+    for (text, format) in [
+        ("a,b\n1,2\n3", LogFormat::JsonLines),
+        ("a", LogFormat::JsonLines),
+        ("\n", LogFormat::JsonLines),
+        ("{\"a\":1}\n{\"a\":", LogFormat::Csv),
+    ] {
+        fs::write(&path, text).unwrap();
+        let error = Log::append(&path, format).unwrap_err();
+        assert!(matches!(&error, Error::OtherLogFormat { path: at, format: of } if *at == path && *of == format));
+        assert!(error.to_string().contains("was left as it is"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+    // What a log of the format left is gone on with, torn or empty.
+    for (text, format, left) in [
+        ("", LogFormat::JsonLines, ""),
+        ("{\"a\":1}\n{\"a", LogFormat::JsonLines, "{\"a\":1}\n"),
+        ("{", LogFormat::JsonLines, ""),
+        ("{a,b\n1", LogFormat::Csv, "{a,b\n"),
+    ] {
+        fs::write(&path, text).unwrap();
+        Log::append(&path, format).unwrap().finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), left);
+    }
+}
+
 proptest! {
     #[test]
     fn numbers_and_texts_are_read_back(bits: u64, name in "\\PC{1,6}", text in any::<String>()) {

@@ -639,7 +639,7 @@ fn rules_in_a_tuple_act_from_left_to_right() {
     assert_eq!(after_one_step(GradientDescent::new(0.25)), (4.0, 0.25));
     assert_eq!(after_one_step((Add(1.0), GradientDescent::new(0.25))), (3.75, 0.25));
     assert_eq!(after_one_step((GradientDescent::new(0.25), Add(1.0))), (3.0, 0.25));
-    assert_eq!(after_one_step((GradientDescent::new(0.5), GradientDescent::new(0.5))), (4.0, 0.25));
+    assert_eq!(after_one_step((GradientDescent::new(0.5), ad_optim::Schedule::step(1, 0.5).warm_up(1))), (4.0, 0.25));
     assert_eq!(after_one_step((Add(1.0),)), (-9.0, 1.0));
     let bad = (Add(0.0), Adam::new(f64::NAN), Add(0.0));
     let err = Trainer::new(from_fn(1, square), bad, vec![8.0]).run().unwrap_err();

@@ -109,7 +109,7 @@ impl Report {
     /// The time that it took goes to the environment.
     pub fn outcome(mut self, outcome: &Outcome) -> Report {
         let digits = |value| number(value, 6);
-        let at = |x: &[f64]| point(x, digits);
+        let at = |x: &[f64]| point(x, &outcome.names, digits);
         let stopped = match outcome.at_default_limit {
             true => format!("at the default limit of {DEFAULT_MAX_STEPS} steps; set max_steps or max_epochs"),
             false => outcome.stop.to_string(),

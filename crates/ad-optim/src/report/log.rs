@@ -159,6 +159,7 @@ impl Log<'static> {
     ///
     /// # Errors
     ///
+    /// [`Error::OtherLogFormat`] if the file begins as no log of this format does; it is then left as it is.
     /// [`Error::Read`] or [`Error::Write`] if the file cannot be read or written.
     ///
     /// # Example
@@ -184,6 +185,14 @@ impl Log<'static> {
         };
         if let Err(source) = file.read_to_end(&mut text) {
             return Err(Error::Read { path, source });
+        }
+        // Nothing is cut off a file that was not written as this log is. No header of CSV has a bare quotation mark.
+        let fits = match format {
+            LogFormat::JsonLines => text.is_empty() || text.starts_with(b"{"),
+            LogFormat::Csv => !text.starts_with(b"{\""),
+        };
+        if !fits {
+            return Err(Error::OtherLogFormat { path, format });
         }
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         if whole < text.len()
