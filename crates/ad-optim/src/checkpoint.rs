@@ -264,17 +264,22 @@ impl Checkpoint {
     }
 
     /// The bytes of a file.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointProblem::Malformed`] for a count that no file may hold, above
+    /// 2⁵³: a size of batches, or a number in the state of a rule.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointProblem> {
         let mut writer = Writer(HEADER.to_vec());
         writer.0.extend([0; 8]);
-        // A writer refuses nothing; and what it is lent it gives back as it was.
-        let _ = self.clone().exchange(&mut writer);
+        // What a writer is lent it gives back as it was.
+        self.clone().exchange(&mut writer)?;
         let mut bytes = writer.0;
         let length = (bytes.len() - HEADER_LENGTH) as u64;
         bytes[HEADER.len()..HEADER_LENGTH].copy_from_slice(&length.to_le_bytes());
         let checksum = crc64(&bytes);
         bytes.extend(checksum.to_le_bytes());
-        bytes
+        Ok(bytes)
     }
 
     fn empty() -> Checkpoint {
@@ -729,7 +734,7 @@ mod tests {
             checkpoint.loop_state.start = vec![0.0; 2];
             checkpoint
         };
-        assert_eq!(Checkpoint::from_bytes(&sound().to_bytes()), Ok(sound()));
+        assert_eq!(Checkpoint::from_bytes(&sound().to_bytes().unwrap()), Ok(sound()));
         type Change<'a> = &'a dyn Fn(&mut Checkpoint);
         let changes: [Change<'_>; 14] = [
             &|c| c.x.clear(),
@@ -750,7 +755,7 @@ mod tests {
         for (number, change) in changes.into_iter().enumerate() {
             let mut forged = sound();
             change(&mut forged);
-            let problem = Checkpoint::from_bytes(&forged.to_bytes());
+            let problem = Checkpoint::from_bytes(&forged.to_bytes().unwrap());
             assert!(matches!(problem, Err(CheckpointProblem::Malformed { .. })), "change {number}: {problem:?}");
         }
     }

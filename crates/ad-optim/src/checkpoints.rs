@@ -134,7 +134,7 @@ impl Checkpoints {
     }
 
     pub(crate) fn write(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        files::replace(&self.folder.join(file_name(checkpoint.steps)), &checkpoint.to_bytes())?;
+        self.write_to(self.folder.join(file_name(checkpoint.steps)), checkpoint)?;
         let mut steps = steps_in(&self.folder)?;
         steps.truncate(steps.len().saturating_sub(self.keep_last));
         for (_, path) in steps {
@@ -144,7 +144,14 @@ impl Checkpoints {
     }
 
     pub(crate) fn write_best(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        files::replace(&self.folder.join(BEST), &checkpoint.to_bytes())
+        self.write_to(self.folder.join(BEST), checkpoint)
+    }
+
+    fn write_to(&self, path: PathBuf, checkpoint: &Checkpoint) -> Result<(), Error> {
+        match checkpoint.to_bytes() {
+            Ok(bytes) => files::replace(&path, &bytes),
+            Err(problem) => Err(Error::Checkpoint { path, problem }),
+        }
     }
 }
 

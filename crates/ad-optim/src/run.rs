@@ -505,7 +505,7 @@ impl<S> Run<S> {
         if let Some((epochs, min_delta)) = plan.patience {
             let judged = validation.unwrap_or(mean);
             match &mut self.improved {
-                (level, since) if judged < *level - min_delta => (*level, *since) = (judged, 0),
+                (level, since) if judged.is_finite() && judged < *level - min_delta => (*level, *since) = (judged, 0),
                 (_, since) => *since += 1,
             }
             if self.improved.1 >= epochs && self.stop.is_none() {
@@ -535,9 +535,10 @@ impl<S> Run<S> {
         }
     }
 
-    /// A NaN is better than nothing alone.
+    /// A number that is not finite is better than nothing alone.
     fn keep_validation(&mut self, value: f64) {
-        if self.best_validation.as_ref().is_none_or(|(best, _)| value <= best.value || best.value.is_nan()) {
+        let improves = |best: f64| value.is_finite() && (value <= best || !best.is_finite());
+        if self.best_validation.as_ref().is_none_or(|(best, _)| improves(best.value)) {
             let known = Known { x: self.x.clone(), value, grad_norm: 0.0 };
             self.best_validation = Some((known, self.epochs));
         }
@@ -746,6 +747,11 @@ impl<D, R> Plan<'_, D, R> {
 }
 
 impl<D: Differentiable, R> Plan<'_, D, R> {
+    /// Whether points are judged by other samples than those of the steps.
+    pub fn is_validated(&self) -> bool {
+        self.validation.is_some() || self.held_out.as_ref().is_some_and(|samples| !samples.is_empty())
+    }
+
     /// The held-out samples in increasing order, each once.
     fn check_held_out(&self) -> Result<Vec<usize>, Error> {
         let mut held_out = match &self.held_out {

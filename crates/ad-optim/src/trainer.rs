@@ -605,7 +605,7 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
         let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| !run.is_non_finite()) else { return Ok(()) };
         let due = checkpoints.is_due(step.step);
         let best = run.best.as_ref().map(|best| (best.value, best.grad_norm));
-        let is_best = match run.whole {
+        let is_best = match run.whole && !self.plan.is_validated() {
             true => due && best != self.saved_best,
             false => step.epoch_mean.is_some() && run.is_at_best(),
         };
@@ -622,13 +622,14 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
 
     /// Saves where the run ended, unless that has been done, or it ended in what is not worth going on from.
     fn save_last(&mut self, run: &mut Run<R::State>) -> Result<(), Error> {
-        if let Some(checkpoints) = &self.checkpoints
-            && run.steps > self.saved_step
-            && !run.is_non_finite()
-        {
-            let best = run.best.as_ref().map(|best| (best.value, best.grad_norm));
+        let Some(checkpoints) = self.checkpoints.as_ref().filter(|_| !run.is_non_finite()) else { return Ok(()) };
+        // The last step may have been saved before its point was measured, and found to be the best.
+        let best = run.best.as_ref().map(|best| (best.value, best.grad_norm));
+        let by_value = run.whole && !self.plan.is_validated();
+        let is_best = checkpoints.keeps_best() && by_value && best != self.saved_best;
+        if run.steps > self.saved_step || is_best {
             let checkpoint = run.save(&self.plan)?;
-            if checkpoints.keeps_best() && run.whole && best != self.saved_best {
+            if is_best {
                 checkpoints.write_best(&checkpoint)?;
                 self.saved_best = best;
             }

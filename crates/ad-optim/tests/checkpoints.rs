@@ -347,6 +347,65 @@ fn the_best_is_kept() {
 }
 
 #[test]
+fn the_best_point_is_saved_where_the_last_step_was_due() {
+    let bowl = Tape::record(&[1.0], |x| x[0] * x[0]).unwrap();
+    for steps in [8, 9] {
+        let folder = Folder::new("best-at-the-end");
+        let out = Trainer::new(&bowl, GradientDescent::new(0.1), vec![1.0])
+            .max_steps(steps)
+            .checkpoints(Checkpoints::new(&folder.0).every(4).keep_best())
+            .run()
+            .unwrap();
+        let best = Checkpoint::read(folder.0.join("best.ckpt")).unwrap();
+        assert_eq!(best.best(), Some((&out.best_x[..], out.best_value)), "{steps} steps");
+    }
+}
+
+#[test]
+fn with_full_batches_too_the_validated_point_is_the_best() {
+    // The training value falls for ever, that of the validation rises from x = 0.5 on.
+    let (slope, bowl) = (
+        Tape::record(&[0.0], |x| x[0] * -1.0).unwrap(),
+        Tape::record(&[0.0], |x| (x[0] - 0.5) * (x[0] - 0.5)).unwrap(),
+    );
+    let folder = Folder::new("best-validated");
+    let out = Trainer::new(&slope, GradientDescent::new(0.125), vec![0.0])
+        .validate(&bowl)
+        .max_steps(16)
+        .checkpoints(Checkpoints::new(&folder.0).every(4).keep_best())
+        .run()
+        .unwrap();
+    let best = Checkpoint::read(folder.0.join("best.ckpt")).unwrap();
+    let validation = out.validation.unwrap();
+    assert_eq!((&best.x[..], &validation.best_x[..]), (&[0.5][..], &[0.5][..]));
+}
+
+#[test]
+fn what_no_file_may_hold_is_an_error_before_anything_is_deleted() {
+    let bowl = Tape::record(&[1.0], |x| x[0] * x[0]).unwrap();
+    let folder = Folder::new("too-large-a-count");
+    let error = Trainer::new(&bowl, GradientDescent::new(0.1), vec![1.0])
+        .batches(Batches::sequential(usize::MAX))
+        .max_steps(8)
+        .checkpoints(Checkpoints::new(&folder.0).every(4))
+        .run()
+        .unwrap_err();
+    assert!(matches!(error, Error::Checkpoint { problem: CheckpointProblem::Malformed { .. }, .. }), "{error}");
+    assert!(folder.names().is_empty());
+}
+
+#[test]
+fn an_infinite_validation_is_no_improvement() {
+    let slope = Tape::record(&[0.0], |x| x[0] * -1.0).unwrap();
+    let cliff = from_fn(1, |x, grad| {
+        grad[0] = 0.0;
+        if x[0] == 0.25 { f64::NEG_INFINITY } else { -x[0] }
+    });
+    let out = Trainer::new(&slope, GradientDescent::new(0.125), vec![0.0]).validate(&cliff).max_steps(8).run().unwrap();
+    assert_eq!(out.validation.unwrap().best_x, [1.0]);
+}
+
+#[test]
 fn a_run_that_went_non_finite_leaves_the_checkpoints_before() {
     let folder = Folder::new("non-finite");
     let cliff = from_fn(1, |x, grad| {
@@ -487,7 +546,7 @@ fn small() -> Vec<u8> {
         .run()
         .unwrap();
     let bytes = fs::read(folder.0.join("step-000000000006.ckpt")).unwrap();
-    assert_eq!(Checkpoint::from_bytes(&bytes).unwrap().to_bytes(), bytes);
+    assert_eq!(Checkpoint::from_bytes(&bytes).unwrap().to_bytes().unwrap(), bytes);
     bytes
 }
 
