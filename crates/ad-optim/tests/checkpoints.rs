@@ -401,7 +401,7 @@ fn an_infinite_validation_is_no_improvement() {
         grad[0] = 0.0;
         if x[0] == 0.25 { f64::NEG_INFINITY } else { -x[0] }
     });
-    let out = Trainer::new(&slope, GradientDescent::new(0.125), vec![0.0]).validate(&cliff).max_steps(8).run().unwrap();
+    let out = Trainer::new(&slope, GradientDescent::new(0.125), vec![0.0]).validate(cliff).max_steps(8).run().unwrap();
     assert_eq!(out.validation.unwrap().best_x, [1.0]);
 }
 
