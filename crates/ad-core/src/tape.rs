@@ -241,7 +241,9 @@ impl TapeData {
     /// Fills in what depends on an input.
     pub fn find_activity(&mut self) {
         let first_row = self.first_row();
-        self.calls = (0..self.num_rows()).filter(|&row| self.op(row) == Op::Call).map(|row| row as u32).collect();
+        if !self.functions.is_empty() {
+            self.calls = (0..self.num_rows()).filter(|&row| self.op(row) == Op::Call).map(|row| row as u32).collect();
+        }
         if self.num_params == 0 {
             // Every row reads a variable, and every variable depends on an input.
             self.active = vec![true; self.num_values()];
