@@ -32,7 +32,9 @@ use std::time::Duration;
 /// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Two are equal if their files would have the same bytes: NaN is equal to NaN, and times count.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Checkpoint {
     /// The name of the method, see [`Method::name`](crate::Method::name).
@@ -67,7 +69,7 @@ pub struct Checkpoint {
 }
 
 /// What only the loop needs to go on. Values are those of the function that is minimised: under `maximise`, of −f.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct LoopState {
     /// Where the run began.
     pub start: Vec<f64>,
@@ -83,6 +85,8 @@ pub(crate) struct LoopState {
     pub best_epoch: Option<Known>,
     /// The point with the smallest value over the validation samples, and the epoch at whose end it was.
     pub best_validation: Option<(Known, usize)>,
+    /// The value over the validation samples at the end of the last epoch.
+    pub validation: Option<f64>,
     pub tally: Tally,
     /// The last mean that improved, and the number of epochs since.
     pub improved: (f64, usize),
@@ -91,7 +95,7 @@ pub(crate) struct LoopState {
 }
 
 /// A point and what was found there.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub x: Vec<f64>,
     pub value: f64,
@@ -99,7 +103,7 @@ pub(crate) struct Known {
 }
 
 /// Running means over the batches of the current epoch, weighted by their sizes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub samples: usize,
     pub value: f64,
@@ -216,6 +220,12 @@ impl fmt::Display for CheckpointProblem {
                 write!(f, "resume_latest looks into the folder of the checkpoints; set it by Trainer::checkpoints")
             }
         }
+    }
+}
+
+impl PartialEq for Checkpoint {
+    fn eq(&self, other: &Checkpoint) -> bool {
+        self.to_bytes() == other.to_bytes()
     }
 }
 
@@ -340,6 +350,7 @@ impl Checkpoint {
             exchange_known(codec, known)?;
             codec.count(epoch)
         })?;
+        codec.option(&mut loop_state.validation, |codec, value| codec.float(value))?;
         let tally = &mut loop_state.tally;
         codec.count(&mut tally.samples)?;
         codec.float(&mut tally.value)?;

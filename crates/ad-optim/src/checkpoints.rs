@@ -76,7 +76,7 @@ impl Checkpoints {
     /// smallest value on the validation samples, or else the smallest mean (under
     /// [`maximise`](crate::Trainer::maximise) the largest). With full batches, where most steps may be, it is the first
     /// checkpoint after the best point was found. (Every checkpoint holds the best point so far, too:
-    /// [`Checkpoint::best`].)
+    /// [`Checkpoint::best`].) What a run found while it kept none is not in the file until a better point is found.
     pub fn keep_best(self) -> Checkpoints {
         Checkpoints { keep_best: true, ..self }
     }
@@ -104,7 +104,7 @@ impl Checkpoints {
         if self.folder.exists() && !self.folder.is_dir() {
             return Err(not_a_folder(&self.folder));
         }
-        fs::create_dir_all(&self.folder).map_err(|source| Error::Write { path: self.folder.clone(), source })?;
+        files::make_folder(&self.folder)?;
         if let Some((step, _)) = steps_in(&self.folder)?.pop()
             && step > steps
         {
@@ -128,9 +128,11 @@ impl Checkpoints {
         self.keep_best
     }
 
-    /// Whether there is a checkpoint of the best point.
-    pub(crate) fn has_best(&self) -> bool {
-        self.folder.join(BEST).exists()
+    /// Value and gradient norm of the best point of which there is a checkpoint. One that cannot be read, and what an
+    /// earlier run left that kept none later on, is replaced as soon as a best point is saved.
+    pub(crate) fn best_there(&self) -> Option<(f64, f64)> {
+        let best = Checkpoint::read(&self.folder.join(BEST)).ok()?.loop_state.best?;
+        Some((best.value, best.grad_norm))
     }
 
     pub(crate) fn write(&self, checkpoint: &Checkpoint) -> Result<(), Error> {

@@ -37,11 +37,30 @@ use crate::{Differentiable, Error};
 /// });
 /// let error = check_gradient(&f, &[2.0, 1.0]).unwrap_err();
 /// assert!(error.to_string().starts_with("the gradient is wrong: component 1 is 1.68"), "{error}");
+///
+/// let mended = from_fn(2, |x, grad| {
+///     grad[0] = x[1].cos();
+///     grad[1] = -x[0] * x[1].sin();
+///     x[0] * x[1].cos()
+/// });
+/// let found = check_gradient(&mended, &[2.0, 1.0])?;
+/// assert_eq!((found.agreed, found.not_checked), (2, 0));
+/// # Ok::<(), ad_optim::Error>(())
 /// ```
-pub fn check_gradient<D: Differentiable + ?Sized>(objective: &D, x: &[f64]) -> Result<(), Error> {
+pub fn check_gradient<D: Differentiable + ?Sized>(objective: &D, x: &[f64]) -> Result<GradientCheck, Error> {
     check_point(objective.dim(), x)?;
     let all: Vec<usize> = (0..objective.num_samples()).collect();
     check_at(objective, x, &all, 1)
+}
+
+/// What [`check_gradient`] could compare at a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GradientCheck {
+    /// How many components agree with the difference quotients.
+    pub agreed: usize,
+    /// How many could not be compared: at a kink, where the value is not finite, or where no quotient is accurate.
+    pub not_checked: usize,
 }
 
 /// Directions that are compared where there are more unknowns.
@@ -59,13 +78,13 @@ pub(crate) fn check_at<D: Differentiable + ?Sized>(
     x: &[f64],
     samples: &[usize],
     threads: usize,
-) -> Result<(), Error> {
+) -> Result<GradientCheck, Error> {
     let stride = samples.len().div_ceil(MOST_SAMPLES).max(1);
     let samples: Vec<usize> = samples.iter().copied().step_by(stride).collect();
     let mut gradient = vec![f64::NAN; x.len()];
     let value = evaluate(objective, threads, x, &samples, &mut gradient)?;
     if !value.is_finite() || gradient.iter().any(|g| !g.is_finite()) {
-        return Ok(());
+        return Ok(GradientCheck { agreed: 0, not_checked: x.len() });
     }
     let mut room = vec![0.0; x.len()];
     let mut moved = x.to_vec();
@@ -107,7 +126,9 @@ pub(crate) fn check_at<D: Differentiable + ?Sized>(
         }
     }
     let off = |&(component, quotient): &(usize, f64)| (gradient[component] - quotient).abs();
-    let Some(&(component, quotient)) = wrong.iter().max_by(|a, b| off(a).total_cmp(&off(b))) else { return Ok(()) };
+    let Some(&(component, quotient)) = wrong.iter().max_by(|a, b| off(a).total_cmp(&off(b))) else {
+        return Ok(GradientCheck { agreed: checked, not_checked: x.len() - checked });
+    };
     let (gradient, name) = (gradient[component], objective.names().get(component).cloned());
     Err(Error::WrongGradient { component, name, gradient, quotient, wrong: wrong.len(), checked })
 }

@@ -256,14 +256,17 @@ impl Method for Lbfgs {
         let Some(size) = self.memory.checked_mul(dim).filter(|&size| size <= isize::MAX as usize / 16) else {
             return Err(Error::TooLarge { owner: OWNER, rows: self.memory, columns: dim });
         };
-        let pairs = || vec![0.0; size];
+        let [s, y, coefficients] = [size, size, self.memory].map(zeros);
+        let (Some(s), Some(y), Some(coefficients)) = (s, y, coefficients) else {
+            return Err(Error::TooLarge { owner: OWNER, rows: self.memory, columns: dim });
+        };
         Ok(LbfgsState {
-            s: pairs(),
-            y: pairs(),
+            s,
+            y,
             pairs: 0,
             next: 0,
             direction: room(),
-            coefficients: vec![0.0; self.memory],
+            coefficients,
             trial: room(),
             low: room(),
         })
@@ -319,6 +322,13 @@ impl Method for Lbfgs {
         [state.pairs, state.next] = [counts[0].min(memory), counts[1] % memory];
         Ok(())
     }
+}
+
+/// So many zeros, if there is room for them. That is asked first, since `vec!` aborts where there is none; it takes
+/// memory that is zero already, so that places which are never used cost nothing.
+fn zeros(size: usize) -> Option<Vec<f64>> {
+    Vec::<f64>::new().try_reserve_exact(size).ok()?;
+    Some(vec![0.0; size])
 }
 
 /// The inner product, in eight interleaved sums: fast, and of one fixed shape everywhere.

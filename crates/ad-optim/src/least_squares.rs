@@ -251,24 +251,45 @@ impl Differentiable for LeastSquares {
         })
     }
 
-    /// Names the first residual that is NaN or infinite, the row that is to blame, and the sample it belongs to where there are several.
+    /// Names the first residual that is NaN or infinite, or else the first derivative of one, the row that is to blame,
+    /// and the sample it belongs to where there are several.
     fn describe_non_finite(&self, x: &[f64], _sample: usize) -> Option<String> {
-        self.with_scratch(|scratch| {
-            self.residuals_into(&mut scratch.workspace, x, &mut scratch.residuals).ok()?;
-            let (index, value) = scratch.residuals.iter().enumerate().find(|(_, residual)| !residual.is_finite())?;
-            let sample = match self.tapes.len() {
-                1 => String::new(),
-                _ => format!(" (sample {})", index / self.outputs()),
-            };
-            let still = vec![0.0; x.len()];
-            let cause = match self.tapes[index / self.outputs()].diagnose(x, &still) {
-                Ok(Some(found)) => format!(", since {}", in_one_line(&found)),
-                _ => String::new(),
-            };
-            Some(format!(
-                "residual {index}{sample} is {value}{cause}; start nearer to the minimum, or look at the data"
-            ))
-        })
+        let (mut residuals, mut jacobian) = (Vec::new(), Matrix::zeros(0, 0));
+        self.residuals_and_jacobian(x, &mut residuals, &mut jacobian).ok()?;
+        let first = |numbers: &[f64]| numbers.iter().position(|number| !number.is_finite());
+        let (index, unknown, value) = match first(&residuals) {
+            Some(index) => (index, None, residuals[index]),
+            None => {
+                let place = first(jacobian.as_slice())?;
+                (place / x.len(), Some(place % x.len()), jacobian.as_slice()[place])
+            }
+        };
+        let (tape, output) = (&self.tapes[index / self.outputs()], index % self.outputs());
+        let found = match unknown {
+            None => tape.diagnose(x, &vec![0.0; x.len()]),
+            Some(_) => {
+                let mut weights = vec![0.0; self.outputs()];
+                weights[output] = 1.0;
+                tape.diagnose_adjoint(x, &weights)
+            }
+        };
+        let cause = match found {
+            Ok(Some(found)) => format!(", since {}", in_one_line(&found)),
+            _ => String::new(),
+        };
+        let sample = match self.tapes.len() {
+            1 => String::new(),
+            _ => format!(" (sample {})", index / self.outputs()),
+        };
+        let what = match unknown {
+            None => format!("residual {index}{sample}"),
+            Some(unknown) => {
+                let names = self.names();
+                let name = names.get(unknown).map_or_else(|| format!("unknown {unknown}"), Clone::clone);
+                format!("the derivative of residual {index}{sample} by {name}")
+            }
+        };
+        Some(format!("{what} is {value}{cause}; start nearer to the minimum, or look at the data"))
     }
 
     fn names(&self) -> Vec<String> {

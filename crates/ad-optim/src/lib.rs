@@ -101,7 +101,7 @@ pub use checkpoint::{Checkpoint, CheckpointProblem};
 pub use checkpoints::Checkpoints;
 pub use differentiable::{Differentiable, FromFn, from_fn};
 pub use error::Error;
-pub use gradient_check::check_gradient;
+pub use gradient_check::{GradientCheck, check_gradient};
 pub use lbfgs::{Lbfgs, LbfgsState};
 pub use least_squares::{
     FitStatistics, GaussNewton, GaussNewtonState, LeastSquares, LevenbergMarquardt, LevenbergMarquardtState,
@@ -124,6 +124,11 @@ pub use transforms::{
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The page about training, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/training.md")]
+struct TrainingPage;
 
 /// The page about checkpoints, compiled and run.
 #[cfg(doctest)]

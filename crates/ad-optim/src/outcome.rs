@@ -9,8 +9,8 @@ use std::time::Duration;
 /// "best" is judged on with minibatches, and [`StopReason::NonFinite`] for the one case in which less is known.
 ///
 /// `Display` prints a table, with at most ten rows of the history and six significant digits; `{:.12}` sets another
-/// number of digits, and `{:#}` adds times. `==` compares everything but times, so that two runs are equal if they
-/// computed the same.
+/// number of digits, and `{:#}` adds times. `==` compares everything but times and takes NaN for equal to NaN, so that two
+/// runs are equal if they computed the same.
 ///
 /// # Example
 ///
@@ -105,11 +105,9 @@ impl PartialEq for Outcome {
             names: _,
             at_default_limit,
         } = self;
-        *x == other.x
-            && *value == other.value
-            && *best_x == other.best_x
-            && *best_value == other.best_value
-            && *grad_norm == other.grad_norm
+        same(x, &other.x)
+            && same(best_x, &other.best_x)
+            && same(&[*value, *best_value, *grad_norm], &[other.value, other.best_value, other.grad_norm])
             && *steps == other.steps
             && *epochs == other.epochs
             && *evaluations == other.evaluations
@@ -118,6 +116,16 @@ impl PartialEq for Outcome {
             && *validation == other.validation
             && *at_default_limit == other.at_default_limit
     }
+}
+
+/// Whether two runs computed the same numbers, among which NaN is one like any other.
+pub(crate) fn same(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || a.is_nan() && b.is_nan())
+}
+
+/// [`same`], for numbers that may be missing.
+pub(crate) fn same_if_any(a: Option<f64>, b: Option<f64>) -> bool {
+    same(a.as_slice(), b.as_slice())
 }
 
 /// What a run came to on samples that it did not learn from.
@@ -142,7 +150,9 @@ impl PartialEq for Outcome {
 /// assert!(validation.best_value < validation.value);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+///
+/// `==` takes NaN for equal to NaN.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Validation {
     /// The mean of the validation samples at the last point.
@@ -154,6 +164,15 @@ pub struct Validation {
     pub best_x: Vec<f64>,
     /// The number of epochs that were completed then.
     pub best_epoch: usize,
+}
+
+impl PartialEq for Validation {
+    fn eq(&self, other: &Validation) -> bool {
+        let Validation { value, best_value, best_x, best_epoch } = self;
+        same(&[*value, *best_value], &[other.value, other.best_value])
+            && same(best_x, &other.best_x)
+            && *best_epoch == other.best_epoch
+    }
 }
 
 /// Why a run ended. `Display` says it in words, and what to try next where there is something to try.
@@ -236,7 +255,9 @@ pub enum StopReason {
 /// assert_eq!(quantity.to_string(), "component 0 of the gradient is inf");
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// `==` takes NaN for equal to NaN.
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum NonFinite {
     /// The value of the objective.
@@ -255,6 +276,18 @@ pub enum NonFinite {
         /// What it was.
         value: f64,
     },
+}
+
+impl PartialEq for NonFinite {
+    fn eq(&self, other: &NonFinite) -> bool {
+        use NonFinite::{Gradient, Point, Value};
+        match (*self, *other) {
+            (Value(a), Value(b)) => same(&[a], &[b]),
+            (Gradient { index: i, value: a }, Gradient { index: j, value: b })
+            | (Point { index: i, value: a }, Point { index: j, value: b }) => i == j && same(&[a], &[b]),
+            _ => false,
+        }
+    }
 }
 
 /// What a run records on its way.
@@ -299,7 +332,7 @@ pub enum History {
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
 ///
-/// `==` compares everything but the time.
+/// `==` compares everything but the time, and takes NaN for equal to NaN.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Record {
@@ -326,8 +359,8 @@ impl PartialEq for Record {
     fn eq(&self, other: &Record) -> bool {
         let Record { step, epoch, samples, value, grad_norm, rate, validation, time: _ } = *self;
         (step, epoch, samples) == (other.step, other.epoch, other.samples)
-            && (value, grad_norm, rate) == (other.value, other.grad_norm, other.rate)
-            && validation == other.validation
+            && same(&[value, grad_norm, rate], &[other.value, other.grad_norm, other.rate])
+            && same_if_any(validation, other.validation)
     }
 }
 

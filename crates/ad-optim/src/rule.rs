@@ -567,6 +567,9 @@ pub struct Iterate<'a> {
     pub samples: usize,
     /// The value at `x`, on the batch of this step.
     pub value: f64,
+    /// The value over the validation samples at the end of the epoch before, where there are some and an epoch has
+    /// ended.
+    pub validation: Option<f64>,
     /// The point before the step.
     pub x: &'a [f64],
     /// The gradient at `x`, on the batch of this step, untouched by any rule.
@@ -656,7 +659,7 @@ mod tests {
         let value = objective.value_and_gradient(x, &[0], &mut gradient).unwrap();
         let mut delta = gradient.clone();
         let mut update = Update { delta: &mut delta, rate: 1.0 };
-        let at = Iterate { step, epoch: step.div_ceil(2), samples: 3, value, x, gradient: &gradient };
+        let at = Iterate { step, epoch: step.div_ceil(2), samples: 3, value, validation: None, x, gradient: &gradient };
         let (mut evaluations, mut trial) = (0, Trial::default());
         let oracle =
             &mut Oracle { objective, x, all: &[0], threads: 1, evaluations: &mut evaluations, trial: &mut trial };

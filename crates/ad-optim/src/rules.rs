@@ -228,7 +228,7 @@ impl Rule for Adam {
     fn step(&self, state: &mut AdamState, at: &Iterate<'_>, update: &mut Update<'_>) {
         add_l2(self.l2, at, update);
         update.rate *= self.rate;
-        state.t += 1;
+        state.t = state.t.saturating_add(1);
         let correction1 = 1.0 - power(self.beta1, state.t);
         let correction2 = 1.0 - power(self.beta2, state.t);
         for ((d, m), v) in update.delta.iter_mut().zip(&mut state.m).zip(&mut state.v) {
@@ -441,7 +441,7 @@ impl Rule for AmsGrad {
         let Adam { rate, beta1, beta2, eps, .. } = self.adam;
         let AdamState { m, v, t } = &mut state.adam;
         update.rate *= rate;
-        *t += 1;
+        *t = t.saturating_add(1);
         let (correction1, before, after) = match self.variant {
             AmsGradVariant::Reddi => (1.0, 1.0, 1.0),
             AmsGradVariant::Torch => (1.0 - power(beta1, *t), 1.0, 1.0 - power(beta2, *t)),
@@ -786,7 +786,7 @@ impl Rule for Adamax {
 
     fn step(&self, state: &mut AdamState, _at: &Iterate<'_>, update: &mut Update<'_>) {
         update.rate *= self.rate;
-        state.t += 1;
+        state.t = state.t.saturating_add(1);
         let rate = self.rate / (1.0 - power(self.beta1, state.t));
         for ((d, m), u) in update.delta.iter_mut().zip(&mut state.m).zip(&mut state.v) {
             let g = *d;
@@ -912,8 +912,8 @@ impl Rule for Nadam {
         let Adam { rate, beta1, beta2, eps, .. } = self.adam;
         let AdamState { m, v, t } = &mut state.adam;
         update.rate *= rate;
-        *t += 1;
-        let (mu, next) = (self.momentum(*t), self.momentum(*t + 1));
+        *t = t.saturating_add(1);
+        let (mu, next) = (self.momentum(*t), self.momentum(t.saturating_add(1)));
         state.product *= mu;
         let of_mean = next / (1.0 - state.product * next);
         let of_gradient = (1.0 - mu) / (1.0 - state.product);

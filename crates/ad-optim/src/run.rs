@@ -107,6 +107,8 @@ pub(crate) struct Run<S> {
     delta: Vec<f64>,
     /// The batch of all samples: 0, 1, …, N−1 but for those held out.
     all: Vec<usize>,
+    /// The samples of the validation objective, all of them, once they have been asked for.
+    others: Vec<usize>,
     /// The samples that are held out, in increasing order.
     held_out: Vec<usize>,
     /// The samples of the current epoch in the order of their turn, and how many of them had theirs.
@@ -130,6 +132,8 @@ pub(crate) struct Run<S> {
     pub best_epoch: Option<Known>,
     /// The point at the end of the epoch with the smallest value over the validation samples, and that epoch.
     pub best_validation: Option<(Known, usize)>,
+    /// The value over the validation samples at the end of the last epoch.
+    validation: Option<f64>,
     /// The value of the first batch at the start.
     first_value: f64,
     tally: Tally,
@@ -182,6 +186,7 @@ impl<S> Run<S> {
             gradient: vec![f64::NAN; dim],
             delta: vec![0.0; dim],
             all,
+            others: Vec::new(),
             held_out,
             order: Vec::new(),
             position: 0,
@@ -196,6 +201,7 @@ impl<S> Run<S> {
             best: None,
             best_epoch: None,
             best_validation: None,
+            validation: None,
             first_value: f64::NAN,
             tally: Tally { gradient: vec![0.0; if whole { 0 } else { dim }], rate: 1.0, ..Tally::default() },
             improved: (f64::INFINITY, 0),
@@ -242,6 +248,7 @@ impl<S> Run<S> {
                 best: self.best.clone(),
                 best_epoch: self.best_epoch.clone(),
                 best_validation: self.best_validation.clone(),
+                validation: self.validation,
                 tally: self.tally.clone(),
                 improved: self.improved,
                 ended: self.stop.clone().filter(|_| self.ended_by_method),
@@ -261,7 +268,12 @@ impl<S> Run<S> {
         if let Some(problem) = fresh.difference(&checkpoint) {
             return Err(failed(problem));
         }
-        load_state(&plan.rule, &mut run.state, &checkpoint.state)?;
+        load_state(&plan.rule, &mut run.state, &checkpoint.state).map_err(|error| match error {
+            Error::StateMismatch { found, expected, .. } => {
+                failed(CheckpointProblem::other("state of the rule", found, expected))
+            }
+            other => other,
+        })?;
         let Checkpoint { steps, epochs, evaluations, time, x, history, loop_state, .. } = checkpoint;
         (run.steps, run.epochs, run.evaluations) = (steps, epochs, evaluations);
         (run.time_before, run.history) = (time, history);
@@ -273,7 +285,7 @@ impl<S> Run<S> {
         run.first_value = loop_state.first_value;
         run.measured = if run.whole { None } else { loop_state.measured };
         (run.last, run.best, run.best_epoch) = (loop_state.last, loop_state.best, loop_state.best_epoch);
-        run.best_validation = loop_state.best_validation;
+        (run.best_validation, run.validation) = (loop_state.best_validation, loop_state.validation);
         if loop_state.tally.gradient.len() != run.tally.gradient.len() {
             let (saved, given) = (loop_state.tally.gradient.len(), run.tally.gradient.len());
             return Err(failed(CheckpointProblem::other("sum of gradients", saved.to_string(), given.to_string())));
@@ -432,7 +444,8 @@ impl<S> Run<S> {
         let (step, epoch) = (self.steps + 1, self.epochs + 1);
         self.delta.copy_from_slice(&self.gradient);
         let mut update = Update { delta: &mut self.delta, rate: 1.0 };
-        let at = Iterate { step, epoch, samples, value, x: &self.x, gradient: &self.gradient };
+        let validation = self.validation;
+        let at = Iterate { step, epoch, samples, value, validation, x: &self.x, gradient: &self.gradient };
         let mut oracle = Oracle {
             objective: &plan.objective,
             x: &self.x,
@@ -452,15 +465,13 @@ impl<S> Run<S> {
         }
         plan.rule.confine(&mut self.state, &mut self.x);
         if let Some((index, component)) = first_non_finite(&self.x) {
-            self.stop = Some(StopReason::NonFinite {
-                step,
-                epoch,
-                sample: None,
-                quantity: NonFinite::Point { index, value: component },
-                detail: None,
-            });
-            self.ended_by_method = false;
             self.back_to_last(value, f64::NAN);
+            // What a method asked for beside the gradient, such as a Jacobian, may have been to blame.
+            let single = plan.objective.num_samples() == 1;
+            let detail = if single { plan.objective.describe_non_finite(&self.x, 0) } else { None };
+            let quantity = NonFinite::Point { index, value: component };
+            self.stop = Some(StopReason::NonFinite { step, epoch, sample: None, quantity, detail });
+            self.ended_by_method = false;
             return Ok(None);
         }
         self.measured = None;
@@ -489,6 +500,7 @@ impl<S> Run<S> {
     ) -> Result<Option<f64>, Error> {
         let mean = self.tally.value;
         let validation = self.validate(plan)?;
+        self.validation = validation;
         // The clock is read as seldom as can be: small functions take no longer than that.
         *time = self.begun.elapsed();
         self.tally.time += *time;
@@ -527,8 +539,8 @@ impl<S> Run<S> {
         let (x, gradient, threads) = (&self.x, &mut self.delta, plan.threads);
         match &plan.validation {
             Some(other) => {
-                let all: Vec<usize> = (0..other.num_samples()).collect();
-                evaluate(other, threads, x, &all, gradient).map(Some)
+                self.others.extend(self.others.len()..other.num_samples());
+                evaluate(other, threads, x, &self.others, gradient).map(Some)
             }
             None if self.held_out.is_empty() => Ok(None),
             None => evaluate(&plan.objective, threads, x, &self.held_out, gradient).map(Some),

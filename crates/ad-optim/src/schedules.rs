@@ -117,7 +117,7 @@ impl Schedule {
     pub fn factor(&self, step: usize) -> f64 {
         let t = step.saturating_sub(1);
         if t < self.warm_up {
-            return (t + 1) as f64 / (self.warm_up + 1) as f64;
+            return (t + 1) as f64 / (self.warm_up as f64 + 1.0);
         }
         let t = t - self.warm_up;
         // The fraction of the way, and what is left of the height.
@@ -262,12 +262,12 @@ impl<F: Fn(&Iterate<'_>) -> f64> Rule for ScheduleFn<F> {
     }
 }
 
-/// Reduces the learning rate when the means of epochs stop falling.
+/// Reduces the learning rate when the means of epochs stop falling, or the values on validation samples.
 ///
 /// With φ the factor on the rate, starting at 1, and b the smallest mean that counted so far:
 ///
 /// ```text
-/// at the end of an epoch with mean f:
+/// at the end of an epoch with the mean f, or with the value f on the validation samples where there are some:
 ///   if f < b − threshold·|b|:  b ← f,  bad ← 0    else:  bad ← bad + 1
 ///   in the cooldown:           bad ← 0
 ///   if bad > patience:         φ ← max(φ·factor, min_factor),  bad ← 0,  cooldown begins
@@ -275,7 +275,9 @@ impl<F: Fn(&Iterate<'_>) -> f64> Rule for ScheduleFn<F> {
 ///
 /// It stands after the rule. A minibatch never decides: what counts is the mean over the samples of an epoch, each at
 /// the point that was current when its batch came, and the new rate acts from the first step of the next epoch on. With
-/// full batches every step is an epoch. Defaults are those of torch's `ReduceLROnPlateau`: factor 0.1, patience 10,
+/// full batches every step is an epoch. With [`validate`](crate::Trainer::validate) or
+/// [`hold_out`](crate::Trainer::hold_out) the values after each epoch count in place of the means; one that is not finite
+/// is no improvement. Defaults are those of torch's `ReduceLROnPlateau`: factor 0.1, patience 10,
 /// threshold 1e-4, cooldown 0, no smallest factor. torch compares with b·(1 − threshold), which for a negative b
 /// is above it, and has `min_lr` in units of the rate; optax's `contrib.reduce_on_plateau` has the same rule and averages
 /// over a number of values that one sets.
@@ -345,11 +347,13 @@ impl ReduceOnPlateau {
         ReduceOnPlateau { min_factor: factor, ..self }
     }
 
-    fn end_epoch(&self, state: &mut PlateauState) {
-        if state.mean < state.best - self.threshold * state.best.abs() || state.best == f64::INFINITY {
-            (state.best, state.bad) = (state.mean, 0);
+    fn end_epoch(&self, state: &mut PlateauState, validation: Option<f64>) {
+        let judged = validation.unwrap_or(state.mean);
+        let falls = judged < state.best - self.threshold * state.best.abs() || state.best == f64::INFINITY;
+        if judged.is_finite() && falls {
+            (state.best, state.bad) = (judged, 0);
         } else {
-            state.bad += 1;
+            state.bad = state.bad.saturating_add(1);
         }
         if state.cooldown > 0 {
             state.cooldown -= 1;
@@ -384,11 +388,11 @@ impl Rule for ReduceOnPlateau {
     fn step(&self, state: &mut PlateauState, at: &Iterate<'_>, update: &mut Update<'_>) {
         if at.epoch as u64 != state.epoch {
             if state.samples > 0 {
-                self.end_epoch(state);
+                self.end_epoch(state, at.validation);
             }
             (state.mean, state.samples, state.epoch) = (0.0, 0, at.epoch as u64);
         }
-        state.samples += at.samples as u64;
+        state.samples = state.samples.saturating_add(at.samples as u64);
         state.mean += (at.value - state.mean) * (at.samples as f64 / state.samples as f64);
         scale(state.factor, update);
     }

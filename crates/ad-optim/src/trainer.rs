@@ -1,5 +1,5 @@
 use crate::checkpoint::{Checkpoint, CheckpointProblem};
-use crate::outcome::number;
+use crate::outcome::{number, same, same_if_any};
 use crate::run::{Objective, Plan, Run};
 use crate::{Batches, Checkpoints, Differentiable, Error, History, Method, Outcome, StopReason, checkpoints};
 use std::fmt;
@@ -121,7 +121,7 @@ type Observer<'a> = Box<dyn FnMut(&Step, &[f64]) -> ControlFlow<()> + 'a>;
 /// # Ok::<(), ad_optim::Error>(())
 /// ```
 ///
-/// `==` compares everything but the time.
+/// `==` compares everything but the time, and takes NaN for equal to NaN.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Step {
@@ -150,8 +150,9 @@ impl PartialEq for Step {
     fn eq(&self, other: &Step) -> bool {
         let Step { step, epoch, value, grad_norm, rate, samples, epoch_mean, validation, time: _ } = *self;
         (step, epoch, samples) == (other.step, other.epoch, other.samples)
-            && (value, grad_norm, rate) == (other.value, other.grad_norm, other.rate)
-            && (epoch_mean, validation) == (other.epoch_mean, other.validation)
+            && same(&[value, grad_norm, rate], &[other.value, other.grad_norm, other.rate])
+            && same_if_any(epoch_mean, other.epoch_mean)
+            && same_if_any(validation, other.validation)
     }
 }
 
@@ -383,7 +384,7 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
         self
     }
 
-    /// Stops when `epochs` epochs in succession had means not below the smallest one so far minus `min_delta`.
+    /// Stops when `epochs` epochs in succession brought no improvement.
     ///
     /// An epoch counts as an improvement if its mean is smaller by *more* than `min_delta ≥ 0` than the mean of the
     /// last improvement. `epochs` is at least 1. Under [`maximise`](Trainer::maximise) larger means are better. With
@@ -566,8 +567,7 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
             run.save(&self.plan)?;
             checkpoints.prepare(run.steps)?;
             self.saved_step = run.steps;
-            self.saved_best =
-                run.best.as_ref().filter(|_| checkpoints.has_best()).map(|best| (best.value, best.grad_norm));
+            self.saved_best = if checkpoints.keeps_best() { checkpoints.best_there() } else { None };
         }
         Ok(run)
     }

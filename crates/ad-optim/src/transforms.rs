@@ -390,8 +390,8 @@ impl<R: Rule> Rule for Accumulate<R> {
             state.value = 0.0;
             state.gradient.fill(0.0);
         }
-        state.batches += 1;
-        state.samples += at.samples as u64;
+        state.batches = state.batches.saturating_add(1);
+        state.samples = state.samples.saturating_add(at.samples as u64);
         // The weight of the first batch is 1, so that its gradient is taken over exactly.
         let weight = at.samples as f64 / state.samples as f64;
         state.value += (at.value - state.value) * weight;
@@ -404,7 +404,7 @@ impl<R: Rule> Rule for Accumulate<R> {
             return;
         }
         state.batches = 0;
-        state.steps += 1;
+        state.steps = state.steps.saturating_add(1);
         update.delta.copy_from_slice(&state.gradient);
         let (step, samples) = (state.steps as usize, state.samples as usize);
         let at = Iterate { step, samples, value: state.value, gradient: &state.gradient, ..*at };

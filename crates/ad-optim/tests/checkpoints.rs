@@ -164,6 +164,10 @@ fn every_way_to_run_goes_on_from_every_step() {
     assert_resumes("validated", || trainer().validate(&other).max_epochs(6));
     assert_resumes("held-out", || trainer().hold_out((0..50).step_by(4).collect()).max_steps(17));
     assert_resumes("patient", || trainer().validate(&other).patience(2, 1e-3).max_epochs(100));
+    assert_resumes("plateau", || {
+        let rule = (Adam::new(0.3), ReduceOnPlateau::new(0.5).patience(0).threshold(0.5));
+        Trainer::new(&risk, rule, vec![0.0; 3]).batches(Batches::shuffled(12).seed(1)).validate(&other).max_epochs(6)
+    });
     assert_resumes("target", || trainer().target_value(0.55).max_epochs(50));
     assert_resumes("gradient", || trainer().grad_tol(0.1).max_epochs(50));
     assert_resumes("dropped", || trainer().batches(Batches::shuffled(12).drop_last(true)).max_steps(11));
@@ -392,6 +396,45 @@ fn what_no_file_may_hold_is_an_error_before_anything_is_deleted() {
         .unwrap_err();
     assert!(matches!(error, Error::Checkpoint { problem: CheckpointProblem::Malformed { .. }, .. }), "{error}");
     assert!(folder.names().is_empty());
+}
+
+#[test]
+fn a_best_point_that_an_earlier_part_of_the_run_found_is_saved() {
+    let folder = Folder::new("stale-best");
+    let bowl = Tape::record(&[1.0], |x| x[0] * x[0]).unwrap();
+    let trainer = |steps, checkpoints: Checkpoints| {
+        let trainer = Trainer::new(&bowl, GradientDescent::new(0.25), vec![1.0]).max_steps(steps);
+        trainer.checkpoints(checkpoints.every(2)).resume_latest().run().unwrap()
+    };
+    let best = || Checkpoint::read(folder.0.join("best.ckpt")).unwrap().best().unwrap().1;
+    trainer(4, Checkpoints::new(&folder.0).keep_best());
+    let old = best();
+    trainer(8, Checkpoints::new(&folder.0));
+    assert_eq!(best(), old);
+    // Nothing better is found any more, since no step is made.
+    let out = trainer(8, Checkpoints::new(&folder.0).keep_best());
+    assert_eq!(best(), out.best_value);
+    assert!(out.best_value < old);
+}
+
+#[test]
+fn equal_runs_are_equal_though_they_hold_nan() {
+    // The validation is NaN in each epoch; then the value is.
+    let cliff = from_fn(1, |x, grad| {
+        grad[0] = 1.0;
+        if x[0] < -3.5 { f64::NAN } else { x[0] }
+    });
+    let nowhere = from_fn(1, |_, grad| {
+        grad[0] = 0.0;
+        f64::NAN
+    });
+    let run = || Trainer::new(&cliff, GradientDescent::new(1.0), vec![0.0]).validate(&nowhere).run().unwrap();
+    let (out, again) = (run(), run());
+    assert!(matches!(out.stop, StopReason::NonFinite { .. }) && out.history[0].validation.unwrap().is_nan());
+    assert_eq!(out, again);
+    assert_ne!(out, Trainer::new(&cliff, GradientDescent::new(1.0), vec![0.0]).run().unwrap());
+    let checkpoint = Checkpoint::from_bytes(&small()).unwrap();
+    assert_eq!(checkpoint, checkpoint.clone());
 }
 
 #[test]

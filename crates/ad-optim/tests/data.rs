@@ -329,6 +329,16 @@ fn standardisation_at_the_edges() {
 }
 
 #[test]
+fn a_held_out_number_that_overflows_and_a_level_given_twice() {
+    let near = Dataset::from_columns(vec![Column::numbers("u", vec![0.0, 1e-3])]).unwrap();
+    let far = Dataset::from_columns(vec![Column::numbers("u", vec![1.0, 1e308])]).unwrap();
+    let error = Standardisation::fit(&near, &["u"]).unwrap().apply(&far).unwrap_err();
+    assert!(error.to_string().contains("too far from the mean"), "{error}");
+    let twice = Csv::new().levels("k", &["a", "b", "a"]).read_bytes("k.csv", b"k\na\n").unwrap_err();
+    assert!(twice.to_string().starts_with("k.csv, column k: the level \"a\" is given twice"), "{twice}");
+}
+
+#[test]
 fn samples_of_a_tape() {
     let data = read("u,k\n1,b\n2,a\n").unwrap();
     let tape = Tape::builder()

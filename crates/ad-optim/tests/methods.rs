@@ -391,6 +391,28 @@ fn a_residual_that_is_not_finite_ends_the_run_or_shortens_the_step() {
     let root = LeastSquares::new(Tape::record(&[1.0], |x| [x[0].sqrt() + 1.0]).unwrap()).unwrap();
     let out = Trainer::new(&root, LevenbergMarquardt::new(), vec![0.0]).run().unwrap();
     assert!(matches!(out.stop, StopReason::NonFinite { .. }), "{out}");
+    // Where the residual is 0, so is the gradient, by the rule for 0·∞; the Jacobian alone shows it.
+    let roots = Tape::builder().inputs(&["a", "b"], &[1.0, 1.0]).record(|x, _| [x[0] - 1.0, x[1].sqrt()]).unwrap();
+    let fit = LeastSquares::new(roots).unwrap();
+    let stops = [
+        Trainer::new(&fit, LevenbergMarquardt::new(), vec![3.0, 0.0]).run().unwrap().stop,
+        Trainer::new(&fit, GaussNewton::new(), vec![3.0, 0.0]).run().unwrap().stop,
+    ];
+    for stop in stops {
+        let text = stop.to_string();
+        assert!(matches!(stop, StopReason::NonFinite { step: 1, detail: Some(_), .. }), "{text}");
+        let row = "the derivative of residual 1 by b is inf, since ";
+        assert!(text.contains(row) && text.contains("sqrt(v₀)") && text.contains("methods.rs:"), "{text}");
+    }
+}
+
+#[test]
+fn a_memory_that_no_machine_has() {
+    let tape = Tape::record(&[1.0], |x| x[0] * x[0]).unwrap();
+    for pairs in [1 << 50, usize::MAX] {
+        let error = Trainer::new(&tape, Lbfgs::new().memory(pairs), vec![1.0]).run().unwrap_err();
+        assert!(matches!(error, Error::TooLarge { rows, columns: 1, .. } if rows == pairs), "{error}");
+    }
 }
 
 #[test]

@@ -192,3 +192,78 @@ fn a_plateau_is_judged_on_means_of_epochs() {
     let out = Trainer::new(&data, rule, vec![9.0]).batches(Batches::sequential(1)).max_epochs(4).run().unwrap();
     assert_eq!(out.history.last().unwrap().rate, 1e-6);
 }
+
+#[test]
+fn a_plateau_is_judged_on_validation_where_there_is_some() {
+    // The means fall all the way to 1; what is held out is best at 0.5, and worse after that.
+    let data = Spread(vec![1.0, 1.0, 0.5]);
+    let trainer = |held_out: bool| {
+        let rule = (GradientDescent::new(0.05), ReduceOnPlateau::new(0.5).patience(0).threshold(0.0));
+        let trainer = Trainer::new(&data, rule, vec![0.0]).batches(Batches::sequential(1)).max_epochs(12);
+        if held_out { trainer.hold_out(vec![2]) } else { trainer }
+    };
+    let rates = |out: &ad_optim::Outcome| out.history.iter().map(|record| record.rate).collect::<Vec<_>>();
+    let (without, with) = (trainer(false).run().unwrap(), trainer(true).run().unwrap());
+    assert!(rates(&without).windows(2).filter(|pair| pair[1] < pair[0]).count() <= 1, "{without}");
+    // An epoch with a reduced rate comes after each one whose validation was no better than the best before.
+    let mut best = f64::INFINITY;
+    let mut expected = vec![0.05];
+    for record in &with.history {
+        let validation = record.validation.unwrap();
+        let factor = if validation < best { 1.0 } else { 0.5 };
+        best = best.min(validation);
+        expected.push(expected.last().unwrap() * factor);
+    }
+    expected.pop();
+    assert_eq!(rates(&with), expected);
+    assert!(expected.last().unwrap() < &0.05);
+}
+
+#[test]
+fn counts_at_the_end_of_their_range_do_not_overflow() {
+    use ad_optim::{Accumulate, Adamax, AmsGrad, Nadam, Rule, StateSlice, load_state, save_state};
+    fn steps<R: Rule>(rule: R) {
+        let mut state = rule.init(1).unwrap();
+        let mut saved = save_state(&rule, &mut state).unwrap();
+        for slice in &mut saved {
+            if let StateSlice::Counts { values, .. } = slice {
+                values.fill(u64::MAX);
+            }
+        }
+        load_state(&rule, &mut state, &saved).unwrap();
+        // A step from there, in a run that has all of them behind it.
+        let kind = rule.kind();
+        let started = std::cell::RefCell::new(Some(state));
+        let resumed = Resumed { rule, started };
+        let out = Trainer::new(slope(vec![1.0]), resumed, vec![0.0]).max_steps(3).run();
+        assert!(out.is_ok(), "{kind}");
+    }
+    /// A rule whose state is one that was loaded.
+    struct Resumed<R: Rule> {
+        rule: R,
+        started: std::cell::RefCell<Option<R::State>>,
+    }
+    impl<R: Rule> Rule for Resumed<R> {
+        type State = R::State;
+        fn init(&self, dim: usize) -> Result<R::State, Error> {
+            self.started.take().map_or_else(|| self.rule.init(dim), Ok)
+        }
+        fn step(&self, state: &mut R::State, at: &ad_optim::Iterate<'_>, update: &mut ad_optim::Update<'_>) {
+            self.rule.step(state, at, update);
+        }
+    }
+    steps(Adam::new(0.1));
+    steps(AmsGrad::torch(0.1));
+    steps(Adamax::new(0.1));
+    steps(Nadam::new(0.1));
+    steps(Accumulate::new(2, Adam::new(0.1)));
+    steps((GradientDescent::new(0.1), ReduceOnPlateau::new(0.5)));
+}
+
+#[test]
+fn a_warm_up_without_end() {
+    for schedule in [Schedule::constant(), Schedule::step(2, 0.5), Schedule::exponential(0.5)] {
+        let first = schedule.warm_up(usize::MAX).factor(1);
+        assert!(first > 0.0 && first < 1e-19);
+    }
+}

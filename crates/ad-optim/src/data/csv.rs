@@ -206,6 +206,14 @@ impl Csv {
         if let Some(twice) = self.columns.iter().find(|wanted| !asked.insert(&wanted.name)) {
             return Err(fault(None, Some(&twice.name), DataProblem::AskedTwice));
         }
+        for wanted in &self.columns {
+            if let Kind::Levels(levels) = &wanted.kind {
+                let mut given = HashSet::new();
+                if let Some(twice) = levels.iter().find(|level| !given.insert(*level)) {
+                    return Err(fault(None, Some(&wanted.name), DataProblem::LevelTwice { level: twice.clone() }));
+                }
+            }
+        }
         let misread = |Fault { line, cell, problem }| fault(Some(line), Some(&(cell + 1).to_string()), problem);
         let mut records = Records::new(bytes, self.separator as u8);
         let (header_line, header) = match &self.header {

@@ -528,7 +528,8 @@ impl Standardisation {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] if the table lacks a fitted column, or it has categories there.
+    /// [`Error::Data`] if the table lacks a fitted column, it has categories there, or a number so far from the mean that
+    /// the quotient overflows.
     pub fn apply(&self, data: &Dataset) -> Result<Dataset, Error> {
         self.map(data, |x, fitted| match fitted.deviation {
             _ if x.is_nan() => 0.0,
@@ -553,7 +554,14 @@ impl Standardisation {
             data.numbers(&fitted.name)?;
             for column in changed.columns.iter_mut().filter(|column| column.name == fitted.name) {
                 if let Values::Numbers(values) = &mut column.values {
-                    values.iter_mut().for_each(|x| *x = change(*x, fitted));
+                    for (row, x) in values.iter_mut().enumerate() {
+                        let value = *x;
+                        *x = change(value, fitted);
+                        if !x.is_finite() {
+                            let problem = DataProblem::Overflows { value };
+                            return Err(data.problem(Some(row), Some(&fitted.name), problem));
+                        }
+                    }
                 }
             }
         }
@@ -681,6 +689,18 @@ pub enum DataProblem {
         mean: f64,
         /// The deviation.
         deviation: f64,
+    },
+    /// A number that overflows when it is standardised.
+    #[error("{value} is too far from the mean to be standardised; mend it, or rescale the column")]
+    Overflows {
+        /// The number.
+        value: f64,
+    },
+    /// A level that was given twice to [`Csv::levels`].
+    #[error("the level {} is given twice; name each one once", excerpt(.level))]
+    LevelTwice {
+        /// The level.
+        level: String,
     },
     /// A category that is not among those that [`Csv::levels`] named.
     #[error("{} is none of the levels {}", excerpt(.text), .levels.join(", "))]
