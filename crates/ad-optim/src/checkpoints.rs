@@ -131,7 +131,9 @@ impl Checkpoints {
     /// Value and gradient norm of the best point of which there is a checkpoint. One that cannot be read, and what an
     /// earlier run left that kept none later on, is replaced as soon as a best point is saved.
     pub(crate) fn best_there(&self) -> Option<(f64, f64)> {
-        let best = Checkpoint::read(&self.folder.join(BEST)).ok()?.loop_state.best?;
+        let path = self.folder.join(BEST);
+        // A device in its place might never end.
+        let best = path.is_file().then(|| Checkpoint::read(&path).ok())??.loop_state.best?;
         Some((best.value, best.grad_norm))
     }
 

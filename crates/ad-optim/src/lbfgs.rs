@@ -260,16 +260,7 @@ impl Method for Lbfgs {
         let (Some(s), Some(y), Some(coefficients)) = (s, y, coefficients) else {
             return Err(Error::TooLarge { owner: OWNER, rows: self.memory, columns: dim });
         };
-        Ok(LbfgsState {
-            s,
-            y,
-            pairs: 0,
-            next: 0,
-            direction: room(),
-            coefficients,
-            trial: room(),
-            low: room(),
-        })
+        Ok(LbfgsState { s, y, pairs: 0, next: 0, direction: room(), coefficients, trial: room(), low: room() })
     }
 
     fn advance(
