@@ -483,6 +483,18 @@ impl Tape {
         self.data.input_names.iter().map(ToString::to_string).collect()
     }
 
+    /// The names of the parameters, as [`Tape::builder`] was given them; empty if it was given none.
+    ///
+    /// ```
+    /// # use ad_core::Tape;
+    /// let tape = Tape::builder().inputs(&[], &[1.0]).params(&["rate"], &[2.0]).record(|x, k| x[0] * k[0])?;
+    /// assert_eq!(tape.param_names(), ["rate"]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn param_names(&self) -> Vec<String> {
+        self.data.param_names.clone()
+    }
+
     /// The number of parameters.
     pub fn num_params(&self) -> usize {
         self.data.num_params

@@ -112,6 +112,28 @@ pub enum Error {
         samples: usize,
     },
 
+    /// The samples that `hold_out` names cannot be held out.
+    #[error(
+        "hold_out {}",
+        match sample {
+            Some(sample) => format!("names sample {sample}, but the samples are 0 to {}", samples.saturating_sub(1)),
+            None if *held_out == 0 => "names no sample; name at least one, or leave it out".to_owned(),
+            None if *samples == 1 => {
+                "leaves nothing to learn from: all of this objective is one sample (as with LeastSquares); \
+                 judge it by another objective, with validate".to_owned()
+            }
+            None => format!("names all {samples} samples and leaves none to learn from"),
+        }
+    )]
+    HeldOut {
+        /// The first one that does not exist, if that is what is wrong.
+        sample: Option<usize>,
+        /// How many different samples are named.
+        held_out: usize,
+        /// The number of samples.
+        samples: usize,
+    },
+
     /// Batches of no samples were asked for.
     #[error("batches of size 0 were asked for; use a size of at least 1, or Batches::full() for all samples at once")]
     ZeroBatchSize,
@@ -226,8 +248,9 @@ pub enum Error {
     /// The gradient is not that of the value, as [`check_gradient`](crate::check_gradient) found by difference quotients.
     #[error(
         "the gradient is wrong: component {component}{} is {gradient}, but difference quotients give {quotient}; \
-         of {checked} components that could be checked {wrong} differed, this one the most",
-        name.as_ref().map_or(String::new(), |name| format!(" ({name})"))
+         of {checked} components that could be checked {wrong} differed, this one the most{}",
+        name.as_ref().map_or(String::new(), |name| format!(" ({name})")),
+        if gradient.is_nan() { "; does the objective overwrite every component of the gradient?" } else { "" }
     )]
     WrongGradient {
         /// The component that is off the most.
@@ -242,6 +265,13 @@ pub enum Error {
         wrong: usize,
         /// How many could be checked, as [`check_gradient`](crate::check_gradient) says.
         checked: usize,
+    },
+
+    /// What residuals say about the unknowns was asked for where they are not finite, or their Jacobian is not.
+    #[error("LeastSquares::statistics: {detail}")]
+    NonFiniteFit {
+        /// Which number is not, and where it arose.
+        detail: String,
     },
 
     /// A Jacobian of residuals without full rank was met where its columns must be independent.
@@ -311,7 +341,7 @@ pub enum Error {
     },
 
     /// A file or a stream cannot be written: the disk is full, the folder is missing, the reader of a pipe is gone.
-    #[error("{} cannot be written: {source}", path.display())]
+    #[error("{} cannot be written: {source}{}", path.display(), folder_hint(path, source))]
     Write {
         /// The file, or the name that a stream was given.
         path: PathBuf,
@@ -345,6 +375,17 @@ pub enum Error {
         /// The columns of the line that was refused.
         got: String,
     },
+}
+
+fn folder_hint(path: &std::path::Path, source: &io::Error) -> String {
+    match path.parent() {
+        Some(folder)
+            if source.kind() == io::ErrorKind::NotFound && !folder.as_os_str().is_empty() && !folder.exists() =>
+        {
+            format!("; there is no folder {}: make it first", folder.display())
+        }
+        _ => String::new(),
+    }
 }
 
 /// The text of `Display`. A `main` that returns `Result<(), Box<dyn Error>>` prints its error by `Debug`, and what helps

@@ -128,11 +128,15 @@ impl LeastSquares {
     ///
     /// # Errors
     ///
-    /// [`Error::DimensionMismatch`] unless `x` has one component for each unknown; [`Error::RankDeficient`] where the
-    /// residuals do not determine all unknowns; [`Error::Core`] when the tape cannot be replayed.
+    /// [`Error::DimensionMismatch`] unless `x` has one component for each unknown; [`Error::NonFiniteFit`] where a residual
+    /// or a derivative is not finite; [`Error::RankDeficient`] where the residuals do not determine all unknowns; [`Error::Core`] when the tape cannot be replayed.
     pub fn statistics(&self, x: &[f64]) -> Result<FitStatistics, Error> {
         let (mut residuals, mut jacobian) = (Vec::new(), Matrix::zeros(0, 0));
         self.residuals_and_jacobian(x, &mut residuals, &mut jacobian)?;
+        if residuals.iter().chain(jacobian.as_slice()).any(|number| !number.is_finite()) {
+            let detail = self.describe_non_finite(x, 0).unwrap_or_default();
+            return Err(Error::NonFiniteFit { detail });
+        }
         let (m, n) = (residuals.len(), x.len());
         let sum_of_squares = dot(&residuals, &residuals);
         let degrees_of_freedom = m.saturating_sub(n);

@@ -53,7 +53,8 @@
 //!
 //! Rules and transforms compose in tuples, from left to right: `(ClipNorm(1.0), Adam::new(1e-3), WeightDecay(1e-2))`.
 //! [`ClipNorm`], [`ClipValue`] and [`L2`] change the gradient; [`WeightDecay`], [`Schedule`], [`schedule_fn`] and
-//! [`ReduceOnPlateau`] stand after the rule; [`ProjectBox`] acts on the point. A run refuses another order ([`Part`]). [`Groups`] gives ranges of the unknowns
+//! [`ReduceOnPlateau`] stand after the rule; [`ProjectBox`] acts on the point. A run refuses another order of these, and of
+//! your own ones that say their [`Part`]. [`Groups`] gives ranges of the unknowns
 //! rules of their own, [`Accumulate`] makes one step from several batches.
 //!
 //! # Features

@@ -160,7 +160,7 @@ pub struct Validation {
     /// The smallest mean at the end of an epoch, or at the last point; under
     /// [`maximise`](crate::Trainer::maximise) the largest.
     pub best_value: f64,
-    /// The point where it was.
+    /// The point where it was, of equal values the first.
     pub best_x: Vec<f64>,
     /// The number of epochs that were completed then.
     pub best_epoch: usize,
@@ -386,8 +386,8 @@ impl fmt::Display for Outcome {
         if let Some(validation) = &self.validation {
             writeln!(f, "validation     {}", number(validation.value))?;
             let (best, epoch) = (number(validation.best_value), validation.best_epoch);
-            writeln!(f, "  at best      {best} after epoch {epoch}")?;
-            writeln!(f, "  with x       {}", point(&validation.best_x))?;
+            writeln!(f, "  best value   {best} after epoch {epoch}")?;
+            writeln!(f, "  best x       {}", point(&validation.best_x))?;
         }
         if f.alternate() {
             writeln!(f, "time           {}", duration(self.time))?;

@@ -9,12 +9,14 @@ use ad_core::Matrix;
 ///
 /// Rules compose in tuples: each member receives the δ that the one before it left, and the first receives the
 /// gradient. A transform, such as clipping, is therefore nothing but a rule that comes before or after another. Which of
-/// the two is right is told by its [`Part`], and a run with a wrong order ends before its first step.
+/// the two is right is told by its [`Part`], and a run with a wrong order ends before its first step. A rule of your own
+/// takes part in that once it says its [`part`](Rule::part); unless it does, it may stand anywhere. And a resumed run
+/// must have the settings of the saved one once the rule says its [`settings`](Rule::settings).
 ///
 /// # Example
 ///
 /// ```
-/// use ad_optim::{Adam, Error, Iterate, Rule, Trainer, Update, from_fn};
+/// use ad_optim::{Adam, Error, Iterate, Part, Rule, Trainer, Update, from_fn};
 ///
 /// /// Shortens the gradient to at most the given Euclidean length.
 /// struct Shorten(f64);
@@ -30,6 +32,12 @@ use ad_core::Matrix;
 ///             update.delta.iter_mut().for_each(|d| *d *= self.0 / length);
 ///         }
 ///     }
+///     fn part(&self) -> Part {
+///         Part::Gradient
+///     }
+///     fn settings(&self, report: &mut dyn FnMut(&'static str, f64)) {
+///         report("length", self.0);
+///     }
 /// }
 ///
 /// let steep = from_fn(1, |x, grad| {
@@ -38,8 +46,13 @@ use ad_core::Matrix;
 /// });
 /// let out = Trainer::new(&steep, (Shorten(1.0), Adam::new(0.01)), vec![1.0]).max_steps(500).run()?;
 /// assert!(out.x[0].abs() < 0.1);
+/// let error = Trainer::new(&steep, (Adam::new(0.01), Shorten(1.0)), vec![1.0]).run().unwrap_err();
+/// assert!(error.to_string().ends_with("write (Shorten, Adam)"));
 /// # Ok::<(), Error>(())
 /// ```
+///
+/// One that remembers something shows it by [`visit_state`](Rule::visit_state), so that runs can be saved:
+/// [`StateVisitor`] has an example.
 pub trait Rule {
     /// What the rule remembers between steps, such as a running mean of gradients.
     type State;

@@ -157,7 +157,7 @@ pub struct Adam {
 /// arXiv:2411.16085).
 ///
 /// ```
-/// use ad_optim::{Adam, AdamState, Error, Iterate, Rule, Trainer, Update, from_fn};
+/// use ad_optim::{Adam, AdamState, Error, Iterate, Part, Rule, StateVisitor, Trainer, Update, from_fn};
 ///
 /// struct Cautious(Adam);
 ///
@@ -173,6 +173,17 @@ pub struct Adam {
 ///                 *d = 0.0;
 ///             }
 ///         }
+///     }
+///     // What Adam says of itself holds for the whole: its place in a tuple, what a resumed run must have in common, what
+///     // a checkpoint holds.
+///     fn part(&self) -> Part {
+///         self.0.part()
+///     }
+///     fn settings(&self, report: &mut dyn FnMut(&'static str, f64)) {
+///         self.0.settings(report);
+///     }
+///     fn visit_state(&self, state: &mut AdamState, visitor: &mut dyn StateVisitor) -> Result<(), Error> {
+///         self.0.visit_state(state, visitor)
 ///     }
 /// }
 ///

@@ -1,5 +1,5 @@
 use crate::checkpoint::{Checkpoint, CheckpointProblem, Known, LoopState, Tally};
-use crate::differentiable::check_batch;
+use crate::outcome::same;
 use crate::rule::{Trial, load_state, save_state};
 use crate::trainer::{DEFAULT_MAX_STEPS, Step};
 use crate::{
@@ -311,8 +311,29 @@ impl<S> Run<S> {
         } else if plan.patience.is_some_and(|(epochs, _)| run.improved.1 >= epochs) && run.stop.is_none() {
             run.stop = Some(StopReason::Patience);
         }
+        run.check_validation(plan, &failed)?;
         run.started = Instant::now();
         Ok(run)
+    }
+
+    /// Refuses to go on where the best point so far was judged by other validation samples.
+    fn check_validation<D: Differentiable, R>(
+        &mut self,
+        plan: &Plan<'_, D, R>,
+        failed: &impl Fn(CheckpointProblem) -> Error,
+    ) -> Result<(), Error> {
+        let Some((best, _)) = &self.best_validation else { return Ok(()) };
+        let (saved, best_x) = (best.value, best.x.clone());
+        let x = std::mem::replace(&mut self.x, best_x);
+        let given = self.validate(plan);
+        self.x = x;
+        match given? {
+            Some(given) if !same(&[given], &[saved]) => {
+                let text = |value| format!("{:?} at its best point", plan.objective.signed(value));
+                Err(failed(CheckpointProblem::other("value on validation samples", text(saved), text(given))))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn is_non_finite(&self) -> bool {
@@ -332,7 +353,8 @@ impl<S> Run<S> {
     ) -> Result<Option<Step>, Error> {
         self.begun = Instant::now();
         if self.steps == 0 && plan.check_gradient && self.stop.is_none() {
-            crate::gradient_check::check_at(&plan.objective.of, &self.x, &self.all, plan.threads)?;
+            // What cannot be checked is let pass.
+            let _ = crate::gradient_check::check_at(&plan.objective.of, &self.x, &self.all, plan.threads)?;
         }
         if self.stop.is_none() && self.whole && self.measured.is_none() {
             self.measure(plan)?;
@@ -549,7 +571,7 @@ impl<S> Run<S> {
 
     /// A number that is not finite is better than nothing alone.
     fn keep_validation(&mut self, value: f64) {
-        let improves = |best: f64| value.is_finite() && (value <= best || !best.is_finite());
+        let improves = |best: f64| value.is_finite() && (value < best || !best.is_finite());
         if self.best_validation.as_ref().is_none_or(|(best, _)| improves(best.value)) {
             let known = Known { x: self.x.clone(), value, grad_norm: 0.0 };
             self.best_validation = Some((known, self.epochs));
@@ -766,15 +788,23 @@ impl<D: Differentiable, R> Plan<'_, D, R> {
 
     /// The held-out samples in increasing order, each once.
     fn check_held_out(&self) -> Result<Vec<usize>, Error> {
-        let mut held_out = match &self.held_out {
+        let held_out = match &self.held_out {
             None => Vec::new(),
             Some(given) => {
-                check_batch(self.objective.num_samples(), given)?;
-                given.clone()
+                let samples = self.objective.num_samples();
+                let refused = |sample, held_out| Err(Error::HeldOut { sample, held_out, samples });
+                if let Some(&sample) = given.iter().find(|&&sample| sample >= samples) {
+                    return refused(Some(sample), given.len());
+                }
+                let mut held_out = given.clone();
+                held_out.sort_unstable();
+                held_out.dedup();
+                if held_out.is_empty() || held_out.len() == samples {
+                    return refused(None, held_out.len());
+                }
+                held_out
             }
         };
-        held_out.sort_unstable();
-        held_out.dedup();
         if let Some(validation) = &self.validation {
             let (expected, got) = (self.objective.dim(), validation.dim());
             if got != expected {

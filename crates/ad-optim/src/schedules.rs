@@ -278,7 +278,8 @@ impl<F: Fn(&Iterate<'_>) -> f64> Rule for ScheduleFn<F> {
 /// full batches every step is an epoch. With [`validate`](crate::Trainer::validate) or
 /// [`hold_out`](crate::Trainer::hold_out) the values after each epoch count in place of the means; one that is not finite
 /// is no improvement. Defaults are those of torch's `ReduceLROnPlateau`: factor 0.1, patience 10,
-/// threshold 1e-4, cooldown 0, no smallest factor. torch compares with b·(1 − threshold), which for a negative b
+/// threshold 1e-4, cooldown 0, no smallest factor; as there, it acts in the epoch *after* `patience` bad ones, where
+/// [`Trainer::patience`](crate::Trainer::patience) ends the run with the last of them. torch compares with b·(1 − threshold), which for a negative b
 /// is above it, and has `min_lr` in units of the rate; optax's `contrib.reduce_on_plateau` has the same rule and averages
 /// over a number of values that one sets.
 ///

@@ -220,7 +220,9 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
 
     /// Evaluates `objective`, as a rule the same loss over other samples, at the end of each epoch.
     ///
-    /// Its mean stands in steps, history and [`Outcome::validation`], which has the point where it was best; and
+    /// Its value, a mean over its samples (of a [`LeastSquares`](crate::LeastSquares) the sum over its residuals, so that
+    /// values of more and of fewer residuals do not compare), stands in steps, history and [`Outcome::validation`], which
+    /// has the point where it was best; and
     /// [`patience`](Trainer::patience) is judged on it. With full batches every step is an epoch. These evaluations are
     /// not counted among those of the outcome. It takes the place of [`hold_out`](Trainer::hold_out).
     ///
@@ -262,8 +264,9 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
     ///
     /// # Errors
     ///
-    /// Of the run: [`Error::SampleOutOfRange`]; [`Error::EmptyBatch`] for no index; [`Error::NoSamples`] where no sample
-    /// is left; [`Error::NotForResiduals`] with a method for sums of squares.
+    /// Of the run: [`Error::HeldOut`] for an index that there is not, for none, and where no sample is left (all of a
+    /// [`LeastSquares`](crate::LeastSquares) is one sample: it is judged by another one with `validate`);
+    /// [`Error::NotForResiduals`] with a method for sums of squares.
     pub fn hold_out(mut self, samples: Vec<usize>) -> Self {
         self.plan.held_out = Some(samples);
         self.plan.validation = None;
@@ -274,7 +277,8 @@ impl<'a, D: Differentiable, R: Method> Trainer<'a, D, R> {
     /// [`check_gradient`](crate::check_gradient), which does it at any point.
     ///
     /// For objectives with a gradient written by hand. It costs a few evaluations for each unknown, on at most 256
-    /// samples, which are not counted among those of the outcome. A run that is resumed has been checked.
+    /// samples, which are not counted among those of the outcome. A run that is resumed has been checked. What is 0 at the
+    /// start, as many a wrong gradient is at zeros, shows nothing: check at another point with the function.
     ///
     /// # Errors
     ///

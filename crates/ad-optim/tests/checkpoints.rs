@@ -498,6 +498,8 @@ fn checkpoints_of_other_runs() {
     let start = || vec![0.0; 3];
     // A run like it is not refused, whatever its start, its threads and its limits are.
     assert_eq!(told(|_| Trainer::new(risk(40), rule(), vec![7.0; 3]).batches(batches()).threads(3)), "nothing");
+    // So is one that is validated where the saved one was not.
+    assert_eq!(told(|_| Trainer::new(risk(40), rule(), start()).batches(batches()).validate(risk(9))), "nothing");
     assert_eq!(
         told(|_| Trainer::new(risk(40), Adam::new(0.1), start()).batches(batches())),
         "rule is (ClipNorm, Adam), and here it is Adam"
@@ -556,6 +558,25 @@ fn checkpoints_of_other_runs() {
     assert_eq!(renamed(&["bias", "second", "first"]), "name of unknown 1 is first, and here it is second");
     assert_eq!(renamed(&[]), "name of unknown 0 is bias, and here it is without a name");
     assert_eq!(renamed(&["a", "b", "c", "d"]), "number of unknowns is 3, and here it is 4");
+}
+
+#[test]
+fn another_validation_is_refused() {
+    let folder = Folder::new("other-validation");
+    let risk = risk(40);
+    let toward = |goal: f64| {
+        from_fn(3, move |x, grad| {
+            grad.fill(0.0);
+            (x[0] - goal).powi(2)
+        })
+    };
+    let trainer = || Trainer::new(&risk, Adam::new(0.1), vec![0.0; 3]).max_steps(5);
+    trainer().validate(toward(0.5)).checkpoints(Checkpoints::new(&folder.0)).run().unwrap();
+    let further = || trainer().resume_from(&folder.0).max_steps(6);
+    let error = further().validate(toward(0.25)).run().unwrap_err().to_string();
+    assert!(error.contains("its value on validation samples is ") && error.contains(" at its best point"), "{error}");
+    further().validate(toward(0.5)).run().unwrap();
+    further().run().unwrap();
 }
 
 #[test]

@@ -242,7 +242,7 @@ fn tables_from_columns() {
     assert_eq!(refused(vec![Column::numbers("u", vec![])]), NoRows { dropped: 0 });
     assert_eq!(refused(vec![Column::numbers("", vec![1.0])]), UnnamedColumn { index: 0 });
     let (u, k) = (Column::numbers("u", vec![1.0, 2.0]), Column::categories("k", &["a"]));
-    assert_eq!(refused(vec![u.clone(), k.clone()]), Ragged { expected: 2, got: 1 });
+    assert_eq!(refused(vec![u.clone(), k.clone()]), UnequalColumns { expected: 2, got: 1 });
     assert_eq!(refused(vec![u.clone(), u.clone()]), DuplicateColumn { first: 0, second: 1 });
     let infinite = Column::numbers("v", vec![1.0, f64::INFINITY]);
     assert_eq!(refused(vec![u.clone(), infinite]), NotFinite { text: "inf".into() });
@@ -334,6 +334,9 @@ fn a_held_out_number_that_overflows_and_a_level_given_twice() {
     let far = Dataset::from_columns(vec![Column::numbers("u", vec![1.0, 1e308])]).unwrap();
     let error = Standardisation::fit(&near, &["u"]).unwrap().apply(&far).unwrap_err();
     assert!(error.to_string().contains("too far from the mean"), "{error}");
+    assert_eq!(problem(Standardisation::fit(&near, &["u", "u"])).problem, DataProblem::AskedTwice);
+    assert_eq!(problem(near.rows(&["u", "u"])).problem, DataProblem::AskedTwice);
+    assert_eq!(problem(near.row_names(&[])).problem, DataProblem::NoColumns);
     let twice = Csv::new().levels("k", &["a", "b", "a"]).read_bytes("k.csv", b"k\na\n").unwrap_err();
     assert!(twice.to_string().starts_with("k.csv, column k: the level \"a\" is given twice"), "{twice}");
 }
@@ -351,8 +354,8 @@ fn samples_of_a_tape() {
     assert_eq!(EmpiricalRisk::new(tape.clone(), samples).unwrap().value(&[4.0]).unwrap(), 6.5);
     let by_hand = Samples::from_rows(&tape, &data.rows(&["u", "k"]).unwrap()).unwrap();
     assert_eq!(by_hand.row(1), [2.0, 1.0, 0.0]);
-    let error = data.samples(&tape, &["u"]).unwrap_err();
-    assert!(matches!(error, Error::ParameterMismatch { tape: 3, sample: 1 }), "{error}");
+    let found = problem(data.samples(&tape, &["u"]));
+    assert!(matches!(found.problem, DataProblem::RowOfOtherLength { parameters: 3, .. }), "{found}");
 }
 
 /// An IDX file with the given type and sizes.
@@ -486,4 +489,30 @@ fn images_and_labels_belong_together() {
     for scale in [0.0, f64::NAN, f64::INFINITY] {
         assert!(matches!(labelled_rows(&images, &labels, &[0], scale, 2), Err(Error::InvalidSetting { .. })));
     }
+}
+
+#[test]
+fn rows_that_do_not_fit_the_tape() {
+    let columns =
+        vec![Column::numbers("a", vec![1.0]), Column::categories("c", &["x"]), Column::numbers("b", vec![2.0])];
+    let data = Dataset::from_columns(columns).unwrap();
+    let tape = |names: &[&str]| {
+        Tape::builder().inputs(&[], &[1.0]).params(names, &vec![0.0; 2]).record(|x, k| x[0] * k[0] + k[1]).unwrap()
+    };
+    assert_eq!(data.samples(&tape(&["a", "b"]), &["a", "b"]).unwrap().row(0), [1.0, 2.0]);
+    let swapped = problem(data.samples(&tape(&["a", "b"]), &["b", "a"])).to_string();
+    assert!(
+        swapped.ends_with("is b, a, but the parameters of the tape are a, b; name the columns in that order"),
+        "{swapped}"
+    );
+    // Other names, or none, say nothing about the order.
+    assert!(data.samples(&tape(&["u", "v"]), &["b", "a"]).is_ok() && data.samples(&tape(&[]), &["b", "a"]).is_ok());
+    let wide = problem(data.samples(&tape(&["a", "b"]), &["a", "c", "b"])).to_string();
+    assert!(wide.contains("is a, c=x, b: 3 numbers, but the tape has 2 parameters"), "{wide}");
+    let unequal = Dataset::from_columns(vec![Column::numbers("a", vec![1.0]), Column::numbers("b", vec![])]);
+    assert!(matches!(problem(unequal).problem, DataProblem::UnequalColumns { expected: 1, got: 0 }));
+    // What a cell of a missing value looks like may be the name of a level.
+    let namibia =
+        Csv::new().levels("k", &["NA", "x"]).missing(Missing::DropRow).read_bytes("k.csv", b"k\nNA\nx\n").unwrap();
+    assert_eq!(namibia.codes("k").unwrap(), [0, 1]);
 }

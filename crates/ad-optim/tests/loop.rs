@@ -113,9 +113,10 @@ fn validation_that_cannot_be_done() {
     let spread = || Spread(vec![1.0, 2.0, 3.0]);
     let trainer = || Trainer::new(spread(), GradientDescent::new(0.1), vec![0.0]);
     let error = |trainer: Trainer<'_, Spread, GradientDescent>| trainer.run().unwrap_err();
-    assert!(matches!(error(trainer().hold_out(vec![])), Error::EmptyBatch));
-    assert!(matches!(error(trainer().hold_out(vec![1, 3])), Error::SampleOutOfRange { sample: 3, samples: 3 }));
-    assert!(matches!(error(trainer().hold_out(vec![2, 0, 1, 1])), Error::NoSamples));
+    assert!(matches!(error(trainer().hold_out(vec![])), Error::HeldOut { sample: None, held_out: 0, samples: 3 }));
+    assert!(matches!(error(trainer().hold_out(vec![1, 3])), Error::HeldOut { sample: Some(3), samples: 3, .. }));
+    let all = error(trainer().hold_out(vec![2, 0, 1, 1]));
+    assert!(matches!(all, Error::HeldOut { sample: None, held_out: 3, samples: 3 }), "{all}");
     let two = from_fn(2, |_, _| 0.0);
     assert!(matches!(error(trainer().validate(two)), Error::DimensionMismatch { expected: 1, got: 2, .. }));
     assert!(matches!(error(trainer().validate(Spread(vec![]))), Error::NoSamples));
@@ -490,8 +491,8 @@ fn an_outcome_prints_validation_and_times() {
     best value     0.015625
     best x         [0.875]
     validation     0.140625
-      at best      0 after epoch 1
-      with x       [0.5]
+      best value   0 after epoch 1
+      best x       [0.5]
 
     value and gradient norm are those before the step:
     epoch  step   value  gradient norm  rate  validation
@@ -502,6 +503,25 @@ fn an_outcome_prints_validation_and_times() {
     let timed = format!("{out:#}");
     assert!(timed.contains("\ntime           "), "{timed}");
     assert!(timed.lines().last().unwrap().ends_with('s'), "{timed}");
+}
+
+#[test]
+fn a_gradient_that_is_added_to_is_wrong() {
+    let adds = from_fn(1, |x, grad| {
+        grad[0] += 2.0 * x[0];
+        x[0] * x[0]
+    });
+    let error = check_gradient(&adds, &[3.0]).unwrap_err();
+    assert!(error.to_string().ends_with("does the objective overwrite every component of the gradient?"), "{error}");
+    // An infinite slope may be right, and where the value is not finite nothing is known.
+    let root = from_fn(1, |x, grad| {
+        grad[0] = 0.5 / x[0].sqrt();
+        x[0].sqrt()
+    });
+    for x in [0.0, -1.0] {
+        let found = check_gradient(&root, &[x]).unwrap();
+        assert_eq!((found.agreed, found.not_checked), (0, 1));
+    }
 }
 
 #[test]

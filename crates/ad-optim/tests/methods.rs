@@ -407,6 +407,18 @@ fn a_residual_that_is_not_finite_ends_the_run_or_shortens_the_step() {
 }
 
 #[test]
+fn statistics_where_nothing_is_finite() {
+    let tape = Tape::record(&[1.0, 1.0], |x| [x[0] * x[1].sqrt(), x[0] - 1.0, x[1]]).unwrap();
+    let fit = LeastSquares::new(tape).unwrap();
+    for (x, what) in
+        [([1.0, 0.0], "the derivative of residual 0 by unknown 1 is inf"), ([1.0, -1.0], "residual 0 is NaN")]
+    {
+        let error = fit.statistics(&x).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("LeastSquares::statistics: {what}, since ")), "{error}");
+    }
+}
+
+#[test]
 fn a_memory_that_no_machine_has() {
     let tape = Tape::record(&[1.0], |x| x[0] * x[0]).unwrap();
     for pairs in [1 << 50, usize::MAX] {

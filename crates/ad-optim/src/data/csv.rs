@@ -241,7 +241,11 @@ impl Csv {
                 return Err(fault(line, None, problem));
             }
             let is_missing = |cell: &String| self.markers.contains(cell);
-            if self.missing == Missing::DropRow && places.iter().any(|&place| is_missing(&record.cells[place])) {
+            let lacks = |(wanted, &place): (&Wanted, &usize)| {
+                let is_level = matches!(&wanted.kind, Kind::Levels(levels) if levels.contains(&record.cells[place]));
+                is_missing(&record.cells[place]) && !is_level
+            };
+            if self.missing == Missing::DropRow && self.columns.iter().zip(&places).any(lacks) {
                 dropped += 1;
                 continue;
             }
@@ -260,6 +264,8 @@ impl Csv {
                         Ok(_) => return fault(DataProblem::NotFinite { text }),
                         Err(_) => return fault(DataProblem::NotANumber { text }),
                     },
+                    // A level that was named is one, whatever missing cells look like.
+                    Kind::Levels(levels) if levels.contains(&text) => cells[index].push(text),
                     _ if is_missing(&text) => return fault(DataProblem::Missing { text, categorical: true }),
                     Kind::Levels(levels) if !levels.contains(&text) => {
                         return fault(DataProblem::UnknownLevel { text, levels: levels.clone() });

@@ -165,7 +165,7 @@ impl Dataset {
                 return problem(None, DataProblem::DuplicateColumn { first, second: index });
             }
             if column.len() != len {
-                return problem(None, DataProblem::Ragged { expected: len, got: column.len() });
+                return problem(None, DataProblem::UnequalColumns { expected: len, got: column.len() });
             }
             if let Values::Numbers(values) = &column.values
                 && let Some(row) = values.iter().position(|value| value.is_infinite())
@@ -361,8 +361,9 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] if there is no such column.
+    /// [`Error::Data`] if no column is named, one is named twice, or there is no such column.
     pub fn row_names(&self, columns: &[&str]) -> Result<Vec<String>, Error> {
+        self.check_asked(columns)?;
         let mut names = Vec::new();
         for &column in columns {
             match &self.column(column)?.values {
@@ -382,7 +383,7 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] if there is no such column, or a number is missing.
+    /// Those of [`row_names`](Dataset::row_names), and [`Error::Data`] if a number is missing.
     ///
     /// # Example
     ///
@@ -397,6 +398,7 @@ impl Dataset {
     /// # Ok::<(), ad_optim::Error>(())
     /// ```
     pub fn rows(&self, columns: &[&str]) -> Result<Vec<f64>, Error> {
+        self.check_asked(columns)?;
         let columns = columns.iter().map(|name| self.column(name)).collect::<Result<Vec<_>, _>>()?;
         let mut rows = Vec::new();
         for row in 0..self.len {
@@ -419,14 +421,35 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// Those of [`rows`](Dataset::rows), and [`Error::ParameterMismatch`] unless a row has as many numbers as the tape
-    /// has parameters.
+    /// Those of [`rows`](Dataset::rows), and [`Error::Data`] unless a row has as many numbers as the tape has parameters,
+    /// or if the tape's parameters have the [names](Dataset::row_names) of the row's numbers, in another order.
     pub fn samples(&self, tape: &Tape, columns: &[&str]) -> Result<Samples, Error> {
-        let sample = self.row_names(columns)?.len();
-        if sample != tape.num_params() {
-            return Err(Error::ParameterMismatch { tape: tape.num_params(), sample });
+        let (row, parameters) = (self.row_names(columns)?, tape.param_names());
+        if row.len() != tape.num_params() {
+            let problem = DataProblem::RowOfOtherLength { row, parameters: tape.num_params() };
+            return Err(self.problem(None, None, problem));
+        }
+        let sorted = |names: &[String]| {
+            let mut names = names.to_vec();
+            names.sort();
+            names
+        };
+        if row != parameters && sorted(&row) == sorted(&parameters) {
+            return Err(self.problem(None, None, DataProblem::RowInOtherOrder { row, parameters }));
         }
         Ok(Samples::from_rows(tape, &self.rows(columns)?)?)
+    }
+
+    /// Whether columns are asked for, and none of them twice.
+    fn check_asked(&self, columns: &[&str]) -> Result<(), Error> {
+        if columns.is_empty() {
+            return Err(self.problem(None, None, DataProblem::NoColumns));
+        }
+        let mut asked = std::collections::HashSet::new();
+        match columns.iter().find(|column| !asked.insert(**column)) {
+            Some(twice) => Err(self.problem(None, Some(twice), DataProblem::AskedTwice)),
+            None => Ok(()),
+        }
     }
 
     fn problem(&self, row: Option<usize>, column: Option<&str>, problem: DataProblem) -> Error {
@@ -487,9 +510,10 @@ impl Standardisation {
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] if there is no such column, it has categories, all its numbers are missing, or they are so large
-    /// that mean or deviation overflows.
+    /// [`Error::Data`] if no column is named or one twice, there is no such column, it has categories, all its numbers are
+    /// missing, or they are so large that mean or deviation overflows.
     pub fn fit(training: &Dataset, columns: &[&str]) -> Result<Standardisation, Error> {
+        training.check_asked(columns)?;
         let fitted = columns.iter().map(|&name| {
             let present: Vec<f64> = training.numbers(name)?.iter().copied().filter(|value| !value.is_nan()).collect();
             let Some((&first, others)) = present.split_first() else {
@@ -619,7 +643,14 @@ pub enum DataProblem {
     #[error("the column was asked for twice; once is enough, as numbers or as categories")]
     AskedTwice,
     /// A column that does not exist was asked for.
-    #[error("there is no such column; the columns are {}", .columns.join(", "))]
+    #[error(
+        "there is no such column; the columns are {}{}",
+        .columns.join(", "),
+        match .columns.as_slice() {
+            [one] if one.contains([';', '\t', '|']) => "; set the separator between them with separator(..)",
+            _ => "",
+        }
+    )]
     NoSuchColumn {
         /// The columns there are.
         columns: Vec<String>,
@@ -638,13 +669,44 @@ pub enum DataProblem {
         /// Which, from 0.
         index: usize,
     },
-    /// A row with more or fewer cells than the header has, or a column with more or fewer rows than the first.
+    /// A row with more or fewer cells than the header has.
     #[error("there are {got} cells where {expected} belong; is a separator missing, or a text with one not quoted?")]
     Ragged {
         /// The number of cells of the header.
         expected: usize,
         /// That of the row.
         got: usize,
+    },
+    /// A column with more or fewer values than the first.
+    #[error("there are {got} values, and {expected} in the first column; give one for each row")]
+    UnequalColumns {
+        /// The number of values of the first column.
+        expected: usize,
+        /// That of this one.
+        got: usize,
+    },
+    /// Rows were to be samples of a tape with another number of parameters.
+    #[error(
+        "a row of these columns is {}: {} numbers, but the tape has {parameters} parameters; \
+         record it with those that row_names gives",
+        .row.join(", "), .row.len()
+    )]
+    RowOfOtherLength {
+        /// The names of the numbers of a row.
+        row: Vec<String>,
+        /// The number of parameters of the tape.
+        parameters: usize,
+    },
+    /// Rows were to be samples of a tape whose parameters have the same names in another order.
+    #[error(
+        "a row of these columns is {}, but the parameters of the tape are {}; name the columns in that order",
+        .row.join(", "), .parameters.join(", ")
+    )]
+    RowInOtherOrder {
+        /// The names of the numbers of a row.
+        row: Vec<String>,
+        /// The names of the parameters.
+        parameters: Vec<String>,
     },
     /// A cell of a numeric column is no number.
     #[error("{} is no number; mend it, or read the column with categorical(..)", excerpt(.text))]
@@ -703,7 +765,11 @@ pub enum DataProblem {
         level: String,
     },
     /// A category that is not among those that [`Csv::levels`] named.
-    #[error("{} is none of the levels {}", excerpt(.text), .levels.join(", "))]
+    #[error(
+        "{} is none of the levels{}",
+        excerpt(.text),
+        if .levels.is_empty() { ": none was given".to_owned() } else { format!(" {}", .levels.join(", ")) }
+    )]
     UnknownLevel {
         /// The cell.
         text: String,

@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 /// assert_eq!(lines[2], "{\"held_out\":0.5,\"worst\":null}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "a log holds nothing until something is recorded"]
+#[must_use = "a log gets the lines that are recorded, and is finished by finish"]
 pub struct Log<'a> {
     sink: Sink<'a>,
     /// The file, or what messages call the stream.

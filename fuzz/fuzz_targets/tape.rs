@@ -1,0 +1,61 @@
+//! Bytes as a tape file: as they are, and with a length and a checksum that are right, as whoever makes a file on purpose
+//! would have them. What is loaded keeps the invariants of a list, is written again as it was, and runs in every engine
+//! without a panic.
+
+#![no_main]
+
+mod seal;
+
+use ad_core::{Samples, Tape, Workspace};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = Tape::read_from(bytes);
+    let mut forged = bytes[..bytes.len().saturating_sub(8)].to_vec();
+    let length = (forged.len() as u64).wrapping_sub(24);
+    if let Some(field) = forged.get_mut(16..24) {
+        field.copy_from_slice(&length.to_le_bytes());
+    }
+    if let Ok(tape) = Tape::read_from(&seal::sealed(forged)[..]) {
+        use_it(&tape);
+    }
+});
+
+fn use_it(tape: &Tape) {
+    assert_eq!(tape.check(), Ok(()));
+    let mut written = Vec::new();
+    tape.write_to(&mut written).expect("what was loaded can be saved");
+    let again = Tape::read_from(&written[..]).expect("what was saved can be loaded");
+    let mut twice = Vec::new();
+    again.write_to(&mut twice).expect("what was loaded can be saved");
+    assert_eq!(written, twice);
+    assert_eq!(tape.content_hash(), again.content_hash());
+    // A short file may say that a body runs very often.
+    if tape.len() > 1000 || work_of(tape) > 10_000 {
+        return;
+    }
+    let (n, m) = (tape.num_inputs(), tape.num_outputs());
+    let x: Vec<f64> = (0..n).map(|i| 0.5 + i as f64).collect();
+    let _ = (tape.to_string(), tape.primal_trace(&x).map(|trace| trace.to_string()));
+    let _ = (tape.eval(&x), tape.jvp(&x, &vec![1.0; n]), tape.vjp(&x, &vec![1.0; m]), tape.jacobian(&x));
+    let _ = (tape.hvp(&x, &vec![1.0; n]), tape.sparsity(), tape.diagnose(&x, &vec![1.0; n]), tape.constants());
+    let _ = tape.optimized().tape.eval(&x);
+    if let Ok(derivative) = tape.jvp_tape() {
+        let _ = derivative.eval(&vec![0.5; derivative.num_inputs()]);
+    }
+    if m == 1
+        && let Ok(samples) = Samples::from_rows(tape, &tape.params().repeat(70))
+    {
+        let idx: Vec<usize> = (0..70).collect();
+        let _ = tape.sum_gradient(&mut Workspace::new(), &x, &samples, &idx);
+    }
+}
+
+/// About how many rows run, those of functions as often as they are called.
+fn work_of(tape: &Tape) -> usize {
+    let of_functions = tape.functions().iter().map(|function| {
+        let body = function.body().map_or(0, work_of);
+        function.iterations().max(1).saturating_mul(body.max(1))
+    });
+    of_functions.fold(tape.len(), usize::saturating_add)
+}
