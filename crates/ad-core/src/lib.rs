@@ -83,7 +83,10 @@ mod colouring;
 mod derive;
 mod drivers;
 mod dual;
+#[doc(hidden)]
+pub mod durable;
 mod error;
+mod file;
 mod formula;
 mod function;
 mod graph;
@@ -110,6 +113,7 @@ pub use check::{
 pub use drivers::Linearization;
 pub use dual::Dual;
 pub use error::Error;
+pub use file::TapeFileProblem;
 pub use formula::{Accent, Formula, Formulas, Name, Script};
 pub use function::{Custom, CustomOp, CustomProducts, Function, Implicit, RuleCheck};
 pub use graph::Graph;

@@ -38,14 +38,20 @@ mod implicit;
 mod rolled;
 mod series;
 mod structure;
+mod stored;
 
 pub use custom::{Custom, CustomOp, CustomProducts, RuleCheck};
 pub use implicit::Implicit;
-pub(crate) use rolled::{Given, Loop, Taken};
+pub(crate) use rolled::{Column, Given, Loop, Source, Taken, Target};
 pub(crate) use series::{Series, SeriesMemory, SeriesVec};
+pub(crate) use stored::Stored;
 
 /// Functions called inside of functions, no deeper than this.
 pub(crate) const DEEPEST: usize = 64;
+
+/// Derivatives of derivatives of functions, one inside of the other, that a file
+/// may hold. Each doubles the work at least, so that nobody evaluates as many.
+pub(crate) const MOST_DERIVED: usize = 32;
 
 /// Numbers, and k tangents of each: those of the first number, of the second, …
 #[derive(Clone, Copy)]
@@ -76,6 +82,19 @@ impl NumberVec {
         self.t.clear();
         self.t.resize(len * k, 0.0);
         self.k = k;
+    }
+
+    /// [`NumberVec::reset`] to a size that may be too large for the memory.
+    pub fn try_reset(&mut self, len: usize, k: usize) -> Result<(), Error> {
+        let tangents = len.checked_mul(k);
+        let room = |list: &mut Vec<f64>, len: usize| {
+            list.clear();
+            list.try_reserve(len).is_ok()
+        };
+        match tangents.filter(|&tangents| room(&mut self.v, len) && room(&mut self.t, tangents)) {
+            Some(_) => Ok(self.reset(len, k)),
+            None => Err(Error::TooManyStates { numbers: len.saturating_mul(1 + k) }),
+        }
     }
 
     /// So many numbers with k tangents each, to be written before they are read.
@@ -234,6 +253,8 @@ struct Data {
     num_operands: usize,
     num_results: usize,
     depth: usize,
+    /// How many derivatives stand one inside of the other.
+    derived: usize,
     guarded: bool,
     tangent: OnceLock<Result<Tangent, Error>>,
     /// Jᵀ·w of the body as a tape, for series of adjoints.
@@ -279,17 +300,24 @@ impl Function {
         };
         let guarded = body.is_some_and(|body| !body.guards().is_empty()) || inner.iter().any(Function::is_guarded);
         let deepest = inner.iter().map(|function| function.0.depth).max();
+        let most_derived = inner.iter().map(|function| function.0.derived).max().unwrap_or(0);
+        let derived = most_derived + usize::from(matches!(kind, Kind::Adjoint(_) | Kind::Rearranged(_)));
         let depth = match kind {
             Kind::Adjoint(_) | Kind::Rearranged(_) => deepest.unwrap_or(0),
             _ => deepest.map_or(0, |depth| depth + 1),
         };
         let (tangent, adjoint_body) = Default::default();
-        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, guarded, tangent, adjoint_body }))
+        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, derived, guarded, tangent, adjoint_body }))
     }
 
     /// Whether it is nested too deep to be called.
     pub(crate) fn is_too_deep(&self) -> bool {
         self.0.depth > DEEPEST
+    }
+
+    /// Whether more derivatives stand one inside of the other than a file may hold.
+    pub(crate) fn is_derived_too_often(&self) -> bool {
+        self.0.derived > MOST_DERIVED
     }
 
     /// Whether a comparison in it may be answered otherwise than recorded: then
