@@ -994,14 +994,6 @@ macro_rules! define_operations {
                 }
             }
 
-            /// How many of its operands, the last ones, are constants of the call.
-            pub(crate) fn num_constants(self) -> usize {
-                match self {
-                    $(Op::$Op => count!($($c)?),)*
-                    _ => 0,
-                }
-            }
-
             /// What the table says of this operation.
             ///
             /// ```

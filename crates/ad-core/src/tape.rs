@@ -653,10 +653,6 @@ impl TapeData {
         if !is_call && operands.iter().all(|&operand| (operand as usize) < constants) {
             return Err("it reads constants alone");
         }
-        let exponents = &operands[operands.len() - op.num_constants()..];
-        if exponents.iter().any(|&operand| operand as usize >= constants) {
-            return Err("an operand that has to be a constant is none");
-        }
         let results = &self.rows[at..=at + further];
         if results.iter().any(|row| row.location() as usize >= self.locations.len()) {
             return Err("its place in the code is not on the list");
