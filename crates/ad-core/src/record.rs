@@ -108,7 +108,7 @@ pub struct SourceLocation {
 }
 
 /// The name of a file of code.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum FileName {
     /// The compiler left it in the program.
     Compiled(&'static str),
@@ -123,6 +123,12 @@ impl Deref for FileName {
             FileName::Compiled(name) => name,
             FileName::Loaded(name) => name,
         }
+    }
+}
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
     }
 }
 

@@ -419,7 +419,7 @@ fn resealed_damage_does_no_harm() {
             let right = bytes[at];
             let wrong = [0, 1, 2, 3, 0x7f, 0x80, 0xff, right ^ 1, right ^ 4, right.wrapping_add(1), right.wrapping_sub(1)];
             // What has no meaning is refused whatever it is.
-            let tried = if bytes[at.saturating_sub(16)..at + 16].iter().all(|&byte| byte == 0) { 3 } else { wrong.len() };
+            let tried = if bytes[at - 16..(at + 16).min(bytes.len())].iter().all(|&byte| byte == 0) { 3 } else { wrong.len() };
             for &wrong in wrong[..tried].iter().filter(|&&wrong| wrong != right) {
                 damaged[at] = wrong;
                 reseal(&mut damaged);
@@ -567,11 +567,6 @@ fn loops_may_run_for_ever_but_take_no_memory_for_it() {
         assert_eq!(endless.functions()[0].iterations(), 1 << 62);
         endless.check().unwrap();
         assert!(endless.to_string().contains("4611686018427387904"));
-        if endless.to_string().contains("scan") {
-            // A reverse sweep keeps states, of which there are too many.
-            let error = endless.gradient(&[1.0, 1.0]).unwrap_err();
-            assert!(matches!(error, Error::TooManyStates { .. }), "{error}");
-        }
     }
 }
 
@@ -617,7 +612,7 @@ fn operations_of_a_newer_version_are_named() {
 fn rows_are_checked_with_their_places() {
     let tape = Tape::record(&[2.0, 3.0], |x| (x[0] * x[1]).powi(2)).unwrap();
     let bytes = bytes_of(&tape);
-    let rows = bytes.windows(12).position(|row| row[4..] == [1, 0, 0, 0, 2, 0, 0, 0]).unwrap();
+    let rows = bytes.windows(12).rposition(|row| row[4..] == [1, 0, 0, 0, 2, 0, 0, 0]).unwrap();
     let changed = |at: usize, word: u32| {
         let mut hostile = bytes.clone();
         set_word(&mut hostile, at, word);

@@ -144,7 +144,7 @@ const _: () = assert!(DEEPEST == 64);
 
 /// The letters of variables and outputs. Names hold them for as long as the
 /// program runs, so that no file may bring others.
-pub(super) const LETTERS: [&str; 11] = ["x", "k", "p", "w", "y", "f", "g", "J", "v", "out", "output"];
+pub(super) const LETTERS: [&str; 12] = ["x", "k", "p", "w", "y", "dy", "f", "g", "J", "v", "out", "output"];
 
 /// The letter that a file gives.
 pub(super) fn letter(text: &str) -> Result<&'static str, TapeFileProblem> {

@@ -642,3 +642,18 @@ impl fmt::Debug for Function {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::NumberVec;
+    use crate::error::Error;
+
+    #[test]
+    fn states_that_do_not_fit_into_memory_are_an_error() {
+        for (len, k) in [(usize::MAX, 0), (usize::MAX, 1), (1 << 62, 4), (1 << 60, 0)] {
+            let error = NumberVec::default().try_reset(len, k).unwrap_err();
+            assert!(matches!(error, Error::TooManyStates { .. }), "{error}");
+        }
+        assert_eq!(NumberVec::default().try_reset(10, 2), Ok(()));
+    }
+}
