@@ -594,7 +594,10 @@ impl TapeData {
         expect(next == self.wide.len(), "there are operands that belong to no row")?;
         expect(!called.contains(&false), "a function is called by no row")?;
         expect(self.outputs.iter().all(is_value), "an output is not on the list")?;
-        expect(self.guards.iter().all(|guard| guard.operands.iter().all(is_value)), "a guard reads what is not on the list")?;
+        expect(
+            self.guards.iter().all(|guard| guard.operands.iter().all(is_value)),
+            "a guard reads what is not on the list",
+        )?;
         expect(self.guards.iter().all(Guard::is_answered), "a guard's answer is none to its question")?;
         expect(self.escapes.iter().all(|escape| is_value(&escape.operand)), "an escape is not on the list")
     }
@@ -607,7 +610,10 @@ impl TapeData {
         let num_values = values.into_iter().fold(0, usize::saturating_add);
         expect(self.num_inputs > 0, "there is no input")?;
         expect(!self.outputs.is_empty(), "there is no output")?;
-        expect(num_values <= LIMIT && self.wide.len() <= LIMIT, "there are more values or operands than an index can name")?;
+        expect(
+            num_values <= LIMIT && self.wide.len() <= LIMIT,
+            "there are more values or operands than an index can name",
+        )?;
         expect(self.locations.len() <= Row::LOCATIONS, "there are more places than a row can name")?;
         let fits = |names: usize, variables: usize| names == 0 || names == variables;
         expect(fits(self.input_names.len(), self.num_inputs), "there are names, but not one for each input")?;

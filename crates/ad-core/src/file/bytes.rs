@@ -150,8 +150,7 @@ impl<'a> File<'a> {
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut counted = Encoder { to: None, buffer: Vec::new(), crc: Crc64::new(), length: 0 };
         self.body(&mut counted)?;
-        let mut encoder =
-            Encoder { to: Some(to), buffer: Vec::with_capacity(CHUNK), crc: Crc64::new(), length: 0 };
+        let mut encoder = Encoder { to: Some(to), buffer: Vec::with_capacity(CHUNK), crc: Crc64::new(), length: 0 };
         encoder.bytes(&MAGIC)?;
         encoder.words([VERSION, 0])?;
         encoder.long(counted.length)?;
@@ -837,7 +836,11 @@ fn rows_from(from: &mut Decoder, tables: &Tables, rows: u32, operands: u32, data
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let [head, a, b] = [word(0), word(4), word(8)];
         let Some(&op) = tables.operations.get((head & 0xFF) as usize) else {
-            return unexpected("the number of an operation", head & 0xFF, format!("less than {}", tables.operations.len()));
+            return unexpected(
+                "the number of an operation",
+                head & 0xFF,
+                format!("less than {}", tables.operations.len()),
+            );
         };
         let (in_row, location) = ((head >> 8 & 3) as usize, head >> 10);
         data.rows.push(match (in_row, a, b) {

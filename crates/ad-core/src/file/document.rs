@@ -237,7 +237,8 @@ impl<'de> Deserialize<'de> for Tape {
         }
         let mut assembler = Assembler::default();
         for (number, part) in parts.into_iter().enumerate() {
-            push(&mut assembler, part).map_err(|problem| de::Error::custom(format_args!("part {number}: {problem}")))?;
+            push(&mut assembler, part)
+                .map_err(|problem| de::Error::custom(format_args!("part {number}: {problem}")))?;
         }
         assembler.finish().map_err(de::Error::custom)
     }
@@ -437,7 +438,13 @@ fn list_of(assembler: &mut Assembler, list: ListDocument) -> Result<TapeData, Ta
             AnswerDocument::Ordering(Some(ordering @ -1..=1)) => Answer::Ordering(Some(ordering.cmp(&0))),
             AnswerDocument::Ordering(Some(other)) => return unexpected("an ordering", other.to_string(), "-1, 0 or 1"),
         };
-        data.guards.push(Guard { question, operands, answer, location: place(location), names: [unnamed(), unnamed()] });
+        data.guards.push(Guard {
+            question,
+            operands,
+            answer,
+            location: place(location),
+            names: [unnamed(), unnamed()],
+        });
     }
     for EscapeDocument { operand, value: Number(value), location } in list.escapes {
         data.escapes.push(Escape { operand, value, location: place(location), name: unnamed() });

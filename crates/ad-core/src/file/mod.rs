@@ -17,6 +17,8 @@ use crate::error::Error;
 use crate::tape::Tape;
 
 mod bytes;
+#[cfg(feature = "serde")]
+mod document;
 mod parts;
 
 /// The version of the format that is written; it is the one that is read as well.

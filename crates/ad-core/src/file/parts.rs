@@ -231,10 +231,8 @@ impl Assembler {
     /// Takes a list, in which guards and escapes have no names yet.
     pub fn push_list(&mut self, mut data: TapeData) -> Result<(), TapeFileProblem> {
         let num_rows = data.num_rows();
-        data.check().map_err(|(row, reason)| TapeFileProblem::Malformed {
-            row: (row < num_rows).then_some(row),
-            reason,
-        })?;
+        data.check()
+            .map_err(|(row, reason)| TapeFileProblem::Malformed { row: (row < num_rows).then_some(row), reason })?;
         check_names(&data)?;
         name_operands(&mut data);
         data.find_activity();

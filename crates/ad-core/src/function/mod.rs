@@ -37,8 +37,8 @@ mod custom;
 mod implicit;
 mod rolled;
 mod series;
-mod structure;
 mod stored;
+mod structure;
 
 pub use custom::{Custom, CustomOp, CustomProducts, RuleCheck};
 pub use implicit::Implicit;
@@ -91,10 +91,11 @@ impl NumberVec {
             list.clear();
             list.try_reserve(len).is_ok()
         };
-        match tangents.filter(|&tangents| room(&mut self.v, len) && room(&mut self.t, tangents)) {
-            Some(_) => Ok(self.reset(len, k)),
-            None => Err(Error::TooManyStates { numbers: len.saturating_mul(1 + k) }),
+        if tangents.is_none_or(|tangents| !room(&mut self.v, len) || !room(&mut self.t, tangents)) {
+            return Err(Error::TooManyStates { numbers: len.saturating_mul(1 + k) });
         }
+        self.reset(len, k);
+        Ok(())
     }
 
     /// So many numbers with k tangents each, to be written before they are read.
@@ -307,7 +308,17 @@ impl Function {
             _ => deepest.map_or(0, |depth| depth + 1),
         };
         let (tangent, adjoint_body) = Default::default();
-        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, derived, guarded, tangent, adjoint_body }))
+        Function(Arc::new(Data {
+            name,
+            kind,
+            num_operands,
+            num_results,
+            depth,
+            derived,
+            guarded,
+            tangent,
+            adjoint_body,
+        }))
     }
 
     /// Whether it is nested too deep to be called.

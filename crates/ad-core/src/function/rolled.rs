@@ -637,11 +637,7 @@ impl Loop {
     }
 
     /// The function of a loop that comes from elsewhere, or what no recording would have left in it.
-    pub(crate) fn checked(
-        self,
-        name: Option<Arc<str>>,
-        num_operands: usize,
-    ) -> Result<Function, &'static str> {
+    pub(crate) fn checked(self, name: Option<Arc<str>>, num_operands: usize) -> Result<Function, &'static str> {
         let Loop { body, inputs, outputs, initial, count, outs, summed } = &self;
         if (inputs.len(), outputs.len()) != (body.num_inputs(), body.num_outputs()) {
             return Err("its body takes or gives other numbers of values");
