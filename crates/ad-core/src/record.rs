@@ -229,7 +229,7 @@ impl Question {
         }
     }
 
-    /// Every question.
+    /// Every question, in the order in which tape files number them: a new one comes last.
     pub(crate) const ALL: [Question; 14] = {
         use Relation::{Eq, Ge, Gt, Le, Lt, Ne};
         [

@@ -627,7 +627,8 @@ impl TapeData {
         let (is_call, is_wide) = (op == Op::Call, row.count() == Row::WIDE);
         if is_wide {
             let (start, count) = (start as usize, count as usize);
-            if start != *next + usize::from(is_call) || count > self.wide.len().saturating_sub(start) {
+            let ends = start.checked_add(count).is_some_and(|end| end <= self.wide.len());
+            if start != *next + usize::from(is_call) || !ends {
                 return Err("its operands lie outside the list of operands, or not after those of the row above");
             }
             *next = start + count;

@@ -109,14 +109,15 @@ impl Column {
         }
     }
 
-    /// Whether each of `count` iterations finds an operand.
+    /// Whether each of `count` iterations finds an operand; and the stride is no larger than one could be.
     fn fits(&self, count: usize, num_operands: usize) -> bool {
         match self {
             Column::Strided { first, stride } => {
                 // What lies between the first and the last lies between their operands.
                 let last = i128::from(*first) + i128::from(*stride) * (count as i128 - 1);
                 let operands = 0..num_operands as i128;
-                operands.contains(&i128::from(*first)) && operands.contains(&last)
+                let is_small = stride.unsigned_abs() <= LIMIT as u64;
+                is_small && operands.contains(&i128::from(*first)) && operands.contains(&last)
             }
             Column::Listed(places) => {
                 places.len() == count && places.iter().all(|&place| (place as usize) < num_operands)
