@@ -149,7 +149,7 @@ fn every_operation_comes_back() {
 
 #[test]
 fn random_programs_come_back() {
-    for index in 0..60 {
+    for index in 0..30 {
         for make in [Program::new, Program::with_calls] {
             let random = &mut Random::new(71, index);
             let program = make(random, Purpose { single: index % 2 == 0, params: index % 3 == 0, guarded: 40 });
@@ -162,7 +162,7 @@ fn random_programs_come_back() {
 
 #[test]
 fn derivative_tapes_come_back() {
-    for index in 0..25 {
+    for index in 0..10 {
         for make in [Program::new, Program::with_calls] {
             let random = &mut Random::new(72, index);
             let Program { tape, x0, .. } = make(random, Purpose { single: true, params: index % 2 == 0, guarded: 20 });
@@ -980,4 +980,45 @@ fn hostile_documents_are_errors() {
     assert!(error.to_string().contains("version 2"), "{error}");
     let error = serde_json::from_str::<Tape>(r#"{"format": "ad-core tape", "version": 1, "parts": []}"#).unwrap_err();
     assert!(error.to_string().contains("the last part is no tape"), "{error}");
+}
+
+#[test]
+fn functions_nested_too_deep_are_errors_and_not_stack_overflows() {
+    let square = Tape::record(&[0.5], |x| x[0] * x[0]).unwrap();
+    let right = serde_json::to_value(Tape::record(&[0.5], |x| square.call(x)).unwrap()).unwrap();
+    let [list, tape, rolled, outer_list, outer_tape] = &right["parts"].as_array().unwrap()[..] else {
+        panic!("{right}")
+    };
+    let document =
+        |parts: Vec<serde_json::Value>| serde_json::json!({ "format": "ad-core tape", "version": 1, "parts": parts });
+
+    // Calls in calls: list, tape and loop again and again.
+    let nested = |levels: usize| {
+        let mut parts = vec![list.clone(), tape.clone()];
+        for _ in 0..levels {
+            let [mut rolled, mut list, mut tape] = [rolled, outer_list, outer_tape].map(Clone::clone);
+            rolled["loop"]["body"] = (parts.len() - 1).into();
+            list["list"]["functions"][0] = parts.len().into();
+            tape["tape"]["list"] = (parts.len() + 1).into();
+            parts.extend([rolled, list, tape]);
+        }
+        document(parts)
+    };
+    let deepest: Tape = serde_json::from_value(nested(65)).unwrap();
+    assert_eq!(deepest.eval(&[1.0]).unwrap(), [1.0]);
+    for levels in [66, 5_000] {
+        let error = serde_json::from_value::<Tape>(nested(levels)).unwrap_err();
+        assert!(error.to_string().contains("nested deeper than 64"), "{error}");
+    }
+
+    // Adjoints of adjoints.
+    let derived = |levels: usize| {
+        let mut parts = vec![list.clone(), tape.clone(), rolled.clone()];
+        parts.extend((0..levels).map(|level| serde_json::json!({ "adjoint": level + 2 })));
+        document(parts)
+    };
+    let error = |levels| serde_json::from_value::<Tape>(derived(levels)).unwrap_err().to_string();
+    assert!(error(32).contains("the last part is no tape"), "{}", error(32));
+    assert!(error(33).contains("nested deeper than 32"), "{}", error(33));
+    assert!(error(5_000).contains("nested deeper than 32"), "{}", error(5_000));
 }
