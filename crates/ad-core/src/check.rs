@@ -1306,9 +1306,8 @@ impl Patient<'_> {
     /// The operands that a result of a call has to do with.
     fn operands_of_result(&self, function: &Function, head: usize, result: usize) -> Vec<u32> {
         let operands = self.data().operands(head);
-        let blocks = function.blocks();
-        let concerned = blocks.iter().filter(|block| block.results.contains(&(result as u32)));
-        let mut positions: Vec<u32> = concerned.flat_map(|block| block.operands.iter().copied()).collect();
+        let concerned = function.blocks().filter(|block| block.results.contains(&(result as u32)));
+        let mut positions: Vec<u32> = concerned.flat_map(|block| block.operands).collect();
         positions.sort_unstable();
         positions.dedup();
         positions.into_iter().map(|position| operands[position as usize]).collect()

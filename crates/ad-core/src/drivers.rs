@@ -150,7 +150,7 @@ impl Tape {
     /// Puts passive values into their slots and gives the other slots, those of
     /// the inputs first; `params` are the tape's own if there are none.
     #[inline(always)]
-    fn load<'v>(&self, program: &Program, params: Option<&[f64]>, values: &'v mut [f64]) -> &'v mut [f64] {
+    fn load_point<'v>(&self, program: &Program, params: Option<&[f64]>, values: &'v mut [f64]) -> &'v mut [f64] {
         let (passive, active) = values.split_at_mut(program.first_input);
         match params {
             // A loop, not a copy of memory, whose call costs more where there is little.
@@ -174,7 +174,7 @@ impl Tape {
         values: &mut [f64],
         calls: &mut CallMemory,
     ) -> Result<(), CallError> {
-        let inputs = &mut self.load(program, params, values)[..x.len()];
+        let inputs = &mut self.load_point(program, params, values)[..x.len()];
         if x.len() < MANY {
             for (slot, &x) in inputs.iter_mut().zip(x) {
                 *slot = x;
@@ -297,7 +297,7 @@ impl Tape {
         tangents: &mut [[f64; K]],
         calls: &mut CallMemory,
     ) -> Result<(), Error> {
-        let inputs = self.load(program, params, values).iter_mut().zip(&mut tangents[program.first_input..]);
+        let inputs = self.load_point(program, params, values).iter_mut().zip(&mut tangents[program.first_input..]);
         for (i, ((value, tangents), &x)) in inputs.zip(x).enumerate() {
             *value = x;
             *tangents = [0.0; K];

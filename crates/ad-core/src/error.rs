@@ -1,7 +1,10 @@
 //! What can go wrong, with the values, the place and what to do next.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
+use crate::file::TapeFileProblem;
 use crate::record::{Answer, Guard, SourceLocation};
 
 /// Every error of this crate.
@@ -373,6 +376,51 @@ pub enum Error {
         values: usize,
     },
 
+    /// The states that a reverse sweep through a recurrence keeps do not fit into memory.
+    #[error(
+        "a reverse sweep would keep {numbers} numbers of the states of a recurrence, which do not fit into memory: \
+         run it in parts, one scan after the other, or over fewer iterations"
+    )]
+    TooManyStates {
+        /// How many numbers would be kept.
+        numbers: usize,
+    },
+
+    /// A tape file cannot be loaded, or a document of a tape cannot be.
+    #[error("{}{problem}", file_text(path, *offset))]
+    TapeFile {
+        /// The file, if it was opened by its name.
+        path: Option<Box<Path>>,
+        /// How many bytes of the file stand before what is wrong.
+        offset: u64,
+        /// What is wrong.
+        problem: Box<TapeFileProblem>,
+    },
+
+    /// A tape cannot be written to a file, since it calls code of yours.
+    #[error("{function}, called at {location}, cannot be written to a file: {reason}")]
+    NotStorable {
+        /// The function.
+        function: String,
+        /// Where the tape calls it.
+        location: SourceLocation,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
+
+    /// Reading or writing failed.
+    #[error("{what}{}: {message}", path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
+    Io {
+        /// What was being done, such as "writing".
+        what: &'static str,
+        /// The file, if it was opened by its name.
+        path: Option<Box<Path>>,
+        /// The kind of the system's error.
+        kind: io::ErrorKind,
+        /// What the system says.
+        message: String,
+    },
+
     /// A number of lanes was asked for that the engine does not have.
     #[error("{lanes} lanes were asked for: there are 16, 32 and 64")]
     Lanes {
@@ -426,6 +474,11 @@ fn exact(number: f64) -> String {
 
 fn called_at(location: &Option<SourceLocation>) -> String {
     location.as_ref().map(|location| format!(", called at {location}")).unwrap_or_default()
+}
+
+fn file_text(path: &Option<Box<Path>>, offset: u64) -> String {
+    let path = path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    format!("{path}at byte {offset}: ")
 }
 
 /// What two derivatives that disagree look like.

@@ -36,6 +36,7 @@
 //! | an operation of your own, with its derivative | [`Custom`], [`CustomOp`], [`CustomProducts`] |
 //! | the solution of equations | [`Implicit`] |
 //! | fewer rows | [`Tape::optimized`] |
+//! | files: save a tape, load it in another program | [`Tape::save`], [`Tape::load`], [`Tape::write_to`], [`Tape::read_from`], `docs/tape-files.md` |
 //! | printed traces and graphs | [`Tape::primal_trace`], [`Tape::tangent_trace`], [`Tape::adjoint_trace`], [`Tape::graph`] |
 //! | when a number looks wrong | [`Tape::diagnose`], [`Tape::diagnose_adjoint`], [`Tape::self_check`], [`Tape::constants`], [`Tape::escapes`] |
 //! | what changed between two tapes | [`Tape::diff`], [`Tape::content_hash`] |
@@ -69,7 +70,8 @@
 //!
 //! # Features
 //!
-//! - `serde`: `Serialize` for [`Trace`], [`Matrix`] and what they hold.
+//! - `serde`: `Serialize` for [`Trace`], [`Matrix`] and what they hold; `Serialize` and
+//!   `Deserialize` for [`Tape`].
 //! - `nalgebra`, `ndarray`: [`Var`] and [`Dual`] as entries of their matrices and arrays;
 //!   [`Matrix`] from and to `DMatrix<f64>` and `Array2<f64>`. See [`interop`].
 //! - `faer`: [`Matrix`] from and to `Mat<f64>`.
@@ -83,7 +85,10 @@ mod colouring;
 mod derive;
 mod drivers;
 mod dual;
+#[doc(hidden)]
+pub mod durable;
 mod error;
+mod file;
 mod formula;
 mod function;
 mod graph;
@@ -110,6 +115,7 @@ pub use check::{
 pub use drivers::Linearization;
 pub use dual::Dual;
 pub use error::Error;
+pub use file::TapeFileProblem;
 pub use formula::{Accent, Formula, Formulas, Name, Script};
 pub use function::{Custom, CustomOp, CustomProducts, Function, Implicit, RuleCheck};
 pub use graph::Graph;
@@ -132,6 +138,11 @@ compile_error!("without SSE2, x86 rounds intermediate results twice: the same bi
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/checking.md")]
 struct CheckingPage;
+
+/// The example of the page on tape files, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tape-files.md")]
+struct TapeFilesPage;
 
 /// The examples of the page on functions, compiled and run.
 #[cfg(doctest)]

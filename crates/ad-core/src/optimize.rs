@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 use crate::formula::Name;
 use crate::function::Function;
 use crate::ops::Op;
-use crate::record::{Escape, Guard, LIMIT, number_of};
+use crate::record::{Escape, Guard, LIMIT, OperandName, number_of};
 use crate::replay::shape;
 use crate::tape::{Row, Tape, TapeData};
 
@@ -550,7 +550,7 @@ impl List {
             .iter()
             .map(|escape| {
                 let operand = place(escape.operand);
-                Escape { operand, name: data.given_name(operand), ..escape.clone() }
+                Escape { operand, name: OperandName::Own(data.given_name(operand)), ..escape.clone() }
             })
             .collect();
         data.find_activity();
@@ -558,7 +558,8 @@ impl List {
     }
 
     fn guard(&self, data: &TapeData, guard: &Guard, operands: [u32; 2]) -> Guard {
-        Guard { operands, names: operands.map(|operand| data.given_name(operand)), ..guard.clone() }
+        let names = operands.map(|operand| OperandName::Own(data.given_name(operand)));
+        Guard { operands, names, ..guard.clone() }
     }
 
     /// For each row whether something needs it; all results of a row live together.

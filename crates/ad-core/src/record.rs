@@ -11,12 +11,14 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::iter::{Product, Sum};
 use std::mem::{self, ManuallyDrop};
 use std::num::FpCategory;
+use std::ops::Deref;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::formula::{Accent, DIGITS, Name, Script};
@@ -100,19 +102,70 @@ fn take_stray(id: u64) -> Option<Stray> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SourceLocation {
-    file: &'static str,
+    file: FileName,
     line: u32,
     nearest: bool,
 }
 
+/// The name of a file of code.
+#[derive(Clone)]
+enum FileName {
+    /// The compiler left it in the program.
+    Compiled(&'static str),
+    /// It came with a tape from elsewhere.
+    Loaded(Arc<str>),
+}
+
+impl Deref for FileName {
+    type Target = str;
+    fn deref(&self) -> &str {
+        match self {
+            FileName::Compiled(name) => name,
+            FileName::Loaded(name) => name,
+        }
+    }
+}
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl PartialEq for FileName {
+    fn eq(&self, other: &FileName) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for FileName {}
+
+impl Hash for FileName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        str::hash(self, state);
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for FileName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
 impl SourceLocation {
     pub(crate) fn new(location: &'static Location<'static>) -> Self {
-        SourceLocation { file: location.file(), line: location.line(), nearest: false }
+        SourceLocation { file: FileName::Compiled(location.file()), line: location.line(), nearest: false }
+    }
+
+    /// A place that was noted in another program.
+    pub(crate) fn loaded(file: Arc<str>, line: u32, nearest: bool) -> Self {
+        SourceLocation { file: FileName::Loaded(file), line, nearest }
     }
 
     /// The file, as the compiler was given it.
     pub fn file(&self) -> &str {
-        self.file
+        &self.file
     }
 
     /// The line, counted from 1.
@@ -131,7 +184,7 @@ impl SourceLocation {
 impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let near = if self.nearest { "near " } else { "" };
-        write!(f, "{near}{}:{}", self.file, self.line)
+        write!(f, "{near}{}:{}", &*self.file, self.line)
     }
 }
 
@@ -175,6 +228,27 @@ impl Question {
             _ => 1,
         }
     }
+
+    /// Every question, in the order in which tape files number them: a new one comes last.
+    pub(crate) const ALL: [Question; 14] = {
+        use Relation::{Eq, Ge, Gt, Le, Lt, Ne};
+        [
+            Question::Relation(Lt),
+            Question::Relation(Le),
+            Question::Relation(Gt),
+            Question::Relation(Ge),
+            Question::Relation(Eq),
+            Question::Relation(Ne),
+            Question::Compare,
+            Question::IsNan,
+            Question::IsFinite,
+            Question::IsInfinite,
+            Question::IsSignNegative,
+            Question::ToI64,
+            Question::IsNormal,
+            Question::IsSubnormal,
+        ]
+    };
 
     /// The relation's symbol or the method's name, as Rust writes it.
     pub(crate) fn word(self) -> &'static str {
@@ -236,6 +310,31 @@ impl fmt::Display for Answer {
     }
 }
 
+/// What an operand of a guard or of an escape is called.
+#[derive(Debug, Clone)]
+pub(crate) enum OperandName {
+    Own(Name),
+    /// All that look at one variable of a loaded tape have its name in common:
+    /// a long name that many look at takes its memory once.
+    Shared(Arc<Name>),
+}
+
+impl Deref for OperandName {
+    type Target = Name;
+    fn deref(&self) -> &Name {
+        match self {
+            OperandName::Own(name) => name,
+            OperandName::Shared(name) => name,
+        }
+    }
+}
+
+impl PartialEq for OperandName {
+    fn eq(&self, other: &OperandName) -> bool {
+        **self == **other
+    }
+}
+
 /// A comparison that the recorded function made, and its answer.
 ///
 /// `Display` prints it as `v₁ > 0 was true`.
@@ -245,7 +344,7 @@ pub struct Guard {
     pub(crate) operands: [u32; 2],
     pub(crate) answer: Answer,
     pub(crate) location: SourceLocation,
-    pub(crate) names: [Name; 2],
+    pub(crate) names: [OperandName; 2],
 }
 
 impl Guard {
@@ -262,6 +361,25 @@ impl Guard {
     /// Where the comparison stands.
     pub fn location(&self) -> &SourceLocation {
         &self.location
+    }
+
+    /// Whether the answer is one that the question can have.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(
+            (self.question, self.answer),
+            (Question::Compare, Answer::Ordering(_))
+                | (Question::ToI64, Answer::Integer(_))
+                | (
+                    Question::Relation(_)
+                        | Question::IsNan
+                        | Question::IsFinite
+                        | Question::IsInfinite
+                        | Question::IsSignNegative
+                        | Question::IsNormal
+                        | Question::IsSubnormal,
+                    Answer::Bool(_)
+                )
+        )
     }
 }
 
@@ -294,7 +412,7 @@ pub struct Escape {
     pub(crate) operand: u32,
     pub(crate) value: f64,
     pub(crate) location: SourceLocation,
-    pub(crate) name: Name,
+    pub(crate) name: OperandName,
 }
 
 impl Escape {
@@ -311,7 +429,7 @@ impl Escape {
 
 impl fmt::Display for Escape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {} was read at {}", self.name, self.value, self.location)
+        write!(f, "{} = {} was read at {}", *self.name, self.value, self.location)
     }
 }
 
@@ -1728,7 +1846,7 @@ impl Builder {
                     operands,
                     answer: guard.answer,
                     location: guard.location,
-                    names: operands.map(|operand| data.given_name(operand)),
+                    names: operands.map(|operand| OperandName::Own(data.given_name(operand))),
                 }
             })
             .collect();
@@ -1738,7 +1856,7 @@ impl Builder {
                 operand: place(escape.operand),
                 value: escape.value,
                 location: escape.location,
-                name: data.given_name(place(escape.operand)),
+                name: OperandName::Own(data.given_name(place(escape.operand))),
             })
             .collect();
         data.find_activity();
@@ -1751,15 +1869,17 @@ fn check_names(what: &'static str, names: &[String], expected: usize) -> Result<
         return Err(Error::NameCount { what, expected, got: names.len() });
     }
     for name in names {
-        if name.trim().is_empty() {
-            return Err(Error::BadName { name: name.clone(), reason: "is empty: give it a letter at least" });
-        }
-        if name.chars().any(char::is_control) {
-            return Err(Error::BadName {
-                name: name.clone(),
-                reason: "holds a control character: it would break the printed tables",
-            });
+        if let Some(reason) = fault_of_name(name) {
+            return Err(Error::BadName { name: name.clone(), reason });
         }
     }
     Ok(())
+}
+
+/// What is wrong with the name of a variable, if anything is.
+pub(crate) fn fault_of_name(name: &str) -> Option<&'static str> {
+    if name.trim().is_empty() {
+        return Some("is empty: give it a letter at least");
+    }
+    name.chars().any(char::is_control).then_some("holds a control character: it would break the printed tables")
 }

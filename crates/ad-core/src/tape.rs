@@ -9,7 +9,7 @@ use crate::error::{Error, expect_len};
 use crate::formula::{Accent, Call, DIGITS, Formula, Formulas, Name, Script};
 use crate::function::Function;
 use crate::ops::Op;
-use crate::record::{Builder, Escape, Guard, Outputs, SourceLocation, Var};
+use crate::record::{Builder, Escape, Guard, LIMIT, Outputs, SourceLocation, Var};
 use crate::replay::{self, Program, Programs};
 use crate::sparse::Plans;
 use crate::trace::TraceBody;
@@ -131,13 +131,23 @@ impl Row {
     }
 
     #[inline]
-    fn op(&self) -> Op {
+    pub fn op(&self) -> Op {
         OPS[(self.head & 0xFF) as usize]
     }
 
     #[inline]
     fn count(&self) -> usize {
         (self.head >> 8 & 3) as usize
+    }
+
+    /// The operands that lie in the row itself; none if they lie in [`TapeData::wide`].
+    pub fn inline_operands(&self) -> Option<&[u32]> {
+        self.operands.get(..self.count())
+    }
+
+    /// How many operands it has in [`TapeData::wide`], if they lie there.
+    pub fn num_wide(&self) -> u32 {
+        self.operands[1]
     }
 
     /// The number of the row's location.
@@ -433,6 +443,23 @@ impl Tape {
         tape
     }
 
+    /// A tape with a checked list, whose programs are those of `sibling`, a tape with the same list.
+    pub(crate) fn of_list(
+        data: &Arc<TapeData>,
+        params: Arc<[f64]>,
+        name: Option<Arc<str>>,
+        sibling: Option<&Tape>,
+    ) -> Tape {
+        Tape {
+            data: data.clone(),
+            params,
+            programs: sibling.map_or_else(Arc::default, |sibling| sibling.programs.clone()),
+            sparse_plans: sibling.map_or_else(Arc::default, |sibling| sibling.sparse_plans.clone()),
+            name,
+            passive: Arc::default(),
+        }
+    }
+
     /// Constants, parameters and what depends on them alone, in the order of the
     /// programs' slots; `program` is either of them.
     pub(crate) fn passive(&self, program: &Program) -> &[f64] {
@@ -547,46 +574,111 @@ impl Tape {
     }
 
     /// Checks the invariants of the list: every row reads only rows above it,
-    /// and as many operands as its operation takes.
+    /// and as many operands as its operation takes; whatever is named by a number
+    /// is on the list that the number is of; and so on, everything that the
+    /// sweeps rely on. What this crate makes passes; [`Tape::load`] refuses the
+    /// files that do not.
     ///
     /// # Errors
     ///
     /// [`Error::Malformed`] with the first row that breaks one.
     pub fn check(&self) -> Result<(), Error> {
-        let data = &*self.data;
-        let malformed = |row, reason| Err(Error::Malformed { row, reason });
+        self.data.check().map_err(|(row, reason)| Error::Malformed { row, reason })
+    }
+}
+
+/// The row that breaks an invariant, the number of rows where none does, and what is wrong.
+pub(crate) type Breach = (usize, &'static str);
+
+impl TapeData {
+    /// [`Tape::check`]. It indexes by no number before that number is checked.
+    pub fn check(&self) -> Result<(), Breach> {
+        self.check_counts()?;
         let mut row = 0;
-        while row < data.num_rows() {
-            let [start, count] = data.rows[row].operands;
-            if data.rows[row].count() == Row::WIDE && start as usize + count as usize > data.wide.len() {
-                return malformed(row, "its operands lie outside the list of operands");
-            }
-            if data.rows[row].location() as usize >= data.locations.len() {
-                return malformed(row, "its place in the code is not on the list");
-            }
-            if data.operands(row).iter().any(|&operand| operand as usize >= data.first_row() + row) {
-                return malformed(row, "it reads a row that is not above it");
-            }
-            let (operands, results) = match data.op(row) {
-                Op::FurtherResult => return malformed(row, "a further result has no row above it"),
-                Op::Call => {
-                    let number = (start as usize).checked_sub(1).and_then(|place| data.wide.get(place));
-                    match number.and_then(|&number| data.functions.get(number as usize)) {
-                        Some(function) => (function.num_operands(), function.num_results()),
-                        None => return malformed(row, "its function is not on the list"),
-                    }
-                }
-                op => replay::shape(op, data.operands(row).len()),
-            };
-            let further = data.rows[row + 1..].iter().take_while(|next| next.op() == Op::FurtherResult).count();
-            if operands != data.operands(row).len() || results != further + 1 {
-                return malformed(row, "its operation takes other numbers of operands or results");
-            }
-            row += results;
+        // Where the operands of the next row that has many of them begin.
+        let mut next = 0;
+        let mut called = vec![false; self.functions.len()];
+        while row < self.num_rows() {
+            row += self.check_row(row, &mut next, &mut called).map_err(|reason| (row, reason))?;
         }
-        match data.outputs.iter().all(|&output| (output as usize) < data.num_values()) {
-            true => Ok(()),
-            false => malformed(data.num_rows(), "an output is not on the list"),
+        let expect = |holds: bool, reason| if holds { Ok(()) } else { Err((self.num_rows(), reason)) };
+        let is_value = |index: &u32| (*index as usize) < self.num_values();
+        expect(next == self.wide.len(), "there are operands that belong to no row")?;
+        expect(!called.contains(&false), "a function is called by no row")?;
+        expect(self.outputs.iter().all(is_value), "an output is not on the list")?;
+        expect(
+            self.guards.iter().all(|guard| guard.operands.iter().all(is_value)),
+            "a guard reads what is not on the list",
+        )?;
+        expect(self.guards.iter().all(Guard::is_answered), "a guard's answer is none to its question")?;
+        expect(self.escapes.iter().all(|escape| is_value(&escape.operand)), "an escape is not on the list")
+    }
+
+    /// Whether there are inputs and outputs, not more of anything than a number
+    /// can name, and as many names as variables, if any.
+    fn check_counts(&self) -> Result<(), Breach> {
+        let expect = |holds: bool, reason| if holds { Ok(()) } else { Err((self.num_rows(), reason)) };
+        let values = [self.constants.len(), self.num_inputs, self.num_params, self.num_rows()];
+        let num_values = values.into_iter().fold(0, usize::saturating_add);
+        expect(self.num_inputs > 0, "there is no input")?;
+        expect(!self.outputs.is_empty(), "there is no output")?;
+        expect(
+            num_values <= LIMIT && self.wide.len() <= LIMIT,
+            "there are more values or operands than an index can name",
+        )?;
+        expect(self.locations.len() <= Row::LOCATIONS, "there are more places than a row can name")?;
+        let fits = |names: usize, variables: usize| names == 0 || names == variables;
+        expect(fits(self.input_names.len(), self.num_inputs), "there are names, but not one for each input")?;
+        expect(fits(self.param_names.len(), self.num_params), "there are names, but not one for each parameter")
+    }
+
+    /// Checks a row and those of its further results; gives how many they are.
+    fn check_row(&self, at: usize, next: &mut usize, called: &mut [bool]) -> Result<usize, &'static str> {
+        let row = &self.rows[at];
+        let (op, [start, count]) = (row.op(), row.operands);
+        let (is_call, is_wide) = (op == Op::Call, row.count() == Row::WIDE);
+        if is_wide {
+            let (start, count) = (start as usize, count as usize);
+            let ends = start.checked_add(count).is_some_and(|end| end <= self.wide.len());
+            if start != *next + usize::from(is_call) || !ends {
+                return Err("its operands lie outside the list of operands, or not after those of the row above");
+            }
+            *next = start + count;
+        }
+        // A row holds two operands itself, and those of a call never.
+        if is_wide != (is_call || is_wide && count > 2) {
+            return Err("its operands lie elsewhere than they should");
+        }
+        let operands = self.operands(at);
+        if operands.iter().any(|&operand| operand as usize >= self.first_row() + at) {
+            return Err("it reads a row that is not above it");
+        }
+        let (num_operands, num_results) = match op {
+            Op::FurtherResult => return Err("a further result has no row above it"),
+            Op::Call => {
+                // The number lies before the operands.
+                let number = self.wide[start as usize - 1] as usize;
+                let Some(function) = self.functions.get(number) else { return Err("its function is not on the list") };
+                called[number] = true;
+                (function.num_operands(), function.num_results())
+            }
+            op => replay::shape(op, operands.len()),
+        };
+        let further = self.rows[at + 1..].iter().take_while(|next| next.op() == Op::FurtherResult).count();
+        if num_operands != operands.len() || num_results != further + 1 {
+            return Err("its operation takes other numbers of operands or results");
+        }
+        let constants = self.constants.len();
+        if !is_call && operands.iter().all(|&operand| (operand as usize) < constants) {
+            return Err("it reads constants alone");
+        }
+        let results = &self.rows[at..=at + further];
+        if results.iter().any(|row| row.location() as usize >= self.locations.len()) {
+            return Err("its place in the code is not on the list");
+        }
+        match results[1..].iter().all(|row| row.count() == 0) {
+            true => Ok(num_results),
+            false => Err("a further result has operands"),
         }
     }
 }

@@ -37,15 +37,21 @@ mod custom;
 mod implicit;
 mod rolled;
 mod series;
+mod stored;
 mod structure;
 
 pub use custom::{Custom, CustomOp, CustomProducts, RuleCheck};
 pub use implicit::Implicit;
-pub(crate) use rolled::{Given, Loop, Taken};
+pub(crate) use rolled::{Column, Given, Loop, Source, Taken, Target};
 pub(crate) use series::{Series, SeriesMemory, SeriesVec};
+pub(crate) use stored::Stored;
 
 /// Functions called inside of functions, no deeper than this.
 pub(crate) const DEEPEST: usize = 64;
+
+/// Derivatives of derivatives of functions, one inside of the other, that a file
+/// may hold. Each doubles the work at least, so that nobody evaluates as many.
+pub(crate) const MOST_DERIVED: usize = 32;
 
 /// Numbers, and k tangents of each: those of the first number, of the second, …
 #[derive(Clone, Copy)]
@@ -76,6 +82,20 @@ impl NumberVec {
         self.t.clear();
         self.t.resize(len * k, 0.0);
         self.k = k;
+    }
+
+    /// [`NumberVec::reset`] to a size that may be too large for the memory.
+    pub fn try_reset(&mut self, len: usize, k: usize) -> Result<(), Error> {
+        let tangents = len.checked_mul(k);
+        let room = |list: &mut Vec<f64>, len: usize| {
+            list.clear();
+            list.try_reserve(len).is_ok()
+        };
+        if tangents.is_none_or(|tangents| !room(&mut self.v, len) || !room(&mut self.t, tangents)) {
+            return Err(Error::TooManyStates { numbers: len.saturating_mul(1 + k) });
+        }
+        self.reset(len, k);
+        Ok(())
     }
 
     /// So many numbers with k tangents each, to be written before they are read.
@@ -234,6 +254,8 @@ struct Data {
     num_operands: usize,
     num_results: usize,
     depth: usize,
+    /// How many derivatives stand one inside of the other.
+    derived: usize,
     guarded: bool,
     tangent: OnceLock<Result<Tangent, Error>>,
     /// Jᵀ·w of the body as a tape, for series of adjoints.
@@ -279,17 +301,34 @@ impl Function {
         };
         let guarded = body.is_some_and(|body| !body.guards().is_empty()) || inner.iter().any(Function::is_guarded);
         let deepest = inner.iter().map(|function| function.0.depth).max();
+        let most_derived = inner.iter().map(|function| function.0.derived).max().unwrap_or(0);
+        let derived = most_derived + usize::from(matches!(kind, Kind::Adjoint(_) | Kind::Rearranged(_)));
         let depth = match kind {
             Kind::Adjoint(_) | Kind::Rearranged(_) => deepest.unwrap_or(0),
             _ => deepest.map_or(0, |depth| depth + 1),
         };
         let (tangent, adjoint_body) = Default::default();
-        Function(Arc::new(Data { name, kind, num_operands, num_results, depth, guarded, tangent, adjoint_body }))
+        Function(Arc::new(Data {
+            name,
+            kind,
+            num_operands,
+            num_results,
+            depth,
+            derived,
+            guarded,
+            tangent,
+            adjoint_body,
+        }))
     }
 
     /// Whether it is nested too deep to be called.
     pub(crate) fn is_too_deep(&self) -> bool {
         self.0.depth > DEEPEST
+    }
+
+    /// Whether more derivatives stand one inside of the other than a file may hold.
+    pub(crate) fn is_derived_too_often(&self) -> bool {
+        self.0.derived > MOST_DERIVED
     }
 
     /// Whether a comparison in it may be answered otherwise than recorded: then
@@ -612,5 +651,20 @@ impl fmt::Debug for Function {
             .field("operands", &self.num_operands())
             .field("results", &self.num_results())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NumberVec;
+    use crate::error::Error;
+
+    #[test]
+    fn states_that_do_not_fit_into_memory_are_an_error() {
+        for (len, k) in [(usize::MAX, 0), (usize::MAX, 1), (1 << 62, 4), (1 << 60, 0)] {
+            let error = NumberVec::default().try_reset(len, k).unwrap_err();
+            assert!(matches!(error, Error::TooManyStates { .. }), "{error}");
+        }
+        assert_eq!(NumberVec::default().try_reset(10, 2), Ok(()));
     }
 }

@@ -24,33 +24,33 @@ pub(crate) use reading::{Given, Taken};
 pub(crate) struct Loop {
     pub(crate) body: Tape,
     /// What each input of the body is.
-    inputs: Vec<Source>,
+    pub(crate) inputs: Vec<Source>,
     /// What each output of the body is.
-    outputs: Vec<Target>,
+    pub(crate) outputs: Vec<Target>,
     /// Where among the operands each number of the carry begins.
-    initial: Vec<u32>,
+    pub(crate) initial: Vec<u32>,
     pub(crate) count: usize,
     /// How many outputs of the body are no carry.
-    outs: usize,
+    pub(crate) outs: usize,
     /// Whether those are added up, or are results for each iteration.
-    summed: bool,
+    pub(crate) summed: bool,
 }
 
 #[derive(Clone, PartialEq)]
-enum Source {
+pub(crate) enum Source {
     Carry(u32),
     Argument(Column),
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Target {
+pub(crate) enum Target {
     Carry(u32),
     Out(u32),
 }
 
 /// Where among the operands an argument is in each iteration.
 #[derive(Clone, PartialEq)]
-enum Column {
+pub(crate) enum Column {
     /// At `first` and then `stride` further on each time.
     Strided {
         first: i64,
@@ -105,6 +105,22 @@ impl Column {
                 for iteration in iterations.rev() {
                     xbar.add(self.at(iteration), contributions.get(at + iteration % BLOCK));
                 }
+            }
+        }
+    }
+
+    /// Whether each of `count` iterations finds an operand; and the stride is no larger than one could be.
+    fn fits(&self, count: usize, num_operands: usize) -> bool {
+        match self {
+            Column::Strided { first, stride } => {
+                // What lies between the first and the last lies between their operands.
+                let last = i128::from(*first) + i128::from(*stride) * (count as i128 - 1);
+                let operands = 0..num_operands as i128;
+                let is_small = stride.unsigned_abs() <= LIMIT as u64;
+                is_small && operands.contains(&i128::from(*first)) && operands.contains(&last)
+            }
+            Column::Listed(places) => {
+                places.len() == count && places.iter().all(|&place| (place as usize) < num_operands)
             }
         }
     }
@@ -248,7 +264,7 @@ impl Loop {
 
     /// Whether the values of all iterations are kept from the values of a call to its adjoints.
     fn keeps(&self, mapped: Mapped<'_>, call: usize) -> bool {
-        let blocks = self.count.div_ceil(mapped.lanes()) * mapped.value_blocks();
+        let blocks = self.count.div_ceil(mapped.lanes()).saturating_mul(mapped.value_blocks());
         blocks <= KEPT_BLOCKS.min(KEPT_BLOCKS_OF_CALLS / (call + 1))
     }
 
@@ -511,8 +527,8 @@ impl Loop {
         let fits = carried.saturating_mul(1 + k).saturating_mul(self.count) <= KEPT;
         let length = if fits { self.count } else { self.count.isqrt() };
         let segments = self.count.div_ceil(length);
-        memory.checkpoints.reset(segments * carried, k);
-        memory.segment.reset(length * carried, k);
+        memory.checkpoints.try_reset(segments.saturating_mul(carried), k)?;
+        memory.segment.try_reset(length.saturating_mul(carried), k)?;
         for segment in 0..segments {
             copy(&memory.carry, 0, &mut memory.checkpoints, segment * carried, carried);
             if segment + 1 == segments {
@@ -621,6 +637,47 @@ impl Loop {
         Ok(Tangent { function, values, tangents })
     }
 
+    /// The function of a loop that comes from elsewhere, or what no recording would have left in it.
+    pub(crate) fn checked(self, name: Option<Arc<str>>, num_operands: usize) -> Result<Function, &'static str> {
+        let Loop { body, inputs, outputs, initial, count, outs, summed } = &self;
+        if (inputs.len(), outputs.len()) != (body.num_inputs(), body.num_outputs()) {
+            return Err("its body takes or gives other numbers of values");
+        }
+        if *count == 0 || i64::try_from(*count).is_err() {
+            return Err("it runs its body never, or more than 2^63 − 1 times");
+        }
+        if initial.len() + outs != outputs.len() {
+            return Err("its state and its further outputs are not the outputs of its body");
+        }
+        let runs = if *summed { 1 } else { *count };
+        if outs.saturating_mul(runs) > LIMIT - initial.len().min(LIMIT) || num_operands > LIMIT {
+            return Err("it takes or gives more values than an index can name");
+        }
+        if initial.iter().any(|&operand| operand as usize >= num_operands) {
+            return Err("its state begins with an operand that it does not have");
+        }
+        // What is a carry of the body, or a further output, is so once.
+        let mut carried = vec![false; initial.len()];
+        for input in inputs {
+            let fits = match input {
+                Source::Carry(place) => is_first(&mut carried, *place),
+                Source::Argument(column) => column.fits(*count, num_operands),
+            };
+            if !fits {
+                return Err("an input of its body is an operand or a number of its state that it does not have");
+            }
+        }
+        let (mut next, mut further) = (vec![false; initial.len()], vec![false; *outs]);
+        let is_output = |output: &Target| match *output {
+            Target::Carry(place) => is_first(&mut next, place),
+            Target::Out(place) => is_first(&mut further, place),
+        };
+        if !outputs.iter().all(is_output) || carried.contains(&false) {
+            return Err("an output of its body is two of its results or none");
+        }
+        Ok(self.function(name, num_operands))
+    }
+
     fn function(self, name: Option<Arc<str>>, num_operands: usize) -> Function {
         let runs = if self.summed { 1 } else { self.count };
         let results = self.initial.len() + self.outs * runs;
@@ -669,6 +726,11 @@ impl Loop {
         };
         rolled.function(name, n)
     }
+}
+
+/// Whether a place is one of those that are not taken yet; then it is taken.
+fn is_first(taken: &mut [bool], place: u32) -> bool {
+    taken.get_mut(place as usize).is_some_and(|taken| !std::mem::replace(taken, true))
 }
 
 /// Copies `count` numbers with their tangents.

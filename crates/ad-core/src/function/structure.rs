@@ -82,46 +82,46 @@ impl Function {
 
     /// A block for each iteration of a loop without carry and of its derivatives;
     /// one for all else.
-    pub(crate) fn blocks(&self) -> Vec<Block> {
+    pub(crate) fn blocks(&self) -> Box<dyn Iterator<Item = Block> + '_> {
         match &self.0.kind {
             Kind::Loop(rolled) if rolled.initial().is_empty() => {
                 let (n, m) = (rolled.body.num_inputs(), rolled.body.num_outputs());
-                let operand = |input: usize, iteration: usize| match rolled.taken(input, iteration) {
+                let operand = move |input: usize, iteration: usize| match rolled.taken(input, iteration) {
                     Taken::Operand(number) | Taken::Carry(number) => number as u32,
                 };
-                let result = |output: usize, iteration: usize| match rolled.given(output, iteration) {
+                let result = move |output: usize, iteration: usize| match rolled.given(output, iteration) {
                     Given::Result(number) | Given::Carry(number) => number as u32,
                 };
-                let block = |iteration: usize| Block {
+                let block = move |iteration: usize| Block {
                     operands: (0..n).map(|input| operand(input, iteration)).collect(),
                     results: (0..m).map(|output| result(output, iteration)).collect(),
                 };
-                (0..rolled.count).map(block).collect()
+                Box::new((0..rolled.count).map(block))
             }
             Kind::Adjoint(of) => {
                 // The operands are those of the function and a weight for each of its results.
                 let first_weight = of.num_operands() as u32;
-                let transposed = |Block { operands, results }: Block| Block {
+                let transposed = move |Block { operands, results }: Block| Block {
                     operands: operands.iter().copied().chain(results.iter().map(|j| j + first_weight)).collect(),
                     results: operands,
                 };
-                of.blocks().into_iter().map(transposed).collect()
+                Box::new(of.blocks().map(transposed))
             }
             Kind::Rearranged(Rearranged { of, operands, results }) => {
                 let mut places = vec![Vec::new(); of.num_results()];
                 for (place, &result) in results.iter().enumerate() {
                     places[result as usize].push(place as u32);
                 }
-                let rearranged = |block: Block| Block {
+                let rearranged = move |block: Block| Block {
                     operands: block.operands.iter().filter_map(|&i| operands[i as usize]).collect(),
                     results: block.results.iter().flat_map(|&j| places[j as usize].iter().copied()).collect(),
                 };
-                of.blocks().into_iter().map(rearranged).collect()
+                Box::new(of.blocks().map(rearranged))
             }
-            _ => vec![Block {
+            _ => Box::new(std::iter::once(Block {
                 operands: (0..self.num_operands() as u32).collect(),
                 results: (0..self.num_results() as u32).collect(),
-            }],
+            })),
         }
     }
 

@@ -1,0 +1,1024 @@
+//! Tapes in files: what is saved is what is loaded, and no file does harm.
+//!
+//! `tests/golden/tape-v1.tape` is a file of version 1 of the format. It is
+//! written once for a version and never again, since it has to be readable for
+//! ever: `WRITE_GOLDEN_TAPE=1 cargo test -p ad-core --test tape_files golden`
+//! writes it where there is none.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use ad_core::durable::Crc64;
+use ad_core::{Custom, Error, Matrix, Op, Rule, Samples, Tape, TapeFileProblem, Var};
+use allocation_counter::measure;
+use common::programs::{Program, Purpose, Random, call, operands_of};
+use common::{assert_same, takes_constant};
+
+fn bytes_of(tape: &Tape) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    tape.write_to(&mut bytes).unwrap();
+    bytes
+}
+
+fn read(bytes: &[u8]) -> Result<Tape, Error> {
+    Tape::read_from(bytes)
+}
+
+fn round_trip(tape: &Tape) -> Tape {
+    let bytes = bytes_of(tape);
+    let loaded = read(&bytes).unwrap();
+    assert!(bytes == bytes_of(&loaded), "it is written otherwise than it was:\n{tape}");
+    loaded
+}
+
+/// A folder of a test, removed with all that is in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("ad-core-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut files: Vec<String> =
+            fs::read_dir(&self.0).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort();
+        files
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+// What is saved is what is loaded.
+
+/// All that can be seen of a tape without a point.
+fn assert_reads_the_same(old: &Tape, new: &Tape) {
+    new.check().unwrap();
+    assert_eq!(old.content_hash(), new.content_hash());
+    assert!(old.diff(new).is_empty(), "{}", old.diff(new));
+    assert_eq!(old.to_string(), new.to_string());
+    assert_eq!(old.input_names(), new.input_names());
+    assert_same(old.params(), new.params(), "parameters");
+    assert_eq!(old.guards(), new.guards());
+    let texts = |tape: &Tape| {
+        let guards = tape.guards().iter().map(|guard| format!("{guard} {:?} {}", guard.answer(), guard.location()));
+        let escapes = tape.escapes().iter().map(|escape| format!("{escape} {:x}", escape.value().to_bits()));
+        let constants = tape.constants();
+        let constants = constants.iter().map(|constant| format!("{constant:?}"));
+        guards.chain(escapes).chain(constants).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(old), texts(new));
+    let functions = |tape: &Tape| {
+        let text = |f: &ad_core::Function| {
+            format!("{f} {:?} {} {} {}", f.name(), f.num_operands(), f.num_results(), f.iterations())
+        };
+        tape.functions().iter().map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(functions(old), functions(new));
+    assert_eq!(old.graph().to_dot(), new.graph().to_dot());
+}
+
+fn bits(numbers: &[f64]) -> Vec<u64> {
+    // The sign and payload of a NaN that is computed may differ from run to run.
+    numbers.iter().map(|x| if x.is_nan() { u64::MAX } else { x.to_bits() }).collect()
+}
+
+/// All results at a point, with their bits, and all printed traces.
+fn results(tape: &Tape, x: &[f64]) -> Vec<Result<Vec<u64>, String>> {
+    let (n, m) = (tape.num_inputs(), tape.num_outputs());
+    let (p, w): (Vec<f64>, Vec<f64>) =
+        ((0..n).map(|i| 1.0 - i as f64 / 3.0).collect(), (0..m).map(|j| 0.5 + j as f64).collect());
+    let pair = |result: Result<(Vec<f64>, Vec<f64>), Error>| result.map(|(a, b)| [bits(&a), bits(&b)].concat());
+    let text = |trace: Result<ad_core::Trace, Error>| {
+        trace.map(|trace| format!("{}{}", trace.clone().with_locations(), trace).bytes().map(u64::from).collect())
+    };
+    let mut results = vec![
+        tape.eval(x).map(|y| bits(&y)),
+        pair(tape.jvp(x, &p)),
+        pair(tape.vjp(x, &w)),
+        tape.jacobian(x).map(|jacobian| bits(jacobian.as_slice())),
+        text(tape.primal_trace(x)),
+        text(tape.tangent_trace(x, &p)),
+        text(tape.adjoint_trace(x, &w)),
+    ];
+    if m == 1 {
+        results.push(tape.gradient(x).map(|(y, gradient)| bits(&[&[y][..], &gradient].concat())));
+        results.push(tape.hvp(x, &p).map(|hv| bits(&hv)));
+        let rows: Vec<f64> = (0..20 * tape.num_params()).map(|i| 0.5 + (i % 7) as f64 / 5.0).collect();
+        if let (Ok(samples), true) = (Samples::from_rows(tape, &rows), tape.num_params() > 0) {
+            let idx: Vec<usize> = (0..20).collect();
+            results.push(tape.sum_gradient(x, &samples, &idx).map(|(y, g)| bits(&[&[y][..], &g].concat())));
+        }
+    }
+    results.into_iter().map(|result| result.map_err(|error| error.to_string())).collect()
+}
+
+fn assert_same_tape(old: &Tape, points: &[Vec<f64>]) {
+    let new = round_trip(old);
+    assert_reads_the_same(old, &new);
+    for x in points {
+        assert_eq!(results(old, x), results(&new, x), "at {x:?} of\n{old}");
+    }
+}
+
+#[test]
+fn every_operation_comes_back() {
+    for &op in Op::ALL {
+        let constants: &[f64] = if takes_constant(op) { &[2.0, -1.0] } else { &[0.0] };
+        for &c in constants {
+            let x0: Vec<f64> = (0..operands_of(op)).map(|i| 0.25 + i as f64 / 8.0).collect();
+            let tape = Tape::record(&x0, |x| call(op, x, c)).unwrap();
+            assert!(tape.to_string().lines().count() > x0.len(), "{op}");
+            assert_same_tape(&tape, &[x0.clone(), vec![-1.5; x0.len()], vec![f64::NAN; x0.len()]]);
+        }
+    }
+}
+
+#[test]
+fn random_programs_come_back() {
+    for index in 0..30 {
+        for make in [Program::new, Program::with_calls] {
+            let random = &mut Random::new(71, index);
+            let program = make(random, Purpose { single: index % 2 == 0, params: index % 3 == 0, guarded: 40 });
+            let points = [program.x0.clone(), random.point(program.x0.len())];
+            assert_same_tape(&program.tape, &points);
+            assert_same_tape(&program.tape.optimized().tape, &points);
+        }
+    }
+}
+
+#[test]
+fn derivative_tapes_come_back() {
+    for index in 0..10 {
+        for make in [Program::new, Program::with_calls] {
+            let random = &mut Random::new(72, index);
+            let Program { tape, x0, .. } = make(random, Purpose { single: true, params: index % 2 == 0, guarded: 20 });
+            let twice = |x: &[f64]| [x, x].concat();
+            let w = [&x0[..], &[1.0]].concat();
+            assert_same_tape(&tape.jvp_tape().unwrap(), &[twice(&x0)]);
+            assert_same_tape(&tape.vjp_tape().unwrap(), &[w]);
+            assert_same_tape(&tape.jacobian_tape().unwrap(), std::slice::from_ref(&x0));
+            let gradient = tape.gradient_tape().unwrap();
+            assert_same_tape(&gradient, std::slice::from_ref(&x0));
+            assert_same_tape(&gradient.jacobian_tape().unwrap(), std::slice::from_ref(&x0));
+            assert_same_tape(&gradient.vjp_tape().unwrap(), &[twice(&x0)]);
+            assert_same_tape(&gradient.jvp_tape().unwrap().jvp_tape().unwrap(), &[twice(&twice(&x0))]);
+        }
+    }
+}
+
+/// A tape with one of everything.
+fn assorted() -> Tape {
+    let wave = Tape::builder()
+        .inputs(&["angle"], &[0.5])
+        .params(&["phase"], &[0.25])
+        .record(|x, k| if x[0] > -10.0 { (x[0] + k[0]).sin() } else { x[0] })
+        .unwrap()
+        .named("wave");
+    let shifted = wave.with_params(&[0.75]).unwrap();
+    let step = Tape::record(&[0.5, 1.0], |x| [x[0] * 0.5 + wave.call(&[x[1]])[0], x[0] * x[1]]).unwrap().named("step");
+    let slope = step.jvp_tape().unwrap();
+    let energy = Tape::record(&[0.5, 0.5], |x| x[0] * step.call(x)[1]).unwrap();
+    let force = energy.gradient_tape().unwrap();
+    Tape::builder()
+        .inputs(&["x", "y", "z"], &[0.5, -0.0, 2.0])
+        .params(&["k", "größe"], &[-0.0, f64::from_bits(0x7ff8_0000_dead_beef)])
+        .record(|x, k| {
+            let mapped = wave.map(x.windows(1));
+            let sum = shifted.map_sum([[x[2]], [x[0]], [x[1]], [x[0]]])[0];
+            let (last, all) = step.scan(&x[..1], x.windows(1));
+            let slopes = slope.call(&[x[0], x[1], x[2], mapped[0]]);
+            let forces = force.map([[x[0], x[1]], [x[1], x[2]]]);
+            let (sin, cos) = x[0].sin_cos();
+            let whole = x[2].to_i64().unwrap() as f64;
+            let baked = x[2].value();
+            let ordered = if x[0].partial_cmp(&x[1]) == Some(std::cmp::Ordering::Greater) { sin } else { cos };
+            let select = x[0].select_lt(k[0], sin, cos) + x[2].powi(3) + Var::from(f64::NAN).max(x[0]);
+            let folded = Rule::dot(x, &mapped) + Var::sum_of(&[x[0], x[1], x[2], 3.5.into()]);
+            let numbers = x[0] * f64::from_bits(0xfff0_0000_0000_0001) + x[1] * -0.0 + x[1] * f64::INFINITY;
+            let _ = numbers;
+            vec![
+                last[0] + all[1] + sum + folded,
+                slopes[1] * forces[3] + ordered * whole * baked,
+                select + k[0] * x[2].max(k[1]),
+                x[1],
+                Var::from(7.0),
+            ]
+        })
+        .unwrap()
+        .named("a \u{1F600} name\nof two lines")
+}
+
+#[test]
+fn one_of_everything_comes_back() {
+    let tape = assorted();
+    assert_eq!(tape.functions().len(), 5);
+    assert_same_tape(&tape, &[vec![0.5, -0.0, 2.0], vec![0.75, 0.5, 2.5], vec![f64::NAN, 1.0, 2.0]]);
+    assert_same_tape(&tape.jvp_tape().unwrap(), &[vec![0.5, -0.0, 2.0, 1.0, 2.0, 3.0]]);
+    assert_same_tape(&tape.vjp_tape().unwrap(), &[vec![0.5, -0.0, 2.0, 1.0, 2.0, 3.0, 4.0, 5.0]]);
+    let loaded = round_trip(&tape);
+    let outer = |body: &Tape| Tape::record(&[0.5, -0.0, 2.0], |x| body.call(x)).unwrap().to_string();
+    assert_eq!(outer(&tape), outer(&loaded), "the name of a tape");
+}
+
+#[test]
+fn bodies_that_are_shared_are_stored_once_and_shared_again() {
+    let body = Tape::record(&[1.0], |x| (0..1000).fold(x[0], |sum, i| sum * 0.5 + f64::from(i)).sin()).unwrap();
+    let once = Tape::record(&[1.0], |x| body.call(x)).unwrap();
+    let often = Tape::record(&[1.0], |x| {
+        let mut y = x[0];
+        for count in 1..6 {
+            y = body.map_sum(std::iter::repeat_n(&[y], count))[0];
+        }
+        y
+    })
+    .unwrap();
+    assert_eq!(often.functions().len(), 5);
+    assert!(bytes_of(&often).len() < bytes_of(&once).len() + 6 * 1000);
+    let loaded = round_trip(&often);
+    assert_same(&often.eval(&[0.5]).unwrap(), &loaded.eval(&[0.5]).unwrap(), "values");
+}
+
+#[test]
+fn derivatives_of_a_loaded_tape_are_those_of_the_saved_one() {
+    let tape = assorted();
+    let x = [0.5, -0.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+    let (old, new) = (tape.vjp_tape().unwrap(), round_trip(&tape).vjp_tape().unwrap());
+    assert_reads_the_same(&old, &new);
+    assert_eq!(results(&old, &x)[..4], results(&new, &x)[..4]);
+    assert_eq!(tape.optimized().tape.to_string(), round_trip(&tape).optimized().tape.to_string());
+}
+
+#[test]
+fn functions_nested_as_deep_as_may_be_come_back() {
+    let mut tape = Tape::record(&[0.5], |x| x[0].sin()).unwrap();
+    for _ in 0..65 {
+        let body = tape;
+        tape = Tape::record(&[0.5], |x| body.call(x)).unwrap();
+    }
+    let loaded = round_trip(&tape);
+    assert_same(&tape.eval(&[0.25]).unwrap(), &loaded.eval(&[0.25]).unwrap(), "values");
+    assert_eq!(tape.gradient(&[0.25]).unwrap(), loaded.gradient(&[0.25]).unwrap());
+}
+
+// The golden file.
+
+fn golden_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tape-v1.tape")
+}
+
+/// What the golden file holds. This may not change, as the file does not.
+fn golden_tape() -> Tape {
+    assorted()
+}
+
+#[test]
+fn golden_files_are_readable_for_ever() {
+    if std::env::var_os("WRITE_GOLDEN_TAPE").is_some() {
+        assert!(!golden_path().exists(), "it is there already, and has to stay as it is");
+        golden_tape().save(golden_path()).unwrap();
+    }
+    let loaded = Tape::load(golden_path()).unwrap();
+    let now = golden_tape();
+    assert_eq!(loaded.content_hash(), now.content_hash());
+    assert_eq!(loaded.to_string(), now.to_string());
+    assert_eq!(loaded.input_names(), ["x", "y", "z"]);
+    assert_eq!(bits(loaded.params()), bits(now.params()));
+    assert_eq!(loaded.params()[1].to_bits(), 0x7ff8_0000_dead_beef);
+    let guards: Vec<String> = loaded.guards().iter().map(ToString::to_string).collect();
+    assert_eq!(guards, now.guards().iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert!(loaded.guards()[0].location().file().ends_with("tape_files.rs"));
+    assert!(loaded.guards()[0].location().line() > 1);
+    assert_eq!(loaded.escapes()[0].value(), 2.0);
+    for x in [[0.5, -0.0, 2.0], [0.75, 0.5, 2.5]] {
+        // The places in the traces are those of then.
+        assert_eq!(results(&loaded, &x)[..4], results(&now, &x)[..4]);
+    }
+}
+
+// Damage.
+
+#[test]
+fn every_truncation_and_every_changed_byte_is_an_error() {
+    let golden = fs::read(golden_path()).unwrap();
+    let small = bytes_of(&Tape::record(&[2.0], |x| x[0] * 3.0).unwrap());
+    for (bytes, all) in [(&golden, false), (&small, true)] {
+        for len in 0..bytes.len() {
+            let error = read(&bytes[..len]).unwrap_err();
+            assert!(matches!(error, Error::TapeFile { .. }), "{error}");
+            if len >= 24 {
+                let Error::TapeFile { offset, problem, .. } = error else { unreachable!() };
+                let expected = TapeFileProblem::CutOff { expected: Some(bytes.len() as u64), found: len as u64 };
+                assert_eq!((offset, *problem), (len as u64, expected));
+            }
+        }
+        let mut bytes = bytes.clone();
+        for at in 0..bytes.len() {
+            let right = bytes[at];
+            let few = || [0x00, 0xff].into_iter().chain((0..8).map(|bit| right ^ 1 << bit)).collect();
+            let wrong: Vec<u8> = if all { (0..=255).collect() } else { few() };
+            for wrong in wrong.into_iter().filter(|&wrong| wrong != right) {
+                bytes[at] = wrong;
+                let error = read(&bytes).unwrap_err();
+                assert!(matches!(error, Error::TapeFile { .. }), "byte {at}: {error}");
+            }
+            bytes[at] = right;
+        }
+        bytes.push(0);
+        let Err(Error::TapeFile { offset, problem, .. }) = read(&bytes) else { panic!("a byte too many") };
+        let expected = bytes.len() as u64 - 1;
+        assert_eq!((offset, *problem), (expected, TapeFileProblem::TooLong { expected }));
+    }
+}
+
+/// Gives the file the length and the checksum that its bytes have.
+fn reseal(bytes: &mut [u8]) {
+    let (body, end) = (bytes.len() - 32, bytes.len() - 8);
+    bytes[16..24].copy_from_slice(&(body as u64).to_le_bytes());
+    let mut crc = Crc64::new();
+    crc.update(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.value().to_le_bytes());
+}
+
+/// How often rows are evaluated, at the most.
+fn work(tape: &Tape) -> u128 {
+    let of_function = |f: &ad_core::Function| f.body().map_or(1, work).saturating_mul(f.iterations() as u128);
+    tape.functions().iter().map(of_function).fold(tape.len() as u128, u128::saturating_add)
+}
+
+/// Does everything with a tape that comes from a stranger.
+fn exercise(tape: &Tape) {
+    tape.check().unwrap();
+    let text = tape.to_string();
+    assert!(!text.is_empty());
+    let _ = (tape.content_hash(), tape.constants(), tape.graph().to_dot(), format!("{:?}", tape.guards()));
+    if work(tape) > 3_000 {
+        return;
+    }
+    for x in [vec![0.5; tape.num_inputs()], vec![-1e300; tape.num_inputs()]] {
+        let _ = results(tape, &x);
+        let _ = tape.diagnose(&x, &x);
+        let _ = tape.self_check(&x);
+        let _ = tape.taylor(&x, &vec![1.0; x.len()], 2);
+        let _ = tape.sparse_jacobian(&x);
+        let _ = tape.sparse_hessian(&x);
+        let _ = tape.eval_with::<ad_core::Dual>(&x.iter().map(|&x| ad_core::Dual::new(x, 1.0)).collect::<Vec<_>>());
+        let points = Matrix::from_vec(5, x.len(), x.repeat(5)).unwrap();
+        let _ = tape.eval_many(&points);
+    }
+    let _ = tape.optimized().tape.check();
+    for derivative in [tape.jvp_tape(), tape.vjp_tape(), tape.jacobian_tape()].into_iter().flatten() {
+        let _ = derivative.eval(&vec![0.5; derivative.num_inputs()]);
+    }
+}
+
+/// [`exercise`], unless a tape with the same content was seen to already.
+fn exercise_if_new(known: &mut HashSet<u128>, tape: &Tape) {
+    match known.insert(tape.content_hash()) {
+        true => exercise(tape),
+        false => drop((tape.to_string(), format!("{:?} {:?}", tape.guards(), tape.escapes()))),
+    }
+}
+
+/// Small tapes that together have something of everything.
+fn small_tapes() -> Vec<Tape> {
+    let body = Tape::builder()
+        .inputs(&["a"], &[0.5])
+        .params(&[], &[2.0])
+        .record(|x, k| if x[0] < 3.0 { x[0] * k[0] } else { x[0] })
+        .unwrap();
+    let step = Tape::record(&[0.5, 1.0], |x| [x[0] * x[1], x[0].sin()]).unwrap().named("s");
+    let plain = |x: &[Var], k: &[Var]| {
+        let (sin, cos) = x[0].sin_cos();
+        assert!(x[0] > k[0]);
+        [Rule::dot(x, &[sin, cos]) + x[1].powi(2) + x[0].value(), x[1].clamp(-1.0, 1.0)]
+    };
+    let square = Tape::record(&[0.5], |x| x[0] * x[0]).unwrap();
+    let gradient = Tape::record(&[0.5, 0.5], |x| square.map_sum(x.windows(1))[0]).unwrap().gradient_tape().unwrap();
+    vec![
+        Tape::builder().inputs(&["x", "y"], &[1.0, 2.0]).params(&["k"], &[0.5]).record(plain).unwrap(),
+        Tape::record(&[0.5, 0.25], |x| body.map(x.windows(1))).unwrap(),
+        Tape::record(&[0.5, 0.25], |x| step.scan(&x[..1], [[x[1]], [x[0]], [x[0]]]).1).unwrap(),
+        gradient.jvp_tape().unwrap(),
+    ]
+}
+
+#[test]
+fn resealed_damage_does_no_harm() {
+    let (mut loaded, mut refused, mut known) = (0, 0, HashSet::new());
+    for tape in small_tapes() {
+        let bytes = bytes_of(&tape);
+        let mut damaged = bytes.clone();
+        for at in 24..bytes.len() - 8 {
+            let right = bytes[at];
+            let wrong = [0, 1, 0xff, right ^ 0x80, right.wrapping_add(1), right.wrapping_sub(1)];
+            // What has no meaning is refused whatever it is.
+            let neighbours = &bytes[at - 16..(at + 16).min(bytes.len())];
+            let tried = if neighbours.iter().all(|&byte| byte == 0) { 2 } else { wrong.len() };
+            for &wrong in wrong[..tried].iter().filter(|&&wrong| wrong != right) {
+                damaged[at] = wrong;
+                reseal(&mut damaged);
+                match read(&damaged) {
+                    Ok(tape) => {
+                        loaded += 1;
+                        exercise_if_new(&mut known, &tape);
+                    }
+                    Err(Error::TapeFile { offset, problem, .. }) => {
+                        refused += 1;
+                        assert!(offset <= bytes.len() as u64 && !problem.to_string().is_empty());
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            damaged[at] = right;
+        }
+    }
+    assert!(loaded > 100 && refused > 1000, "{loaded} loaded, {refused} refused");
+}
+
+#[test]
+fn random_resealed_damage_does_no_harm() {
+    let mut loaded = 0;
+    for (number, tape) in small_tapes().into_iter().enumerate() {
+        let bytes = bytes_of(&tape);
+        let words = (bytes.len() - 32) / 4;
+        // Words that mean something, and what other words of the file mean.
+        let meant: Vec<usize> =
+            (0..words).map(|word| 24 + 4 * word).filter(|&at| bytes[at..at + 4] != [0; 4]).collect();
+        for round in 0..600 {
+            let random = &mut Random::new(73, number * 10_000 + round);
+            let mut damaged = bytes.clone();
+            for _ in 0..1 + random.below(3) {
+                let at = random.one_of(&meant);
+                let from = random.one_of(&meant);
+                let word = match random.below(4) {
+                    0 => bytes[from..from + 4].try_into().unwrap(),
+                    1 => (random.below(4) as u32).to_le_bytes(),
+                    2 => random.one_of(&[u32::MAX, 1 << 31, i32::MAX as u32, 1 << 16]).to_le_bytes(),
+                    _ => (random.bits() as u32).to_le_bytes(),
+                };
+                damaged[at..at + 4].copy_from_slice(&word);
+            }
+            // And sometimes bytes are gone or there twice.
+            if random.chance(20) {
+                let at = 24 + 4 * random.below(words);
+                let len = (4 * random.below(20)).min(damaged.len() - 8 - at);
+                match random.chance(50) {
+                    true => drop(damaged.drain(at..at + len)),
+                    false => drop(damaged.splice(at..at, bytes[at..at + len].to_vec())),
+                }
+            }
+            reseal(&mut damaged);
+            if let Ok(tape) = read(&damaged) {
+                loaded += 1;
+                exercise(&tape);
+            }
+        }
+    }
+    assert!(loaded > 50, "{loaded}");
+}
+
+// Files made on purpose.
+
+/// The place of a part in a file whose operations and files of code are those of `bytes`.
+fn parts_of(bytes: &[u8]) -> usize {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let mut at = 24;
+    for _table in 0..2 {
+        let count = word(at);
+        at += 4;
+        for _ in 0..count {
+            at += (4 + word(at)).next_multiple_of(16);
+        }
+    }
+    at + 4
+}
+
+fn set_word(bytes: &mut [u8], at: usize, word: u32) {
+    bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+}
+
+fn problem_of(bytes: &[u8]) -> TapeFileProblem {
+    match read(bytes) {
+        Err(Error::TapeFile { problem, .. }) => *problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn counts_are_held_against_the_bytes_that_are_there() {
+    let bytes = bytes_of(&Tape::record(&[2.0], |x| x[0] * 3.0).unwrap());
+    let parts = parts_of(&bytes);
+    // Operations, parts, then every count of the list and of the tape.
+    let counts = [24, parts - 4].into_iter().chain((1..11).map(|word| parts + 4 * word));
+    for at in counts {
+        for count in [u32::MAX, 1 << 31, i32::MAX as u32, 1 << 24] {
+            let mut hostile = bytes.clone();
+            set_word(&mut hostile, at, count);
+            reseal(&mut hostile);
+            let mut result = None;
+            let memory = measure(|| result = Some(read(&hostile)));
+            assert!(result.unwrap().is_err(), "{count} at {at}");
+            assert!(memory.bytes_max < 300_000, "{} bytes for {count} at {at}", memory.bytes_max);
+        }
+    }
+    // The length of the whole.
+    for length in [u64::MAX, 1 << 63, 1 << 40] {
+        let mut hostile = bytes.clone();
+        hostile[16..24].copy_from_slice(&length.to_le_bytes());
+        let memory = measure(|| assert!(read(&hostile).is_err(), "{length}"));
+        assert!(memory.bytes_max < 300_000, "{} bytes for a length of {length}", memory.bytes_max);
+    }
+}
+
+/// The place of the first loop among the parts.
+fn first_loop(bytes: &[u8]) -> usize {
+    let is_loop = |&at: &usize| {
+        bytes[at..at + 4] == 3_u32.to_le_bytes() && bytes[at + 44..at + 256].iter().all(|&byte| byte == 0)
+    };
+    (24..bytes.len() - 264).step_by(4).find(is_loop).unwrap()
+}
+
+#[test]
+fn loops_may_run_for_ever_but_take_no_memory_for_it() {
+    let body = Tape::record(&[0.5, 1.0], |x| x[0] * x[1]).unwrap();
+    let scan = Tape::record(&[0.5, 0.25], |x| body.scan(&x[..1], [[x[1]]; 3]).0).unwrap();
+    let sum = Tape::record(&[0.5, 0.25], |x| body.map_sum([[x[0], x[1]]; 5])).unwrap();
+    for tape in [scan, sum] {
+        let bytes = bytes_of(&tape);
+        let head = first_loop(&bytes);
+        let with_count = |count: u64| {
+            let mut hostile = bytes.clone();
+            hostile[head + 32..head + 40].copy_from_slice(&count.to_le_bytes());
+            reseal(&mut hostile);
+            hostile
+        };
+        // As many as suits: the same tape with another number.
+        let seven = read(&with_count(7)).unwrap();
+        assert_eq!(seven.functions()[0].iterations(), 7);
+        assert!(seven.gradient(&[1.0, 1.0]).is_ok());
+        assert!(matches!(problem_of(&with_count(0)), TapeFileProblem::Malformed { .. }));
+        assert!(matches!(problem_of(&with_count(1 << 63)), TapeFileProblem::Malformed { .. }));
+        let endless = read(&with_count(1 << 62)).unwrap();
+        assert_eq!(endless.functions()[0].iterations(), 1 << 62);
+        endless.check().unwrap();
+        assert!(endless.to_string().contains("4611686018427387904"));
+    }
+}
+
+#[test]
+fn results_and_places_of_loops_have_to_be_there() {
+    let body = Tape::record(&[0.5], |x| x[0].sin()).unwrap();
+    let bytes = bytes_of(&Tape::record(&[0.5, 0.25, 0.125], |x| body.map(x.windows(1))).unwrap());
+    let head = first_loop(&bytes);
+    let changed = |at: usize, word: u32| {
+        let mut hostile = bytes.clone();
+        set_word(&mut hostile, head + at, word);
+        reseal(&mut hostile);
+        problem_of(&hostile).to_string()
+    };
+    // The head has 64 words; the input of the body is a kind, a place, and two words each for first and stride.
+    assert!(changed(32, 4).contains("it does not have"), "an iteration more");
+    assert!(changed(32, 2).contains("takes other numbers"), "an iteration less: fewer results than rows");
+    assert!(changed(256 + 8, 1).contains("it does not have"), "one operand further");
+    assert!(changed(256 + 16, 1 << 31).contains("it does not have"), "a long stride");
+    assert!(changed(256 + 24, 2).contains("found 2"), "another kind of output");
+    assert!(changed(256 + 28, 1).contains("two of its results or none"), "a second output of one");
+    assert!(changed(8, 0).contains("it does not have"), "no operands");
+    assert!(changed(4, 9).contains("part 9"), "a part that is not above");
+}
+
+#[test]
+fn operations_of_a_newer_version_are_named() {
+    let mut bytes = bytes_of(&Tape::record(&[2.0], |x| x[0].sqrt()).unwrap());
+    assert_eq!(&bytes[32..36], b"sqrt");
+    bytes[32..36].copy_from_slice(b"cube");
+    reseal(&mut bytes);
+    let error = read(&bytes).unwrap_err();
+    let Error::TapeFile { offset, problem, path: None } = &error else { panic!("{error}") };
+    assert_eq!((*offset, &**problem), (28, &TapeFileProblem::UnknownOperation { name: "cube".to_owned() }));
+    assert!(error.to_string().contains("\"cube\"") && error.to_string().contains("newer version"), "{error}");
+
+    set_word(&mut bytes, 8, 2);
+    reseal(&mut bytes);
+    assert_eq!(problem_of(&bytes), TapeFileProblem::UnknownVersion { found: 2, known: 1 });
+}
+
+#[test]
+fn rows_are_checked_with_their_places() {
+    let tape = Tape::record(&[2.0, 3.0], |x| (x[0] * x[1]).powi(2)).unwrap();
+    let bytes = bytes_of(&tape);
+    let rows = bytes.windows(12).rposition(|row| row[4..] == [1, 0, 0, 0, 2, 0, 0, 0]).unwrap();
+    let changed = |at: usize, word: u32| {
+        let mut hostile = bytes.clone();
+        set_word(&mut hostile, at, word);
+        reseal(&mut hostile);
+        match read(&hostile) {
+            Err(Error::TapeFile { offset, problem, .. }) => (offset as usize, problem.to_string()),
+            other => panic!("{other:?}"),
+        }
+    };
+    // Constants, inputs, rows: 0 | 1, 2 | 3, 4.
+    let (offset, text) = changed(rows + 4, 3);
+    assert_eq!(offset, rows);
+    assert!(text.contains("row 0: it reads a row that is not above it"), "{text}");
+    let (offset, text) = changed(rows + 12 + 4, 0);
+    assert_eq!((offset, text.contains("reads constants alone")), (rows + 12, true), "{text}");
+    let head = u32::from_le_bytes(bytes[rows..rows + 4].try_into().unwrap());
+    assert!(changed(rows, head | 0x3f_ffff << 10).1.contains("its place in the code is not on the list"));
+    assert!(changed(rows, head | 0xff).1.contains("the number of an operation"));
+    assert!(changed(rows, head & !(3 << 8) | 1 << 8).1.contains("the operands of a row"));
+}
+
+// The system.
+
+/// Takes so many bytes, and fails then.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match bytes.len().min(self.0) {
+            0 => Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full")),
+            taken => {
+                self.0 -= taken;
+                Ok(taken)
+            }
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_writer_that_fails_is_an_error_wherever_it_fails() {
+    let tape = Tape::record(&[2.0], |x| x[0] * 3.0).unwrap();
+    let len = bytes_of(&tape).len();
+    for room in 0..len {
+        let error = tape.write_to(Full(room)).unwrap_err();
+        let Error::Io { kind, path: None, message, .. } = &error else { panic!("{error}") };
+        assert_eq!((*kind, &**message), (io::ErrorKind::StorageFull, "the disk is full"));
+    }
+    tape.write_to(Full(len)).unwrap();
+}
+
+/// Gives a few bytes at a time, is interrupted each time, and fails at the end if it is to.
+struct Halting<'a>(&'a [u8], bool, bool);
+
+impl Read for Halting<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        if self.1 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if self.0.is_empty() && self.2 {
+            return Err(io::Error::new(io::ErrorKind::ConnectionReset, "gone"));
+        }
+        let len = self.0.len().min(to.len()).min(7);
+        to[..len].copy_from_slice(&self.0[..len]);
+        self.0 = &self.0[len..];
+        Ok(len)
+    }
+}
+
+#[test]
+fn readers_may_halt_and_fail() {
+    let tape = assorted();
+    let bytes = bytes_of(&tape);
+    assert_reads_the_same(&tape, &Tape::read_from(Halting(&bytes, false, false)).unwrap());
+    for len in (0..bytes.len()).step_by(97) {
+        let error = Tape::read_from(Halting(&bytes[..len], false, true)).unwrap_err();
+        assert!(matches!(&error, Error::Io { kind: io::ErrorKind::ConnectionReset, .. }), "{error}");
+        assert_eq!(error.to_string(), "reading the tape file: gone");
+    }
+}
+
+#[test]
+fn files_are_replaced_at_once_and_stay_if_that_fails() {
+    let folder = Folder::new("tape-files");
+    let path = folder.0.join("model.tape");
+    let (old, new) = (Tape::record(&[2.0], |x| x[0].sin()).unwrap(), Tape::record(&[2.0], |x| x[0].cos()).unwrap());
+    old.save(&path).unwrap();
+    assert_reads_the_same(&old, &Tape::load(&path).unwrap());
+    new.save(&path).unwrap();
+    assert_reads_the_same(&new, &Tape::load(&path).unwrap());
+    assert_eq!(folder.files(), ["model.tape"]);
+
+    // A folder of that name, and one that is not there.
+    let taken = folder.0.join("taken");
+    fs::create_dir(&taken).unwrap();
+    let missing = folder.0.join("missing").join("model.tape");
+    for path in [&taken, &missing] {
+        let error = new.save(path).unwrap_err();
+        assert!(matches!(&error, Error::Io { path: Some(of), .. } if **of == **path), "{error}");
+        assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+        let error = Tape::load(path).unwrap_err();
+        assert!(matches!(&error, Error::Io { path: Some(of), .. } if **of == **path), "{error}");
+    }
+    assert_eq!(folder.files(), ["model.tape", "taken"]);
+    fs::write(&path, b"something else").unwrap();
+    let error = Tape::load(&path).unwrap_err();
+    assert!(matches!(&error, Error::TapeFile { path: Some(of), offset: 0, .. } if **of == *path), "{error}");
+    assert!(error.to_string().contains("model.tape: at byte 0: this is no tape file"), "{error}");
+}
+
+#[test]
+fn a_failed_replacement_leaves_the_old_file_and_nothing_else() {
+    let folder = Folder::new("durable");
+    let path = folder.0.join("file");
+    ad_core::durable::replace(&path, |file| file.write_all(b"old")).unwrap();
+    let failed = ad_core::durable::replace(&path, |file| {
+        file.write_all(b"ne")?;
+        Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full"))
+    });
+    assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!((fs::read(&path).unwrap(), folder.files()), (b"old".to_vec(), vec!["file".to_owned()]));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_and_permissions_stay_and_closed_folders_are_errors() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = Folder::new("tape-links");
+    let tape = Tape::record(&[2.0], |x| x[0].sin()).unwrap();
+    let (file, link) = (folder.0.join("file"), folder.0.join("link"));
+    fs::write(&file, b"old").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink("file", &link).unwrap();
+    tape.save(&link).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_reads_the_same(&tape, &Tape::load(&file).unwrap());
+
+    let closed = folder.0.join("closed");
+    fs::create_dir(&closed).unwrap();
+    tape.save(closed.join("tape")).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();
+    // Root may write there all the same.
+    if fs::write(closed.join("probe"), b"").is_err() {
+        let error = tape.save(closed.join("tape")).unwrap_err();
+        assert!(matches!(error, Error::Io { kind: io::ErrorKind::PermissionDenied, .. }), "{error}");
+        assert_reads_the_same(&tape, &Tape::load(closed.join("tape")).unwrap());
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// A disk that is always full, where there is one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_with_the_path() {
+    let error = Tape::record(&[2.0], |x| x[0].sin()).unwrap().save("/dev/full").unwrap_err();
+    assert!(matches!(error, Error::Io { kind: io::ErrorKind::StorageFull, .. }), "{error}");
+    assert!(error.to_string().starts_with("writing the tape file /dev/full: "), "{error}");
+}
+
+// What no file can hold.
+
+#[test]
+fn code_is_refused_with_its_name_and_place() {
+    let twice = Custom::unary("twice", |x| 2.0 * x, |_, _| 2.0);
+    let direct = Tape::record(&[2.0], |x| x[0] + twice.call(&[x[0]])[0]).unwrap();
+    let inside = Tape::record(&[2.0], |x| direct.call(x)).unwrap();
+    let adjoint = direct.gradient_tape().unwrap();
+    for tape in [&direct, &inside, &adjoint] {
+        let mut bytes = Vec::new();
+        let error = tape.write_to(&mut bytes).unwrap_err();
+        let Error::NotStorable { function, location, .. } = &error else { panic!("{error}") };
+        assert!(function.ends_with("twice"), "{function}");
+        assert!(location.file().ends_with("tape_files.rs"), "{location}");
+        assert!(error.to_string().contains("call it where you put them together"), "{error}");
+        assert!(bytes.is_empty());
+    }
+}
+
+// Memory.
+
+/// Loading takes at most four times the file, and a mebibyte.
+#[track_caller]
+fn assert_bounded(what: &str, tape: &Tape) {
+    let mut bytes = Vec::new();
+    let len = {
+        let mut counted = Counted(0);
+        tape.write_to(&mut counted).unwrap();
+        counted.0
+    };
+    bytes.reserve_exact(len);
+    let saving = measure(|| tape.write_to(&mut bytes).unwrap());
+    let small = 1 << 20;
+    let functions = 4 * len as u64 / 10;
+    assert!(saving.bytes_max < small + functions, "saving {what} of {len} bytes takes {}", saving.bytes_max);
+    let mut loaded = None;
+    let loading = measure(|| loaded = Some(read(&bytes).unwrap()));
+    let most = 4 * len as u64 + small;
+    assert!(loading.bytes_max <= most, "loading {what} of {len} bytes takes {} > {most}", loading.bytes_max);
+    assert_eq!(loaded.unwrap().content_hash(), tape.content_hash());
+}
+
+struct Counted(usize);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn loading_and_saving_take_bounded_memory() {
+    const N: usize = 100_000;
+    let long = Tape::record(&[1.0, 2.0], |x| (0..10 * N).fold(x[0], |y, _| y * x[1])).unwrap();
+    assert_bounded("a long tape", &long);
+    let mixed = Tape::builder()
+        .inputs(&[], &[1.0])
+        .params(&[], &[2.0])
+        .record(|x, k| {
+            let mut sum = x[0];
+            let mut param = k[0];
+            for _ in 0..3 * N {
+                param *= 0.5;
+                sum += param;
+            }
+            sum
+        })
+        .unwrap();
+    assert_bounded("rows of parameters and others by turns", &mixed);
+    let guards = Tape::record(&[1.0], |x| {
+        let above = (0..N).filter(|&i| x[0] > -(i as f64)).count();
+        assert!((0..N).all(|_| x[0].value() == 1.0));
+        x[0] * above as f64
+    })
+    .unwrap();
+    assert_bounded("guards and escapes", &guards);
+    let names: Vec<String> = (0..N).map(|i| format!("{i:x}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let numbers = vec![1.0; N];
+    let inputs = Tape::builder().inputs(&names, &numbers).record(|x, _| x[0]).unwrap();
+    assert_bounded("names of inputs", &inputs);
+    let params = Tape::builder().inputs(&["x"], &[1.0]).params(&names, &numbers).record(|x, _| x[0]).unwrap();
+    assert_bounded("names of parameters", &params);
+    let unnamed = Tape::record(&numbers, |x| Var::sum_of(x)).unwrap();
+    assert_bounded("inputs without names", &unnamed);
+    let long_name = "n".repeat(N);
+    let looked_at = Tape::builder()
+        .inputs(&[&long_name], &[1.0])
+        .record(|x, _| x[0] * (0..1000).filter(|&i| x[0] > -(i as f64)).count() as f64)
+        .unwrap();
+    assert_bounded("guards on a variable with a long name", &looked_at);
+    let bodies = Tape::record(&[1.0], |x| {
+        (0..3_000).fold(x[0], |y, i| {
+            let body = Tape::record(&[1.0], |z| z[0] + f64::from(i)).unwrap();
+            body.call(&[y])[0]
+        })
+    })
+    .unwrap();
+    assert_bounded("many small bodies", &bodies);
+    let body = Tape::record(&[1.0], |z| z[0].sin()).unwrap();
+    let derivatives = Tape::record(&vec![1.0; 40], |x| {
+        (1..2_000).map(|i| body.map_sum((0..i % 37 + 2).map(|j| [x[j]]))[0]).collect::<Vec<_>>()
+    })
+    .unwrap();
+    assert_bounded("many loops", &derivatives);
+    let places: Vec<usize> = (0..N).map(|i| i * i % 40).collect();
+    let listed = Tape::record(&vec![1.0; 40], |x| body.map_sum(places.iter().map(|&i| [x[i]]))).unwrap();
+    assert_bounded("listed places", &listed);
+}
+
+// serde.
+
+#[test]
+fn documents_bring_back_the_same_tape() {
+    let tape = assorted();
+    let force = tape.vjp_tape().unwrap().jvp_tape().unwrap();
+    for tape in [&tape, &force].into_iter().chain(&small_tapes()) {
+        let json = serde_json::to_string(tape).unwrap();
+        let loaded: Tape = serde_json::from_str(&json).unwrap();
+        assert_reads_the_same(tape, &loaded);
+        assert!(bytes_of(tape) == bytes_of(&loaded), "the files of both differ");
+        assert_eq!(json, serde_json::to_string(&loaded).unwrap());
+    }
+    for index in 0..20 {
+        let random = &mut Random::new(74, index);
+        let program = Program::with_calls(random, Purpose { single: false, params: true, guarded: 40 });
+        let loaded: Tape = serde_json::from_str(&serde_json::to_string(&program.tape).unwrap()).unwrap();
+        assert!(bytes_of(&program.tape) == bytes_of(&loaded), "{}", program.tape);
+    }
+}
+
+#[test]
+fn documents_can_be_read_by_people() {
+    let tape = Tape::builder()
+        .inputs(&["x"], &[1.5])
+        .record(|x, _| x[0] * 0.1 + x[0] * -0.0 + x[0].max(f64::NAN) + x[0] * f64::NEG_INFINITY)
+        .unwrap();
+    let json: serde_json::Value = serde_json::to_value(&tape).unwrap();
+    assert_eq!((&json["format"], &json["version"]), (&"ad-core tape".into(), &1.into()));
+    let list = &json["parts"][0]["list"];
+    assert_eq!(list["constants"], serde_json::json!(["0.1", "-0.0", "NaN", "-inf"]));
+    assert_eq!(list["inputs"][0]["text"], "x");
+    assert_eq!((&list["rows"][0]["op"], &list["rows"][0]["operands"]), (&"mul".into(), &serde_json::json!([4, 0])));
+    assert_eq!(json["parts"][1]["tape"]["list"], 0);
+}
+
+#[test]
+fn hostile_documents_are_errors() {
+    let tape = small_tapes().swap_remove(2);
+    let right = serde_json::to_value(&tape).unwrap();
+    // Each number and each text of the document, replaced by others.
+    let mut paths = Vec::new();
+    let mut waiting = vec![(String::new(), &right)];
+    while let Some((path, value)) = waiting.pop() {
+        match value {
+            serde_json::Value::Array(items) => {
+                waiting.extend(items.iter().enumerate().map(|(i, item)| (format!("{path}/{i}"), item)));
+            }
+            serde_json::Value::Object(items) => {
+                waiting.extend(items.iter().map(|(key, item)| (format!("{path}/{key}"), item)));
+            }
+            _ => {}
+        }
+        if !path.is_empty() {
+            paths.push(path);
+        }
+    }
+    let others = ["4294967295", "0", "1", "-1", "1e400", "\"NaN:0\"", "\"mul\"", "[]", "[0,0,0]", "{}", "null", "true"];
+    let others = others.map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default());
+    let (mut loaded, mut refused, mut known) = (0, 0, HashSet::new());
+    for path in &paths {
+        for other in &others {
+            let mut hostile = right.clone();
+            *hostile.pointer_mut(path).unwrap() = other.clone();
+            match serde_json::from_value::<Tape>(hostile) {
+                Ok(tape) => {
+                    loaded += 1;
+                    exercise_if_new(&mut known, &tape);
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert!(!error.to_string().is_empty());
+                }
+            }
+        }
+    }
+    assert!(loaded > 20 && refused > 500, "{loaded} loaded, {refused} refused");
+    let error = serde_json::from_str::<Tape>(r#"{"format": "ad-core tape", "version": 2, "parts": []}"#).unwrap_err();
+    assert!(error.to_string().contains("version 2"), "{error}");
+    let error = serde_json::from_str::<Tape>(r#"{"format": "ad-core tape", "version": 1, "parts": []}"#).unwrap_err();
+    assert!(error.to_string().contains("the last part is no tape"), "{error}");
+}
+
+#[test]
+fn functions_nested_too_deep_are_errors_and_not_stack_overflows() {
+    let square = Tape::record(&[0.5], |x| x[0] * x[0]).unwrap();
+    let right = serde_json::to_value(Tape::record(&[0.5], |x| square.call(x)).unwrap()).unwrap();
+    let [list, tape, rolled, outer_list, outer_tape] = &right["parts"].as_array().unwrap()[..] else {
+        panic!("{right}")
+    };
+    let document =
+        |parts: Vec<serde_json::Value>| serde_json::json!({ "format": "ad-core tape", "version": 1, "parts": parts });
+
+    // Calls in calls: list, tape and loop again and again.
+    let nested = |levels: usize| {
+        let mut parts = vec![list.clone(), tape.clone()];
+        for _ in 0..levels {
+            let [mut rolled, mut list, mut tape] = [rolled, outer_list, outer_tape].map(Clone::clone);
+            rolled["loop"]["body"] = (parts.len() - 1).into();
+            list["list"]["functions"][0] = parts.len().into();
+            tape["tape"]["list"] = (parts.len() + 1).into();
+            parts.extend([rolled, list, tape]);
+        }
+        document(parts)
+    };
+    let deepest: Tape = serde_json::from_value(nested(65)).unwrap();
+    assert_eq!(deepest.eval(&[1.0]).unwrap(), [1.0]);
+    for levels in [66, 5_000] {
+        let error = serde_json::from_value::<Tape>(nested(levels)).unwrap_err();
+        assert!(error.to_string().contains("nested deeper than 64"), "{error}");
+    }
+
+    // Adjoints of adjoints.
+    let derived = |levels: usize| {
+        let mut parts = vec![list.clone(), tape.clone(), rolled.clone()];
+        parts.extend((0..levels).map(|level| serde_json::json!({ "adjoint": level + 2 })));
+        document(parts)
+    };
+    let error = |levels| serde_json::from_value::<Tape>(derived(levels)).unwrap_err().to_string();
+    assert!(error(32).contains("the last part is no tape"), "{}", error(32));
+    assert!(error(33).contains("nested deeper than 32"), "{}", error(33));
+    assert!(error(5_000).contains("nested deeper than 32"), "{}", error(5_000));
+}
