@@ -205,7 +205,7 @@ fn a_warm_workspace_is_as_good_as_a_fresh_one() {
         }
     })
     .saw("finite", 200)
-    .saw("not finite", 50)
+    .saw("not finite", 20)
     .saw("changed", 5);
 }
 

@@ -10,7 +10,7 @@ use common::optimized::{check_optimized, optimized};
 use common::programs::{Random, call, operands_of};
 use common::{all_same, assert_same, takes_constant};
 
-const PROGRAMS: usize = 1000;
+const PROGRAMS: usize = if cfg!(debug_assertions) { 150 } else { 1000 };
 
 /// Every operation with a constant in each place: whether there is an identity
 /// for it or not, the values keep their bits and the tangents are equal.

@@ -13,6 +13,9 @@ use common::programs::call;
 use common::sparse::{check_hessian, check_jacobian, columns, is_outside};
 use common::{product, takes_constant, unit};
 
+/// Random programs that are sparse, for the tests that colour them.
+const PROGRAMS: u64 = if cfg!(debug_assertions) { 150 } else { 1000 };
+
 // Against the dense drivers.
 
 /// Where a dense matrix, given by its columns, differs from 0.
@@ -129,7 +132,7 @@ fn program(random: &mut Random, n: usize, outputs: usize) -> Tape {
 #[test]
 fn random_programs_have_the_jacobian_of_the_dense_drivers() {
     let (mut forward, mut sparse, mut shared) = (0, 0, 0);
-    for number in 0..1000 {
+    for number in 0..PROGRAMS {
         let random = &mut Random(number);
         let (n, m) = (1 + random.below(20), 1 + random.below(20));
         let tape = program(random, n, m);
@@ -144,17 +147,18 @@ fn random_programs_have_the_jacobian_of_the_dense_drivers() {
             common::assert_equal(dense.as_slice(), sparse.as_slice(), format_args!("program {number}"));
         }
         check_distance_2(&plan).unwrap();
-        forward += u32::from(plan.is_forward());
-        sparse += u32::from(plan.sparsity().nonzeros() * 2 < m * n);
-        shared += u32::from(plan.num_colours() < plan.colours().len());
+        forward += u64::from(plan.is_forward());
+        sparse += u64::from(plan.sparsity().nonzeros() * 2 < m * n);
+        shared += u64::from(plan.num_colours() < plan.colours().len());
     }
-    assert!(forward > 500 && forward < 990 && sparse > 500 && shared > 500, "{forward} {sparse} {shared}");
+    let most = PROGRAMS / 2..PROGRAMS;
+    assert!(most.contains(&forward) && sparse > PROGRAMS / 2 && shared > PROGRAMS / 2, "{forward} {sparse} {shared}");
 }
 
 #[test]
 fn random_programs_have_the_hessian_of_the_dense_drivers() {
     let (mut nonlinear, mut shared) = (0, 0);
-    for number in 0..1000 {
+    for number in 0..PROGRAMS {
         let random = &mut Random(number << 20);
         let n = 1 + random.below(24);
         let tape = program(random, n, 1);
@@ -163,11 +167,11 @@ fn random_programs_have_the_hessian_of_the_dense_drivers() {
             check_hessian(&tape, &random.point(n), &format!("program {number}, point {point}"));
         }
         check_star(plan.sparsity(), plan.colours()).unwrap();
-        nonlinear += u32::from(plan.sparsity().nonzeros() > 0);
+        nonlinear += u64::from(plan.sparsity().nonzeros() > 0);
         let mixed = entries(plan.sparsity()).iter().any(|(i, j)| i != j);
-        shared += u32::from(mixed && plan.num_colours() < n);
+        shared += u64::from(mixed && plan.num_colours() < n);
     }
-    assert!(nonlinear > 500 && shared > 250, "{nonlinear} {shared}");
+    assert!(nonlinear > PROGRAMS / 2 && shared > PROGRAMS / 4, "{nonlinear} {shared}");
 }
 
 // Colourings, checked by their definition.
