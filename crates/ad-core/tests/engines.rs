@@ -1,12 +1,12 @@
 //! Every operation of the table alone in every engine, at ordinary points and at
-//! edges, against the reference sweeps, to the last bit. (`laws.rs` does that for
-//! random programs.)
+//! edges, against the reference sweeps, to the last bit; and sums over samples of
+//! every length. (`laws.rs` does that for random programs.)
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
-use ad_core::{Op, Samples, SimdLevel, Tape, Var, Workspace};
+use ad_core::{Error, Op, Samples, SimdLevel, Tape, Var, Workspace};
 use common::agreement::{
     Directions, LANES, Seen, assert_sum, check_many_points, check_scalar_engine, check_sums, expected_sum, fold_of,
     terms_of,
@@ -132,6 +132,131 @@ fn every_operation_alone_in_lanes() {
         }
     });
     assert!(seen.times("finite") > 1000 && seen.times("not finite") > 1000 && sums > 500, "{seen:?}, {sums} sums");
+}
+
+// Sums over samples.
+
+/// Every route to the sum over `idx` gives the bits of the stated fold.
+fn check_every_route(tape: &Tape, x: &[f64], samples: &Samples, idx: &[usize], ws: &mut Workspace) {
+    let terms = terms_of(tape, x, samples);
+    let expected = expected_sum(&terms, idx);
+    let both = |sum: Result<(f64, Vec<f64>), Error>| sum.map(|(value, gradient)| [vec![value], gradient].concat());
+    let what = |route: &str| format!("{route} over {} samples of\n{tape}", idx.len());
+    assert_sum(both(tape.sum_gradient(x, samples, idx)), &expected, what("sum_gradient"));
+    assert_sum(tape.sum_value(x, samples, idx).map(|value| vec![value]), &expected, what("sum_value"));
+    let mut into = vec![7.0; x.len()];
+    let value = tape.sum_gradient_into(ws, x, samples, idx, &mut into);
+    assert_sum(both(value.map(|value| (value, into))), &expected, what("sum_gradient_into"));
+    let value = tape.sum_value_into(ws, x, samples, idx);
+    assert_sum(value.map(|value| vec![value]), &expected, what("sum_value_into"));
+    for threads in [1, 2, 3, 4, 8] {
+        let sum = tape.sum_gradient_threads(x, samples, idx, threads);
+        assert_sum(both(sum), &expected, what(&format!("{threads} threads")));
+    }
+}
+
+/// A loss whose terms differ in size and sign, so that the order of a sum shows.
+fn loss() -> Tape {
+    Tape::builder()
+        .inputs(&[], &[0.5, -0.3])
+        .params(&[], &[1.0, 2.0])
+        .record(|x, k| ((x[0] * k[0] + x[1]).sin() * (k[1] * 3.0).exp() + k[0].sin()).softplus() - x[1] * k[1])
+        .unwrap()
+}
+
+/// Numbers without a pattern, in (−2, 2).
+fn scattered(count: usize) -> Vec<f64> {
+    (0..count as u64)
+        .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1_u64 << 51) as f64 - 2.0)
+        .collect()
+}
+
+#[test]
+fn the_fold_of_every_length() {
+    let (tape, x) = (loss(), [0.7, -0.2]);
+    let samples = Samples::from_rows(&tape, &scattered(2 * 97)).unwrap();
+    let mut ws = Workspace::new();
+    let all: Vec<usize> = (0..1100).map(|i| (i * 31) % 97).collect();
+    // All lengths around the edges of leaves and streams, then some of many leaves.
+    for length in
+        (1..=300).filter(|n| n % 64 < 12 || n % 64 > 60 || n % 7 == 0).chain([449, 512, 577, 704, 1023, 1024, 1100])
+    {
+        check_every_route(&tape, &x, &samples, &all[..length], &mut ws);
+    }
+    // The order shows in the bits: otherwise this test could not fail.
+    let value = |i: &usize| tape.with_params(samples.row(*i)).unwrap().eval(&x).unwrap()[0];
+    let differs = |&length: &usize| {
+        let by_loop: f64 = all[..length].iter().map(value).sum();
+        by_loop != tape.sum_value(&x, &samples, &all[..length]).unwrap()
+    };
+    assert!((100..300).step_by(10).filter(differs).count() >= 5);
+}
+
+#[test]
+fn one_sample_has_the_bits_of_its_gradient() {
+    let tape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).record(|x, k| x[0] * k[0]).unwrap();
+    let rows = [0.0, -0.0, f64::NAN, f64::INFINITY, 1e-320, -3.0];
+    let samples = Samples::from_rows(&tape, &rows).unwrap();
+    for x in [0.0, -0.0, 2.0, f64::INFINITY] {
+        for (i, &k) in rows.iter().enumerate() {
+            let alone = tape.with_params(&[k]).unwrap().gradient(&[x]).unwrap();
+            let (value, gradient) = tape.sum_gradient(&[x], &samples, &[i]).unwrap();
+            assert_same(&[value], &[alone.0], format!("value at {x}, {k}"));
+            assert_same(&gradient, &alone.1, format!("gradient at {x}, {k}"));
+        }
+    }
+}
+
+#[test]
+fn samples_that_disagree_with_a_guard_are_named() {
+    let tape = Tape::builder()
+        .inputs(&[], &[1.0])
+        .params(&[], &[1.0, 1.0])
+        .record(|x, k| {
+            let y = if k[1] * x[0] < 10.0 { x[0] * k[1] } else { x[0] };
+            if k[0] * x[0] > 0.0 { y * k[0] } else { y }
+        })
+        .unwrap();
+    // 300 samples; some fail the second guard, some the first, one both.
+    let mut rows = vec![1.0; 600];
+    for i in [7, 100, 250] {
+        rows[2 * i] = -1.0;
+    }
+    for i in [40, 100, 170] {
+        rows[2 * i + 1] = 20.0;
+    }
+    let samples = Samples::from_rows(&tape, &rows).unwrap();
+    let forward: Vec<usize> = (0..300).collect();
+    let cases: [(Vec<usize>, usize, usize); 6] = [
+        (forward.clone(), 7, 1),
+        (forward.iter().rev().copied().collect(), 250, 1),
+        (forward.iter().map(|i| (i + 130) % 300).collect(), 170, 0),
+        (forward.iter().map(|i| (i + 50) % 300).collect(), 100, 0),
+        ([vec![0; 200], vec![40, 7], vec![1; 50]].concat(), 40, 0),
+        ([vec![3; 63], vec![250], vec![7; 64]].concat(), 250, 1),
+    ];
+    for (idx, expected, place) in cases {
+        let mut gradient = [0.0];
+        let mut outcomes = vec![
+            tape.sum_value(&[1.0], &samples, &idx).map(|_| ()),
+            tape.sum_gradient(&[1.0], &samples, &idx).map(|_| ()),
+            tape.sum_gradient_into(&mut Workspace::new(), &[1.0], &samples, &idx, &mut gradient).map(|_| ()),
+        ];
+        for threads in [1, 2, 3, 4, 8] {
+            outcomes.push(tape.sum_gradient_threads(&[1.0], &samples, &idx, threads).map(|_| ()));
+        }
+        for outcome in outcomes {
+            let Err(error) = outcome else { panic!("no error") };
+            let Error::BranchChanged { sample, guard, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(*sample, Some(expected));
+            assert_eq!(**guard, tape.guards()[place]);
+            assert!(error.to_string().contains(&format!("sample {expected}: ")), "{error}");
+        }
+        // A workspace that met an error serves on.
+        let mut ws = Workspace::new();
+        assert!(tape.sum_value_into(&mut ws, &[1.0], &samples, &idx).is_err());
+        check_every_route(&tape, &[1.0], &samples, &[0, 1, 2, 0], &mut ws);
+    }
 }
 
 // The comparisons themselves.

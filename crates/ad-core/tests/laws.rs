@@ -21,7 +21,7 @@ use common::derivatives::Derivatives;
 use common::optimized::{check_optimized, optimized};
 use common::programs::{Program, Purpose, Random};
 use common::sparse::{check_hessian, check_jacobian};
-use common::{assert_equal, assert_same};
+use common::{assert_equal, assert_same, equal};
 
 /// Any program.
 const ANY: Purpose = Purpose { single: false, params: false, guarded: 30, calls: 25 };
@@ -175,7 +175,8 @@ fn second_derivatives_have_the_same_bits_in_every_sweep() {
     .saw("finite", 50)
     .saw("not finite", 10)
     .saw("changed", 2)
-    .saw("compared with duals", 30);
+    .saw("compared with duals", 30)
+    .saw_at_most_once_in(500, "far from duals");
 }
 
 // What was computed before leaves no trace.
@@ -273,6 +274,10 @@ fn forward_and_reverse_are_adjoint() {
         let jacobian = tape.jacobian(x0).unwrap();
         let by_jacobian: f64 = (0..w.len()).map(|j| w[j] * dot(jacobian.row(j), &p)).sum();
         let [forward, reverse] = [dot(&w, &dy), dot(&xbar, &p)];
+        // What p or w leave out may be infinite, and 0 times that is no number.
+        if ![forward, reverse, by_jacobian].iter().all(|product| product.is_finite()) {
+            return;
+        }
         for other in [reverse, by_jacobian] {
             assert!(
                 (forward - other).abs() <= rounding,
@@ -298,7 +303,7 @@ fn derivatives_are_linear() {
         let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<f64>>();
         let sizes = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a.abs() + b.abs()).collect::<Vec<f64>>();
         let close = |a: &[f64], b: &[f64], rounding: f64| {
-            let near = a.iter().zip(b).all(|(a, b)| (a - b).abs() <= rounding);
+            let near = a.iter().zip(b).all(|(&a, &b)| equal(a, b) || (a - b).abs() <= rounding);
             assert!(near, "{a:?} {b:?} ± {rounding} at {x0:?} of\n{tape}");
         };
         if let Some(rounding) = rounding(tape, x0, &sizes(&p, &q), &vec![1.0; w.len()]) {
@@ -472,7 +477,8 @@ fn a_call_is_the_code_written_out() {
     .saw("Σ", 5)
     .saw("scan", 10)
     .saw("nested", 5)
-    .saw_at_most_once_in(20, "far");
+    .saw_at_most_once_in(20, "far")
+    .saw_at_most_once_in(500, "another guard");
 }
 
 // A tape made of a tape computes the same.
@@ -560,7 +566,11 @@ fn hvp_is_the_derivative_of_the_gradient() {
         let Program { tape, x0, .. } = &Program::new(random, SINGLE);
         let (v, _) = directions(tape, random);
         let gradient = tape.gradient_tape().unwrap();
-        let by_tape = gradient.jvp(x0, &v).unwrap().1;
+        let (first, by_tape) = gradient.jvp(x0, &v).unwrap();
+        // With infinite terms a sum may be NaN in one order and not in another.
+        if !first.iter().chain(&tape.eval(x0).unwrap()).all(|number| number.is_finite()) {
+            return;
+        }
         let product = tape.hvp(x0, &v).unwrap();
         let Some(rounding) = rounding(&gradient, x0, &v, &vec![1.0; v.len()]) else { return };
         let near = by_tape.iter().zip(&product).all(|(a, b)| (a - b).abs() <= 100.0 * rounding);
@@ -596,6 +606,17 @@ fn diagnoses_agree_with_the_drivers() {
         assert_eq!(found.is_none(), finite(&y, &xbar), "{found:?} at {x:?} of\n{tape}");
     })
     .saw("found", 10);
+}
+
+/// The derivatives are right, so there is never an alarm. (The edges of each
+/// operation are in tests/check.rs.)
+#[test]
+fn self_checks_raise_no_alarm() {
+    law(24, |random, _| {
+        let Program { tape, x0, .. } = &Program::new(random, PLAIN);
+        let check = tape.self_check(x0).unwrap();
+        assert!(check.passed(), "{check} at {x0:?} of\n{tape}");
+    });
 }
 
 /// Tapes differ exactly if their hashes do; a difference is one in both directions.
@@ -651,7 +672,7 @@ fn every_build_computes_the_same_numbers() {
 #[test]
 fn a_broken_law_is_told_by_its_smallest_case() {
     let told = std::panic::catch_unwind(|| {
-        law(24, |random, _| {
+        law(25, |random, _| {
             let Program { tape, .. } = Program::new(random, ANY);
             assert!(!tape.to_string().contains(" = tanh("), "{tape}");
         })

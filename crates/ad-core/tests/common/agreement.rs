@@ -402,9 +402,12 @@ pub fn check_with_duals(tape: &Tape, x: &[f64], columns: &[f64], seen: &mut Seen
     let duals = by_duals(tape, x);
     let finite = columns.iter().chain(&duals).filter(|h| h.is_finite());
     let largest = finite.fold(1.0_f64, |largest, h| largest.max(h.abs()));
-    for (&a, &b) in columns.iter().zip(&duals) {
-        let near = equal(a, b) || (a - b).abs() <= 1e-11 * largest;
-        assert!(near, "{a} by hvp, {b} by duals at {x:?} of\n{tape}");
+    let far = |(&a, &b): (&f64, &f64)| !equal(a, b) && ((a - b).abs() > 1e-11 * largest || (a - b).is_nan());
+    if columns.iter().zip(&duals).any(far) {
+        // Where terms cancel, rounding is more than that. That is rare.
+        seen.note("far from duals");
+        let wrong = |(&a, &b): (&f64, &f64)| !equal(a, b) && ((a - b).abs() > 1e-5 * largest || (a - b).is_nan());
+        assert!(!columns.iter().zip(&duals).any(wrong), "{columns:?} by hvp, {duals:?} by duals at {x:?} of\n{tape}");
     }
     seen.note("compared with duals");
 }

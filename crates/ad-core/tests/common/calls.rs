@@ -36,7 +36,11 @@ pub fn check_twins(called: &Tape, flat: &Tape, x: &[f64], seen: &mut Seen) {
                 }
                 other => panic!("{other}"),
             };
-            assert_eq!(asked(&a), asked(&b), "at {x:?} of\n{called}");
+            // Where several guards fail, one in a body may be met before one above the call.
+            if asked(&a) != asked(&b) {
+                assert!(flat.guards().len() > 1, "{a}\n{b}\nat {x:?} of\n{called}\n{flat}");
+                seen.note("another guard");
+            }
             seen.note("changed");
             return;
         }
