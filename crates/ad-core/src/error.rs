@@ -363,6 +363,15 @@ pub enum Error {
         cols: usize,
     },
 
+    /// So many numbers as were given or asked for do not fit into memory.
+    #[error("{what}: {numbers} numbers do not fit into memory: work on fewer at a time")]
+    TooManyNumbers {
+        /// What the numbers are.
+        what: &'static str,
+        /// How many there would be; `usize::MAX` if they are more.
+        numbers: usize,
+    },
+
     /// Taylor coefficients to an order for which the memory is too small, or the
     /// stack, where derivatives of custom operations call custom operations.
     #[error(
@@ -510,4 +519,14 @@ fn now_text(answer: &Answer) -> String {
 /// Checks the length of a slice of the caller's.
 pub(crate) fn expect_len(what: &'static str, got: usize, expected: usize) -> Result<(), Error> {
     if got == expected { Ok(()) } else { Err(Error::Length { what, expected, got }) }
+}
+
+/// An empty list with room for `rows` times `cols` elements, sizes that come from the caller.
+pub(crate) fn room_for<T>(what: &'static str, rows: usize, cols: usize) -> Result<Vec<T>, Error> {
+    let numbers = rows.saturating_mul(cols);
+    let mut room = Vec::new();
+    match room.try_reserve_exact(numbers) {
+        Ok(()) => Ok(room),
+        Err(_) => Err(Error::TooManyNumbers { what, numbers }),
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Index, IndexMut};
 
-use crate::error::Error;
+use crate::error::{Error, room_for};
 
 /// A dense matrix of `f64`, row-major: entry (i, j) stands at i·cols + j.
 ///
@@ -37,7 +37,8 @@ impl Matrix {
     ///
     /// # Errors
     ///
-    /// [`Error::MatrixShape`] if a row's length differs from the first one's.
+    /// [`Error::MatrixShape`] if a row's length differs from the first one's,
+    /// [`Error::TooManyNumbers`] if they do not fit into memory.
     pub fn from_rows<R: AsRef<[f64]>>(rows: &[R]) -> Result<Matrix, Error> {
         let cols = rows.first().map_or(0, |row| row.as_ref().len());
         // Nothing is reserved before it is known that the rows fit together.
@@ -45,7 +46,7 @@ impl Matrix {
         if rows.iter().any(|row| row.as_ref().len() != cols) || rows.len().checked_mul(cols).is_none() {
             return Err(Error::MatrixShape { rows: rows.len(), cols, got });
         }
-        let mut data = Vec::with_capacity(got);
+        let mut data = room_for("rows", rows.len(), cols)?;
         for row in rows {
             data.extend_from_slice(row.as_ref());
         }
@@ -73,7 +74,7 @@ impl Matrix {
     ///
     /// # Panics
     ///
-    /// If n·n numbers do not fit into the address space.
+    /// If n·n numbers do not fit into the address space; see [`Matrix::try_zeros`].
     ///
     /// ```
     /// # use ad_core::Matrix;
@@ -92,7 +93,8 @@ impl Matrix {
     ///
     /// # Panics
     ///
-    /// If rows·cols numbers do not fit into the address space.
+    /// If rows·cols numbers do not fit into the address space; where the sizes
+    /// come from outside, use [`Matrix::try_zeros`].
     ///
     /// ```
     /// # use ad_core::Matrix;
@@ -102,6 +104,24 @@ impl Matrix {
     /// ```
     pub fn zeros(rows: usize, cols: usize) -> Matrix {
         Matrix { rows, cols, data: vec![0.0; size(rows, cols)] }
+    }
+
+    /// [`Matrix::zeros`] for sizes that come from outside.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLargeMatrix`] if rows·cols numbers do not fit into memory.
+    ///
+    /// ```
+    /// # use ad_core::{Error, Matrix};
+    /// assert_eq!(Matrix::try_zeros(2, 3)?, Matrix::zeros(2, 3));
+    /// assert!(matches!(Matrix::try_zeros(usize::MAX, 3), Err(Error::TooLargeMatrix { cols: 3, .. })));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn try_zeros(rows: usize, cols: usize) -> Result<Matrix, Error> {
+        let mut zeros = Matrix::default();
+        zeros.reset(rows, cols)?;
+        Ok(zeros)
     }
 
     /// The rows × cols matrix with the entries `entry(i, j)`.

@@ -677,8 +677,9 @@ struct Recording {
 /// A thread keeps memory for no more rows than this from one recording to the next.
 const KEPT_ROWS: usize = 1 << 14;
 
-/// More rows or operands than this do not fit an index.
-pub(crate) const LIMIT: usize = (CONSTANT_BIT - 1) as usize;
+/// More rows or operands than this do not fit an index. The unit tests of this
+/// crate get on with few, so that they can come to the limit.
+pub(crate) const LIMIT: usize = if cfg!(test) { 1 << 17 } else { (CONSTANT_BIT - 1) as usize };
 
 /// Where a run of rows and of wide operands ends that reckon with `shift` constants.
 struct Placed {
@@ -1882,4 +1883,65 @@ pub(crate) fn fault_of_name(name: &str) -> Option<&'static str> {
         return Some("is empty: give it a letter at least");
     }
     name.chars().any(char::is_control).then_some("holds a control character: it would break the printed tables")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::function::Custom;
+
+    /// Records in a list that holds no more than `LIMIT` of anything.
+    fn recorded<O: Outputs>(f: impl FnOnce(&[Var]) -> O) -> Result<Tape, Error> {
+        Tape::record(&[0.5, 2.0], f)
+    }
+
+    #[track_caller]
+    fn assert_too_large(tape: Result<Tape, Error>, expected: &str) {
+        match tape {
+            Err(Error::TooLarge { what, limit: LIMIT, location }) => {
+                assert!(what == expected && location.file().ends_with("record.rs"), "{what} at {location}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn as_many_rows_as_an_index_can_name_and_no_more() {
+        let of_rows = |rows: usize| recorded(|x| (0..rows).fold(x[0], |y, _| y * x[1]));
+        let tape = of_rows(LIMIT - 2).unwrap();
+        assert_eq!(tape.len(), LIMIT);
+        assert_eq!(tape.gradient(&[0.5, 1.0]).unwrap().1[0], 1.0);
+        assert_too_large(of_rows(LIMIT - 1), "rows or operands");
+        assert_too_large(of_rows(3 * LIMIT), "rows or operands");
+        // With one constant besides there is one too many.
+        assert_too_large(recorded(|x| (0..LIMIT - 2).fold(x[0], |y, _| y * 2.0)), "rows and constants");
+        // What is made of the tape has a limit too.
+        assert_too_large(tape.gradient_tape(), "rows or operands");
+    }
+
+    #[test]
+    fn as_many_operands_constants_and_inputs_as_an_index_can_name_and_no_more() {
+        let many = vec![Var::from(1.0); LIMIT - 1];
+        let sum = |x: &[Var], more: usize| Var::sum_of(&[&many[..], &vec![x[0]; more]].concat());
+        assert_eq!(recorded(|x| sum(x, 1)).unwrap().eval(&[0.5, 2.0]).unwrap(), [LIMIT as f64 - 0.5]);
+        assert_too_large(recorded(|x| sum(x, 2)), "rows or operands");
+        let constants =
+            |count: usize| recorded(|x| (0..count).map(|i| Var::from(i as f64)).chain([x[0]]).collect::<Vec<_>>());
+        assert_eq!(constants(LIMIT - 2).unwrap().num_outputs(), LIMIT - 1);
+        assert_too_large(constants(LIMIT - 1), "rows and constants");
+        assert_eq!(Tape::record(&vec![1.0; LIMIT], |x| x[0]).unwrap().len(), LIMIT);
+        assert_too_large(Tape::record(&vec![1.0; LIMIT + 1], |x| x[0]), "inputs and parameters");
+    }
+
+    #[test]
+    fn as_many_results_of_a_call_as_an_index_can_name_and_no_more() {
+        let body = recorded(|x| [x[0], x[1], x[0] * x[1]]).unwrap();
+        let mapped = |count: usize| recorded(|x| body.map(std::iter::repeat_n(x, count)));
+        assert_eq!(LIMIT % 3, 2);
+        assert_too_large(mapped(LIMIT / 3 + 1), "results of one call");
+        assert_eq!(mapped(LIMIT / 3).unwrap().len(), 2 + LIMIT / 3 * 3);
+        let square = Custom::unary("square", |x| x * x, |x, _| 2.0 * x);
+        assert_too_large(recorded(|x| (0..LIMIT).fold(x[0], |y, _| square.call(&[y])[0])), "rows or operands");
+    }
 }

@@ -221,6 +221,13 @@ fn matrices() {
         case!(Matrix::from_vec(0, 3, vec![1.0]), MatrixShape { got: 1, .. }, &["0 × 3"]),
     ]);
     assert_eq!(Matrix::from_vec(0, 3, vec![]).unwrap().cols(), 3);
+    // The same row again and again takes little memory, all of them more than there is.
+    let row = vec![0.0; 1 << 26];
+    check(vec![
+        case!(Matrix::from_rows(&vec![&row; 1 << 19]), Error::TooManyNumbers { what: "rows", numbers: 0x2000_0000_0000 }, &["35184372088832 numbers", "fewer"]),
+        case!(Matrix::try_zeros(1 << 45, 3), Error::TooLargeMatrix { cols: 3, .. }, &["35184372088832 × 3"]),
+        case!(Matrix::try_zeros(usize::MAX, 2), Error::TooLargeMatrix { cols: 2, .. }, &["× 2"]),
+    ]);
     let none: [[f64; 2]; 0] = [];
     assert_eq!(Matrix::from_rows(&none).unwrap().rows(), 0);
 }

@@ -374,6 +374,8 @@ fn results_beyond_all_bounds_are_an_error() {
         assert!(matches!(tape, Err(Error::TooLarge { .. })), "{tape:?}");
     }
     let derivative = Tape::record(&[1.0], |x| x[0]).unwrap();
+    let checked = boundless.check_rule(&[1.0]);
+    assert!(matches!(checked, Err(Error::TooManyNumbers { numbers: usize::MAX, .. })), "{checked:?}");
     assert!(matches!(boundless.with_derivative(&derivative), Err(Error::RuleShape { .. })));
 }
 

@@ -1,255 +1,17 @@
-//! Derivative tapes against the drivers: random programs, every operation of
-//! the table alone, second derivatives, and what they keep of the tape.
+//! Derivative tapes against the drivers: every operation of the table alone,
+//! second derivatives, and what they keep of the tape. (`laws.rs` has random
+//! programs.)
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
-use std::cell::Cell;
-
-use ad_core::ops::{Fold, Operation};
-use ad_core::{Answer, Dual, Error, Op, Question, Real, Rule, Tape, Var};
-use common::programs::{Maker, Program, Purpose, Random, call, operands_of};
+use ad_core::{Dual, Error, Op, Real, Tape, Var};
+use common::agreement::Seen;
+use common::derivatives::Derivatives;
+use common::programs::{Random, call, operands_of};
 use common::{assert_equal, product, takes_constant, unit};
 use insta::assert_snapshot;
-
-/// The programs of each test.
-const PROGRAMS: usize = 1000;
-/// Those of each test of programs that call functions.
-const PROGRAMS_WITH_CALLS: usize = 300;
-
-// Where a derivative tape may have a number and the drivers NaN.
-
-thread_local! {
-    static MADE_NAN: Cell<bool> = const { Cell::new(false) };
-}
-
-/// A number that notes where an operation of several operands makes a NaN of infinite numbers.
-#[derive(Debug, Clone, Copy)]
-struct Watched(f64);
-
-impl From<f64> for Watched {
-    fn from(c: f64) -> Self {
-        Watched(c)
-    }
-}
-
-impl Rule for Watched {
-    fn apply<O: Operation<N, M>, const N: usize, const M: usize>(x: [Self; N]) -> [Self; M] {
-        let x = x.map(|x| x.0);
-        let v = O::value(x);
-        let infinite = x.iter().any(|x| x.is_infinite()) && !x.iter().any(|x| x.is_nan());
-        if N > 1 && v[0].is_nan() && infinite {
-            MADE_NAN.set(true);
-        }
-        v.map(Watched)
-    }
-
-    fn fold<O: Fold>(x: &[Self]) -> Self {
-        let x: Vec<f64> = x.iter().map(|x| x.0).collect();
-        let v = O::value(&x);
-        if v.is_nan() && !x.iter().any(|x| x.is_nan()) {
-            MADE_NAN.set(true);
-        }
-        Watched(v)
-    }
-
-    fn confirm(question: Question, answer: Answer, a: Self, b: Self) -> Result<(), (Answer, f64, f64)> {
-        f64::confirm(question, answer, a.0, b.0)
-    }
-}
-ad_core::rule_operators!([] Watched);
-
-fn makes_nan_of_infinities(tape: &Tape, x: &[f64], y: &[f64]) -> bool {
-    MADE_NAN.set(false);
-    let x: Vec<Watched> = x.iter().map(|&x| Watched(x)).collect();
-    match tape.eval_with(&x) {
-        Ok(_) => MADE_NAN.get(),
-        // The adjoints of a function are computed in few number types.
-        Err(Error::OnlyNumbers { .. }) => y.iter().any(|y| y.is_nan()),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-// Comparisons with the drivers.
-
-/// The derivative tapes of a tape.
-struct Derivatives {
-    tape: Tape,
-    jvp: Tape,
-    vjp: Tape,
-    jacobian: Tape,
-    gradient: Option<Tape>,
-}
-
-/// What was compared, so that a test cannot pass because nothing is.
-#[derive(Debug, Default)]
-struct Seen {
-    finite: usize,
-    not_finite: usize,
-    nan_of_infinities: usize,
-    changed: usize,
-    /// Numbers that differ by more than rounding, where that is all they may differ by.
-    far: usize,
-}
-
-/// Compares what a derivative tape gives with its driver: equal, except where
-/// the tape is one that calls the adjoints of a function. Their tangents are
-/// the adjoints of its tangents, the same terms in another order.
-#[track_caller]
-fn compare(tape: &Tape, numbers: &[f64], expected: &[f64], what: String, seen: &mut Seen) {
-    if !tape.functions().iter().any(|function| function.to_string().contains("vjp")) {
-        return assert_equal(numbers, expected, what);
-    }
-    assert_eq!(numbers.len(), expected.len(), "{what}");
-    let size = expected.iter().filter(|x| x.is_finite()).fold(1.0, |size: f64, x| size.max(x.abs()));
-    let far = |(&a, &b): (&f64, &f64)| a.is_finite() && b.is_finite() && (a - b).abs() > 1e-9 * size;
-    seen.far += numbers.iter().zip(expected).filter(|&pair| far(pair)).count();
-}
-
-impl Derivatives {
-    fn new(tape: &Tape) -> Derivatives {
-        let derivatives = Derivatives {
-            tape: tape.clone(),
-            jvp: tape.jvp_tape().unwrap(),
-            vjp: tape.vjp_tape().unwrap(),
-            jacobian: tape.jacobian_tape().unwrap(),
-            gradient: (tape.num_outputs() == 1).then(|| tape.gradient_tape().unwrap()),
-        };
-        derivatives.all().for_each(|derivative| check_what_stays(tape, derivative));
-        derivatives
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Tape> {
-        [&self.jvp, &self.vjp, &self.jacobian].into_iter().chain(&self.gradient)
-    }
-
-    fn with_params(&self, k: &[f64]) -> Derivatives {
-        let with = |tape: &Tape| tape.with_params(k).unwrap();
-        Derivatives {
-            tape: with(&self.tape),
-            jvp: with(&self.jvp),
-            vjp: with(&self.vjp),
-            jacobian: with(&self.jacobian),
-            gradient: self.gradient.as_ref().map(with),
-        }
-    }
-
-    /// Compares each tape at x with its driver.
-    fn check(&self, x: &[f64], p: &[f64], w: &[f64], seen: &mut Seen) {
-        let tape = &self.tape;
-        let y = match tape.eval(x) {
-            Ok(y) => y,
-            Err(expected) => {
-                seen.changed += 1;
-                return self.check_changed_branch(x, p, w, &expected);
-            }
-        };
-        // A function has the strict rule to itself, so a NaN within counts even where none comes out.
-        let looks_out = y.iter().any(|y| y.is_nan()) || !tape.functions().is_empty();
-        if looks_out && makes_nan_of_infinities(tape, x, &y) {
-            seen.nan_of_infinities += 1;
-            return;
-        }
-        *if y.iter().all(|y| y.is_finite()) { &mut seen.finite } else { &mut seen.not_finite } += 1;
-        let what = |name: &str, derivative: &Tape| format!("{name} at {x:?}, {p:?}, {w:?} of\n{tape}\n{derivative}");
-        let expected = tape.jvp(x, p).unwrap().1;
-        compare(tape, &self.jvp.eval(&[x, p].concat()).unwrap(), &expected, what("jvp", &self.jvp), seen);
-        let expected = tape.vjp(x, w).unwrap().1;
-        compare(tape, &self.vjp.eval(&[x, w].concat()).unwrap(), &expected, what("vjp", &self.vjp), seen);
-        let (entries, expected) = (self.jacobian.eval(x).unwrap(), tape.jacobian(x).unwrap());
-        compare(tape, &entries, expected.as_slice(), what("Jacobian", &self.jacobian), seen);
-        if let Some(gradient) = &self.gradient {
-            let expected = tape.gradient(x).unwrap().1;
-            compare(tape, &gradient.eval(x).unwrap(), &expected, what("gradient", gradient), seen);
-        }
-    }
-
-    /// Fails unless each tape finds the same branch changed.
-    fn check_changed_branch(&self, x: &[f64], p: &[f64], w: &[f64], expected: &Error) {
-        let bits = |x: f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
-        let branch = |error: &Error| {
-            let Error::BranchChanged { guard, location, now, lhs, rhs, .. } = error else { panic!("{error}") };
-            (guard.question(), guard.answer(), location.clone(), *now, [bits(*lhs), bits(*rhs)])
-        };
-        let points = [[x, p].concat(), [x, w].concat(), x.to_vec(), x.to_vec()];
-        for (tape, x) in self.all().zip(points) {
-            assert_eq!(branch(&tape.eval(&x).unwrap_err()), branch(expected));
-        }
-    }
-}
-
-/// A derivative tape has the parameters, guards and escapes of its tape, and
-/// no place in the code that is not one of the tape's.
-fn check_what_stays(tape: &Tape, derivative: &Tape) {
-    derivative.check().unwrap();
-    assert_eq!(derivative.params(), tape.params());
-    let guards = |tape: &Tape| -> Vec<_> {
-        tape.guards().iter().map(|guard| (guard.question(), guard.answer(), guard.location().clone())).collect()
-    };
-    assert_eq!(guards(derivative), guards(tape));
-    assert_eq!(derivative.escapes().len(), tape.escapes().len());
-}
-
-fn check_random_programs(make: Maker, programs: usize) {
-    let mut seen = Seen::default();
-    for index in 0..programs {
-        let random = &mut Random::new(11, index);
-        let purpose = Purpose { single: index % 2 == 0, params: false, guarded: 20 };
-        let Program { tape, x0, k0 } = make(random, purpose);
-        let derivatives = Derivatives::new(&tape);
-        let (n, m) = (tape.num_inputs(), tape.num_outputs());
-        derivatives.check(&x0, &random.seed(n), &random.seed(m), &mut seen);
-        for _ in 0..3 {
-            let (x, k) = (random.point(x0.len()), random.point(k0.len()));
-            derivatives.with_params(&k).check(&x, &random.seed(n), &random.seed(m), &mut seen);
-        }
-    }
-    let Seen { finite, not_finite, nan_of_infinities, changed, .. } = seen;
-    assert!(finite > programs && not_finite > programs / 4 && changed > programs / 20, "{seen:?}");
-    assert!(nan_of_infinities < finite / 4, "{seen:?}");
-}
-
-#[test]
-fn derivative_tapes_agree_with_the_drivers_on_random_programs() {
-    check_random_programs(Program::new, PROGRAMS);
-}
-
-#[test]
-fn derivative_tapes_agree_with_the_drivers_on_random_programs_with_calls() {
-    check_random_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
-}
-
-fn check_derivatives_of_derivatives(make: Maker, programs: usize) {
-    let mut seen = Seen::default();
-    for index in 0..programs / 2 {
-        let random = &mut Random::new(13, index);
-        let purpose = Purpose { single: true, params: false, guarded: 20 };
-        let Program { tape, x0, k0 } = make(random, purpose);
-        let first = if index % 2 == 0 { tape.gradient_tape() } else { tape.jvp_tape() }.unwrap();
-        let second = Derivatives::new(&first);
-        let (n, m) = (first.num_inputs(), first.num_outputs());
-        let at = |x: Vec<f64>, random: &mut Random| [&x[..], &random.seed(n - x.len())].concat();
-        let x = at(x0.clone(), random);
-        second.check(&x, &random.seed(n), &random.seed(m), &mut seen);
-        let (x, k) = (random.point(x0.len()), random.point(k0.len()));
-        let x = at(x, random);
-        second.with_params(&k).check(&x, &random.seed(n), &random.seed(m), &mut seen);
-    }
-    let Seen { finite, not_finite, nan_of_infinities, far, .. } = seen;
-    assert!(far <= finite / 100, "{seen:?}");
-    assert!(finite > programs / 4 && not_finite > programs / 100 && nan_of_infinities < finite, "{seen:?}");
-}
-
-#[test]
-fn derivative_tapes_of_derivative_tapes_agree_with_their_drivers() {
-    check_derivatives_of_derivatives(Program::new, PROGRAMS);
-}
-
-#[test]
-fn derivative_tapes_of_derivative_tapes_agree_with_their_drivers_with_calls() {
-    check_derivatives_of_derivatives(Program::with_calls, PROGRAMS_WITH_CALLS);
-}
 
 #[test]
 fn derivative_tapes_agree_with_the_drivers_at_every_probe_point() {
@@ -268,7 +30,8 @@ fn derivative_tapes_agree_with_the_drivers_at_every_probe_point() {
             }
         }
     }
-    let Seen { finite, not_finite, nan_of_infinities, .. } = seen;
+    let [finite, not_finite, nan_of_infinities] =
+        ["finite", "not finite", "NaN of infinities"].map(|what| seen.times(what));
     assert!(finite > 4000 && not_finite > 4000 && nan_of_infinities < not_finite / 5, "{seen:?}");
 }
 
@@ -289,7 +52,7 @@ fn operations_with_a_constant_operand_agree_too() {
             }
         }
     }
-    assert!(seen.finite > 2000 && seen.not_finite > 2000, "{seen:?}");
+    assert!(seen.times("finite") > 2000 && seen.times("not finite") > 2000, "{seen:?}");
 }
 
 #[test]
@@ -341,7 +104,7 @@ fn smooth<T: Real>(steps: &[[usize; 4]], x: &[T]) -> T {
 
 #[test]
 fn the_jacobian_of_the_gradient_is_the_hessian() {
-    for index in 0..PROGRAMS {
+    for index in 0..if cfg!(debug_assertions) { 150 } else { 1000 } {
         let random = &mut Random::new(12, index);
         let n = 1 + random.below(4);
         let steps: Vec<[usize; 4]> = (0..1 + random.below(10)).map(|_| [0; 4].map(|_| random.below(1 << 20))).collect();
@@ -403,7 +166,7 @@ fn every_tape_of_every_tape_is_one() {
             Derivatives::new(third).check(&x, &vec![0.75; n], &vec![-1.25; m], &mut seen);
         }
     }
-    assert_eq!(seen.finite, 12, "{seen:?}");
+    assert_eq!(seen.times("finite"), 12, "{seen:?}");
 }
 
 // What they keep, and what is left out.

@@ -1,528 +1,21 @@
-//! Every engine against the reference sweeps, to the last bit: random programs
-//! that hold what the engines treat apart (chains, weights, joined rows, folds,
-//! rows without inputs, dead rows, guards), at ordinary points and at edges, and
-//! every operation of the table alone.
-//!
-//! `Tape::at` is the reference. The scalar engine is compared with it, and the
-//! lane engine with the scalar engine, at every level of vector instructions
-//! and for every number of lanes. Sizes and levels rotate with the number of the
-//! program, so that each combination occurs often.
-//!
-//! Everything is drawn from the number of the program, so a failure repeats.
+//! Every operation of the table alone in every engine, at ordinary points and at
+//! edges, against the reference sweeps, to the last bit; and sums over samples of
+//! every length. (`laws.rs` does that for random programs.)
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
+use ad_core::{Error, Op, Samples, SimdLevel, Tape, Var, Workspace};
+use common::agreement::{
+    Directions, LANES, Seen, assert_sum, check_many_points, check_scalar_engine, check_sums, expected_sum, fold_of,
+    terms_of,
+};
+use common::programs::{Random, call, operands_of};
+use common::{all_same, assert_same, product, same, takes_constant};
 
-use ad_core::{Dual, Error, Matrix, Op, Samples, SimdLevel, Tape, Var, Workspace};
-use common::programs::{Maker, Program, Purpose, Random, call, operands_of};
-use common::{all_same, assert_same, equal, product, same, takes_constant, unit};
-
-/// The programs of each test.
-const PROGRAMS: usize = 10_000;
-/// Those of each test of programs that call functions.
-const PROGRAMS_WITH_CALLS: usize = 600;
 /// Columns of J·P: one, and around the widths of the sweeps.
-const COLUMNS: [usize; 9] = [1, 3, 4, 7, 8, 15, 16, 17, 33];
-/// Points at once: too few for lanes, and around their numbers.
-const POINTS: [usize; 6] = [1, 3, 16, 17, 40, 70];
-/// Samples of a sum: around the streams, the lanes and the leaves.
-const SAMPLES: [usize; 10] = [1, 2, 5, 15, 16, 17, 33, 64, 65, 150];
-const LANES: [usize; 3] = [16, 32, 64];
-
-// Comparisons.
-
-/// A description that is written only when a comparison fails.
-struct Described<F>(F);
-
-impl<F: Fn(&mut Formatter<'_>) -> fmt::Result> Display for Described<F> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        (self.0)(f)
-    }
-}
-
-fn described<F: Fn(&mut Formatter<'_>) -> fmt::Result>(write: F) -> Described<F> {
-    Described(write)
-}
-
-/// Fails unless both are a changed branch: the same guard, answer and operands.
-#[track_caller]
-fn assert_same_branch(error: &Error, expected: &Error, expected_sample: Option<usize>, what: impl Display) {
-    let Error::BranchChanged { guard, location, now, lhs, rhs, .. } = expected else {
-        panic!("{what}: {expected:?} is no changed branch")
-    };
-    let Error::BranchChanged { guard: g, location: l, now: n, lhs: a, rhs: b, sample } = error else {
-        panic!("{what}: {error:?} instead of {expected:?}")
-    };
-    assert_eq!((g, l, n), (guard, location, now), "{what}");
-    assert!(same(*a, *lhs) && same(*b, *rhs), "{what}: {error:?} instead of {expected:?}");
-    assert_eq!(*sample, expected_sample, "{what}");
-}
-
-/// The fold over samples, written a second time: eight streams from −0 in
-/// leaves of 64, halved 4-2-1, and the leaves merged like the bits of a counter.
-fn fold_of(terms: &[Vec<f64>]) -> Vec<f64> {
-    let add = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
-    let mut subtrees: Vec<(usize, Vec<f64>)> = Vec::new();
-    for leaf in terms.chunks(64) {
-        let mut streams = vec![vec![-0.0; leaf[0].len()]; 8];
-        for (position, term) in leaf.iter().enumerate() {
-            streams[position % 8] = add(&streams[position % 8], term);
-        }
-        for half in [4, 2, 1] {
-            for low in 0..half {
-                streams[low] = add(&streams[low], &streams[low + half]);
-            }
-        }
-        subtrees.push((1, streams.swap_remove(0)));
-        while let [.., (a, _), (b, _)] = subtrees[..]
-            && a == b
-        {
-            merge(&mut subtrees, add);
-        }
-    }
-    while subtrees.len() > 1 {
-        merge(&mut subtrees, add);
-    }
-    return subtrees.swap_remove(0).1;
-
-    fn merge(subtrees: &mut Vec<(usize, Vec<f64>)>, add: impl Fn(&[f64], &[f64]) -> Vec<f64>) {
-        let (right, later) = subtrees.pop().unwrap();
-        let (left, earlier) = subtrees.pop().unwrap();
-        subtrees.push((left + right, add(&earlier, &later)));
-    }
-}
-
-/// How often what happened, so that a test cannot pass because nothing does.
-#[derive(Debug, Default)]
-struct Seen {
-    finite: usize,
-    not_finite: usize,
-    changed: usize,
-}
-
-impl Seen {
-    fn result(&mut self, numbers: &[f64]) {
-        if numbers.iter().all(|x| x.is_finite()) {
-            self.finite += 1;
-        } else {
-            self.not_finite += 1;
-        }
-    }
-
-    #[track_caller]
-    fn expect_each(&self, least: usize) {
-        assert!(self.finite >= least && self.not_finite >= least && self.changed >= least, "{self:?}");
-    }
-}
-
-// The scalar engine.
-
-/// Which of its two ways the Jacobian of each shape goes.
-#[derive(Default)]
-struct Directions(BTreeMap<(usize, usize), [bool; 2]>);
-
-/// Compares every driver of the scalar engine at x with the reference.
-fn check_scalar_engine(
-    tape: &Tape,
-    x: &[f64],
-    columns: usize,
-    random: &mut Random,
-    ws: &mut Workspace,
-    directions: &mut Directions,
-    seen: &mut Seen,
-) {
-    let (n, m) = (tape.num_inputs(), tape.num_outputs());
-    let what = |driver: &'static str| described(move |f| write!(f, "{driver} at {x:?} of\n{tape}"));
-    let (p, w) = (random.seed(n), random.seed(m));
-    let seeds = Matrix::from_vec(n, columns, random.seed(n * columns)).unwrap();
-    let (mut y, mut dy, mut xbar) = (vec![7.0; m], vec![7.0; m], vec![7.0; n]);
-    let (mut many, mut jacobian) = (Matrix::default(), Matrix::default());
-    let there = match tape.at(x) {
-        Ok(there) => there,
-        Err(expected) => {
-            seen.changed += 1;
-            let check = |error: Error, driver| assert_same_branch(&error, &expected, None, what(driver));
-            check(tape.eval_into(ws, x, &mut y).unwrap_err(), "eval");
-            check(tape.jvp_into(ws, x, &p, &mut y, &mut dy).unwrap_err(), "jvp");
-            check(tape.jvp_many_into(ws, x, &seeds, &mut y, &mut many).unwrap_err(), "jvp_many");
-            check(tape.vjp_into(ws, x, &w, &mut y, &mut xbar).unwrap_err(), "vjp");
-            check(tape.jacobian_into(ws, x, &mut jacobian).unwrap_err(), "jacobian");
-            if m == 1 {
-                check(tape.gradient_into(ws, x, &mut xbar).unwrap_err(), "gradient");
-            }
-            return;
-        }
-    };
-    let value = there.value();
-    seen.result(value);
-
-    tape.eval_into(ws, x, &mut y).unwrap();
-    assert_same(&y, value, what("eval"));
-    y.fill(7.0);
-    tape.jvp_into(ws, x, &p, &mut y, &mut dy).unwrap();
-    assert_same(&y, value, what("the value of jvp"));
-    assert_same(&dy, &there.jvp(&p).unwrap(), what("jvp"));
-    y.fill(7.0);
-    tape.vjp_into(ws, x, &w, &mut y, &mut xbar).unwrap();
-    assert_same(&y, value, what("the value of vjp"));
-    assert_same(&xbar, &there.vjp(&w).unwrap(), what("vjp"));
-
-    y.fill(7.0);
-    tape.jvp_many_into(ws, x, &seeds, &mut y, &mut many).unwrap();
-    assert_same(&y, value, what("the value of jvp_many"));
-    assert_eq!((many.rows(), many.cols()), (m, columns));
-    for d in 0..columns {
-        let seed: Vec<f64> = (0..n).map(|i| seeds[(i, d)]).collect();
-        let column: Vec<f64> = (0..m).map(|j| many[(j, d)]).collect();
-        let expected = there.jvp(&seed).unwrap();
-        assert_same(&column, &expected, format_args!("column {d} of {columns}: {}", what("jvp_many")));
-    }
-
-    tape.jacobian_into(ws, x, &mut jacobian).unwrap();
-    assert_eq!((jacobian.rows(), jacobian.cols()), (m, n));
-    let by_rows = (0..m).all(|j| all_same(jacobian.row(j), &there.vjp(&unit(m, j)).unwrap()));
-    let by_columns = (0..n).all(|i| {
-        let column: Vec<f64> = (0..m).map(|j| jacobian[(j, i)]).collect();
-        all_same(&column, &there.jvp(&unit(n, i)).unwrap())
-    });
-    assert!(by_rows || by_columns, "{}{jacobian}", what("jacobian"));
-    // The shape alone says which of both it is.
-    let [rows, all_columns] = directions.0.entry((m, n)).or_insert([true; 2]);
-    *rows &= by_rows;
-    *all_columns &= by_columns;
-    assert!(*rows || *all_columns, "a Jacobian of {m} × {n} goes both ways");
-    if m == 1 {
-        let value_of_gradient = tape.gradient_into(ws, x, &mut xbar).unwrap();
-        assert_same(&[value_of_gradient], value, what("the value of gradient"));
-        assert_same(&xbar, &there.vjp(&[1.0]).unwrap(), what("gradient"));
-        assert_same(jacobian.as_slice(), &xbar, what("a Jacobian of one row"));
-    }
-}
-
-fn check_the_scalar_engine(make: Maker, programs: usize) {
-    // One workspace for all, so that what earlier sweeps left would show.
-    let (mut ws, mut seen, mut directions) = (Workspace::new(), Seen::default(), Directions::default());
-    for index in 0..programs {
-        let random = &mut Random::new(1, index);
-        let program = make(random, Purpose { single: false, params: false, guarded: 30 });
-        let Program { tape, x0, k0 } = &program;
-        let columns = COLUMNS[index % COLUMNS.len()];
-        check_scalar_engine(tape, x0, columns, random, &mut ws, &mut directions, &mut seen);
-        for _ in 0..3 {
-            let (x, k) = (random.point(x0.len()), random.point(k0.len()));
-            let tape = tape.with_params(&k).unwrap();
-            check_scalar_engine(&tape, &x, columns, random, &mut ws, &mut directions, &mut seen);
-        }
-    }
-    seen.expect_each(programs / 10);
-}
-
-#[test]
-fn the_scalar_engine_has_the_bits_of_the_reference_sweeps() {
-    check_the_scalar_engine(Program::new, PROGRAMS);
-}
-
-#[test]
-fn the_scalar_engine_has_the_bits_of_the_reference_sweeps_with_calls() {
-    check_the_scalar_engine(Program::with_calls, PROGRAMS_WITH_CALLS);
-}
-
-// Many points in lanes.
-
-/// Compares the values and Jacobians at many points with those at each alone.
-fn check_many_points(
-    tape: &Tape,
-    points: &[Vec<f64>],
-    (level, lanes): (SimdLevel, usize),
-    ws: &mut Workspace,
-    seen: &mut Seen,
-) {
-    let n = tape.num_inputs();
-    let at = |i: usize| {
-        let (x, k) = points[i].split_at(n);
-        (if k.is_empty() { tape.clone() } else { tape.with_params(k).unwrap() }, x.to_vec())
-    };
-    ws.set_simd_level(level);
-    ws.set_lanes(lanes).unwrap();
-    let what = |driver: &'static str| {
-        described(move |f| write!(f, "{driver}, {} points in {lanes} lanes, {level}, of\n{tape}", points.len()))
-    };
-    let matrix = Matrix::from_rows(points).unwrap();
-    let (mut values, mut jacobians) = (Matrix::default(), Matrix::default());
-    let alone: Vec<_> = (0..points.len())
-        .map(|i| {
-            let (tape, x) = at(i);
-            tape.eval(&x).map(|value| (value, tape.jacobian(&x).unwrap()))
-        })
-        .collect();
-    let evaluated = tape.eval_many_into(ws, &matrix, &mut values);
-    let differentiated = tape.jacobian_many_into(ws, &matrix, &mut jacobians);
-    if let Some(first) = alone.iter().position(Result::is_err) {
-        seen.changed += 1;
-        let expected = alone[first].as_ref().unwrap_err();
-        assert_same_branch(&evaluated.unwrap_err(), expected, Some(first), what("eval_many"));
-        assert_same_branch(&differentiated.unwrap_err(), expected, Some(first), what("jacobian_many"));
-        return;
-    }
-    evaluated.unwrap();
-    differentiated.unwrap();
-    assert_eq!((values.rows(), values.cols()), (points.len(), tape.num_outputs()));
-    assert_eq!((jacobians.rows(), jacobians.cols()), (points.len(), tape.num_outputs() * n));
-    for (i, (point, alone)) in points.iter().zip(alone).enumerate() {
-        let (value, jacobian) = alone.unwrap();
-        seen.result(jacobian.as_slice());
-        let place = |driver| format!("point {i}, {point:?}: {}", driver);
-        if !all_same(values.row(i), &value) || !all_same(jacobians.row(i), jacobian.as_slice()) {
-            assert_same(values.row(i), &value, place(what("eval_many").to_string()));
-            assert_same(jacobians.row(i), jacobian.as_slice(), place(what("jacobian_many").to_string()));
-        }
-    }
-}
-
-fn check_points_of_programs(make: Maker, programs: usize) {
-    let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
-    for index in 0..programs {
-        let random = &mut Random::new(2, index);
-        let program = make(random, Purpose { single: false, params: false, guarded: 20 });
-        let Program { tape, x0, k0 } = &program;
-        let (count, rest) = (POINTS[index % POINTS.len()], index / POINTS.len());
-        let (level, rest) = (levels[rest % levels.len()], rest / levels.len());
-        let (lanes, rest) = (LANES[rest % LANES.len()], rest / LANES.len());
-        let own_params = rest % 2 == 1;
-        let recorded = if own_params { [&x0[..], k0].concat() } else { x0.clone() };
-        // Points with edges go through the scalar engine in the end, so half of
-        // the programs have few of them.
-        let edges = rest / 2 % 2 == 1;
-        let mut points: Vec<Vec<f64>> = (0..count)
-            .map(|_| match edges || random.chance(4) {
-                true => random.point(recorded.len()),
-                false => random.numbers(recorded.len(), &[], 0),
-            })
-            .collect();
-        check_many_points(tape, &points, (level, lanes), &mut ws, &mut seen);
-        if !tape.guards().is_empty() {
-            // Once more, with the points that keep to the branches.
-            for point in &mut points {
-                let (x, k) = point.split_at(x0.len());
-                let tape = if own_params { &tape.with_params(k).unwrap() } else { tape };
-                if tape.eval(x).is_err() {
-                    point.clone_from(&recorded);
-                }
-            }
-            check_many_points(tape, &points, (level, lanes), &mut ws, &mut seen);
-        }
-    }
-    seen.expect_each(programs / 20);
-}
-
-#[test]
-fn many_points_have_the_bits_of_each_alone() {
-    check_points_of_programs(Program::new, PROGRAMS);
-}
-
-#[test]
-fn many_points_have_the_bits_of_each_alone_with_calls() {
-    check_points_of_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
-}
-
-// Sums over samples.
-
-/// The value and gradient of sample i alone, or why there is none.
-fn terms_of(tape: &Tape, x: &[f64], samples: &Samples) -> Vec<Result<Vec<f64>, Error>> {
-    let term = |i: usize| {
-        let (value, gradient) = tape.with_params(samples.row(i))?.gradient(x)?;
-        Ok([vec![value], gradient].concat())
-    };
-    (0..samples.len()).map(term).collect()
-}
-
-/// Indices into so many samples: in sequence from anywhere, backwards, or at random.
-fn indices(random: &mut Random, count: usize, samples: usize) -> Vec<usize> {
-    let start = random.one_of(&[0, 8, random.0 as usize % samples]);
-    match random.below(4) {
-        0 | 1 => (0..count).map(|i| (start + i) % samples).collect(),
-        2 => (0..count).rev().map(|i| (start + i) % samples).collect(),
-        _ => (0..count).map(|_| random.below(samples)).collect(),
-    }
-}
-
-/// What a sum over samples is compared with.
-type Expected<'a> = Result<Vec<f64>, (usize, &'a Error)>;
-
-fn expected_sum<'a>(terms: &'a [Result<Vec<f64>, Error>], idx: &[usize]) -> Expected<'a> {
-    let terms: Result<Vec<&Vec<f64>>, _> = idx.iter().map(|&i| terms[i].as_ref().map_err(|error| (i, error))).collect();
-    terms.map(|terms| fold_of(&terms.into_iter().cloned().collect::<Vec<_>>()))
-}
-
-#[track_caller]
-fn assert_sum(sum: Result<Vec<f64>, Error>, expected: &Expected<'_>, what: impl Display) {
-    match (sum, expected) {
-        (Ok(sum), Ok(expected)) => assert_same(&sum, &expected[..sum.len()], what),
-        (Err(error), Err((sample, expected))) => assert_same_branch(&error, expected, Some(*sample), what),
-        (sum, expected) => panic!("{what}: {sum:?} instead of {expected:?}"),
-    }
-}
-
-/// Compares the sums of a level and a number of lanes with the stated fold.
-fn check_sums(
-    tape: &Tape,
-    x: &[f64],
-    samples: &Samples,
-    idx: &[usize],
-    expected: &Expected<'_>,
-    (level, lanes): (SimdLevel, usize),
-    ws: &mut Workspace,
-) {
-    ws.set_simd_level(level);
-    ws.set_lanes(lanes).unwrap();
-    let what = |driver: &'static str| {
-        let rows = idx.iter().take(5).map(|&i| samples.row(i)).collect::<Vec<_>>();
-        described(move |f| {
-            let count = idx.len();
-            write!(f, "{driver} over {count} samples ({rows:?} …) at {x:?} in {lanes} lanes, {level}, of\n{tape}")
-        })
-    };
-    let value = tape.sum_value_into(ws, x, samples, idx).map(|value| vec![value]);
-    assert_sum(value, expected, what("sum_value"));
-    let mut gradient = vec![7.0; x.len()];
-    let value = tape.sum_gradient_into(ws, x, samples, idx, &mut gradient);
-    assert_sum(value.map(|value| [&[value], &gradient[..]].concat()), expected, what("sum_gradient"));
-}
-
-/// The number of samples there are to choose from: not a multiple of eight.
-const ROWS: usize = 43;
-
-/// Samples of a program: ordinary ones, or with edges among them.
-fn samples_of(program: &Program, random: &mut Random, edges: bool) -> (Vec<f64>, Samples) {
-    let (n, width) = (program.x0.len(), program.k0.len());
-    let x = if edges { random.point(n) } else { random.numbers(n, &[], 0) };
-    let x = if random.chance(20) { program.x0.clone() } else { x };
-    let rows: Vec<f64> = (0..ROWS)
-        .flat_map(|_| if edges && random.chance(20) { random.point(width) } else { random.numbers(width, &[], 0) })
-        .collect();
-    let samples = Samples::from_rows(&program.tape, &rows).unwrap();
-    (x, samples)
-}
-
-fn check_sums_of_programs(make: Maker, programs: usize) {
-    let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
-    for index in 0..programs {
-        let random = &mut Random::new(3, index);
-        let program = make(random, Purpose { single: true, params: true, guarded: 20 });
-        let tape = &program.tape;
-        let (count, rest) = (SAMPLES[index % SAMPLES.len()], index / SAMPLES.len());
-        let level = levels[rest % levels.len()];
-        let (x, samples) = samples_of(&program, random, rest / levels.len() % 3 == 2);
-        let terms = terms_of(tape, &x, &samples);
-        let mut idx = indices(random, count, ROWS);
-        let kept: Vec<usize> = (0..ROWS).filter(|&i| terms[i].is_ok()).collect();
-        for _ in 0..2 {
-            let expected = expected_sum(&terms, &idx);
-            match &expected {
-                Ok(sum) => seen.result(sum),
-                Err(_) => seen.changed += 1,
-            }
-            for lanes in LANES {
-                check_sums(tape, &x, &samples, &idx, &expected, (level, lanes), &mut ws);
-            }
-            let chosen = tape.sum_gradient(&x, &samples, &idx);
-            let chosen = chosen.map(|(value, gradient)| [vec![value], gradient].concat());
-            assert_sum(chosen, &expected, format_args!("sum_gradient of\n{tape}"));
-            // Once more, with the samples that keep to the branches.
-            if expected.is_ok() || kept.is_empty() {
-                break;
-            }
-            idx = indices(random, count, kept.len()).into_iter().map(|i| kept[i]).collect();
-        }
-    }
-    seen.expect_each(programs / 20);
-}
-
-#[test]
-fn sums_over_samples_have_the_bits_of_the_stated_fold() {
-    check_sums_of_programs(Program::new, PROGRAMS);
-}
-
-#[test]
-fn sums_over_samples_have_the_bits_of_the_stated_fold_with_calls() {
-    check_sums_of_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
-}
-
-fn check_threads(make: Maker, programs: usize) {
-    let mut seen = Seen::default();
-    for index in 0..programs {
-        let random = &mut Random::new(4, index);
-        let program = make(random, Purpose { single: true, params: true, guarded: 30 });
-        let tape = &program.tape;
-        let (x, samples) = samples_of(&program, random, index % 4 == 3);
-        let terms = terms_of(tape, &x, &samples);
-        let idx = indices(random, [65, 150, 64, 200, 321, 700, 5, 128][index % 8], ROWS);
-        let expected = expected_sum(&terms, &idx);
-        match &expected {
-            Ok(sum) => seen.result(sum),
-            Err(_) => seen.changed += 1,
-        }
-        for threads in [1, 2, 3, 4, 8] {
-            let sum = tape.sum_gradient_threads(&x, &samples, &idx, threads);
-            let sum = sum.map(|(value, gradient)| [vec![value], gradient].concat());
-            assert_sum(sum, &expected, format_args!("{threads} threads, {} samples, of\n{tape}", idx.len()));
-        }
-    }
-    seen.expect_each(10);
-}
-
-#[test]
-fn threads_have_the_bits_of_the_stated_fold() {
-    check_threads(Program::new, 300);
-}
-
-#[test]
-fn threads_have_the_bits_of_the_stated_fold_with_calls() {
-    check_threads(Program::with_calls, 200);
-}
-
-/// A guard that only some samples fail, at any position, is found in all engines.
-fn check_changed_branches(make: Maker, programs: usize) {
-    let (mut ws, mut changed) = (Workspace::new(), 0);
-    for index in 0..programs / 5 {
-        let random = &mut Random::new(5, index);
-        let mut program = make(random, Purpose { single: true, params: true, guarded: 100 });
-        if program.tape.guards().is_empty() {
-            continue;
-        }
-        // Most rows are those of the recording, whose branches hold.
-        let few = [1, 5, 30][index % 3];
-        let rows: Vec<f64> = (0..ROWS)
-            .flat_map(|_| if random.chance(few) { random.point(program.k0.len()) } else { program.k0.clone() })
-            .collect();
-        let samples = Samples::from_rows(&program.tape, &rows).unwrap();
-        let x = std::mem::take(&mut program.x0);
-        let terms = terms_of(&program.tape, &x, &samples);
-        let idx = indices(random, SAMPLES[index / 3 % SAMPLES.len()], ROWS);
-        let expected = expected_sum(&terms, &idx);
-        changed += usize::from(expected.is_err());
-        let points: Vec<Vec<f64>> = idx.iter().map(|&i| [&x, samples.row(i)].concat()).collect();
-        for (level, lanes) in SimdLevel::available().into_iter().zip(LANES.iter().cycle().skip(index).copied()) {
-            check_sums(&program.tape, &x, &samples, &idx, &expected, (level, lanes), &mut ws);
-            check_many_points(&program.tape, &points, (level, lanes), &mut ws, &mut Seen::default());
-        }
-    }
-    assert!(changed >= programs / 50, "only {changed} branches changed");
-}
-
-#[test]
-fn the_first_changed_branch_is_the_same_from_every_engine() {
-    check_changed_branches(Program::new, PROGRAMS);
-}
-
-#[test]
-fn the_first_changed_branch_is_the_same_from_every_engine_with_calls() {
-    check_changed_branches(Program::with_calls, PROGRAMS_WITH_CALLS);
-}
+const COLUMNS: [usize; 5] = [1, 3, 4, 7, 8];
 
 // Every operation.
 
@@ -588,13 +81,13 @@ fn every_operation_alone_in_the_scalar_engine() {
             for k in thinned(&rows, 20) {
                 let tape = tape.with_params(&k).unwrap();
                 for x in thinned(&points, 60) {
-                    let columns = random.one_of(&COLUMNS[..5]);
+                    let columns = random.one_of(&COLUMNS);
                     check_scalar_engine(&tape, &x, columns, random, &mut ws, &mut directions, &mut seen);
                 }
             }
         }
     });
-    assert!(seen.finite > 1000 && seen.not_finite > 1000, "{seen:?}");
+    assert!(seen.times("finite") > 1000 && seen.times("not finite") > 1000, "{seen:?}");
 }
 
 #[test]
@@ -638,7 +131,132 @@ fn every_operation_alone_in_lanes() {
             }
         }
     });
-    assert!(seen.finite > 1000 && seen.not_finite > 1000 && sums > 500, "{seen:?}, {sums} sums");
+    assert!(seen.times("finite") > 1000 && seen.times("not finite") > 1000 && sums > 500, "{seen:?}, {sums} sums");
+}
+
+// Sums over samples.
+
+/// Every route to the sum over `idx` gives the bits of the stated fold.
+fn check_every_route(tape: &Tape, x: &[f64], samples: &Samples, idx: &[usize], ws: &mut Workspace) {
+    let terms = terms_of(tape, x, samples);
+    let expected = expected_sum(&terms, idx);
+    let both = |sum: Result<(f64, Vec<f64>), Error>| sum.map(|(value, gradient)| [vec![value], gradient].concat());
+    let what = |route: &str| format!("{route} over {} samples of\n{tape}", idx.len());
+    assert_sum(both(tape.sum_gradient(x, samples, idx)), &expected, what("sum_gradient"));
+    assert_sum(tape.sum_value(x, samples, idx).map(|value| vec![value]), &expected, what("sum_value"));
+    let mut into = vec![7.0; x.len()];
+    let value = tape.sum_gradient_into(ws, x, samples, idx, &mut into);
+    assert_sum(both(value.map(|value| (value, into))), &expected, what("sum_gradient_into"));
+    let value = tape.sum_value_into(ws, x, samples, idx);
+    assert_sum(value.map(|value| vec![value]), &expected, what("sum_value_into"));
+    for threads in [1, 2, 3, 4, 8] {
+        let sum = tape.sum_gradient_threads(x, samples, idx, threads);
+        assert_sum(both(sum), &expected, what(&format!("{threads} threads")));
+    }
+}
+
+/// A loss whose terms differ in size and sign, so that the order of a sum shows.
+fn loss() -> Tape {
+    Tape::builder()
+        .inputs(&[], &[0.5, -0.3])
+        .params(&[], &[1.0, 2.0])
+        .record(|x, k| ((x[0] * k[0] + x[1]).sin() * (k[1] * 3.0).exp() + k[0].sin()).softplus() - x[1] * k[1])
+        .unwrap()
+}
+
+/// Numbers without a pattern, in (−2, 2).
+fn scattered(count: usize) -> Vec<f64> {
+    (0..count as u64)
+        .map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1_u64 << 51) as f64 - 2.0)
+        .collect()
+}
+
+#[test]
+fn the_fold_of_every_length() {
+    let (tape, x) = (loss(), [0.7, -0.2]);
+    let samples = Samples::from_rows(&tape, &scattered(2 * 97)).unwrap();
+    let mut ws = Workspace::new();
+    let all: Vec<usize> = (0..1100).map(|i| (i * 31) % 97).collect();
+    // All lengths around the edges of leaves and streams, then some of many leaves.
+    for length in
+        (1..=300).filter(|n| n % 64 < 12 || n % 64 > 60 || n % 7 == 0).chain([449, 512, 577, 704, 1023, 1024, 1100])
+    {
+        check_every_route(&tape, &x, &samples, &all[..length], &mut ws);
+    }
+    // The order shows in the bits: otherwise this test could not fail.
+    let value = |i: &usize| tape.with_params(samples.row(*i)).unwrap().eval(&x).unwrap()[0];
+    let differs = |&length: &usize| {
+        let by_loop: f64 = all[..length].iter().map(value).sum();
+        by_loop != tape.sum_value(&x, &samples, &all[..length]).unwrap()
+    };
+    assert!((100..300).step_by(10).filter(differs).count() >= 5);
+}
+
+#[test]
+fn one_sample_has_the_bits_of_its_gradient() {
+    let tape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).record(|x, k| x[0] * k[0]).unwrap();
+    let rows = [0.0, -0.0, f64::NAN, f64::INFINITY, 1e-320, -3.0];
+    let samples = Samples::from_rows(&tape, &rows).unwrap();
+    for x in [0.0, -0.0, 2.0, f64::INFINITY] {
+        for (i, &k) in rows.iter().enumerate() {
+            let alone = tape.with_params(&[k]).unwrap().gradient(&[x]).unwrap();
+            let (value, gradient) = tape.sum_gradient(&[x], &samples, &[i]).unwrap();
+            assert_same(&[value], &[alone.0], format!("value at {x}, {k}"));
+            assert_same(&gradient, &alone.1, format!("gradient at {x}, {k}"));
+        }
+    }
+}
+
+#[test]
+fn samples_that_disagree_with_a_guard_are_named() {
+    let tape = Tape::builder()
+        .inputs(&[], &[1.0])
+        .params(&[], &[1.0, 1.0])
+        .record(|x, k| {
+            let y = if k[1] * x[0] < 10.0 { x[0] * k[1] } else { x[0] };
+            if k[0] * x[0] > 0.0 { y * k[0] } else { y }
+        })
+        .unwrap();
+    // 300 samples; some fail the second guard, some the first, one both.
+    let mut rows = vec![1.0; 600];
+    for i in [7, 100, 250] {
+        rows[2 * i] = -1.0;
+    }
+    for i in [40, 100, 170] {
+        rows[2 * i + 1] = 20.0;
+    }
+    let samples = Samples::from_rows(&tape, &rows).unwrap();
+    let forward: Vec<usize> = (0..300).collect();
+    let cases: [(Vec<usize>, usize, usize); 6] = [
+        (forward.clone(), 7, 1),
+        (forward.iter().rev().copied().collect(), 250, 1),
+        (forward.iter().map(|i| (i + 130) % 300).collect(), 170, 0),
+        (forward.iter().map(|i| (i + 50) % 300).collect(), 100, 0),
+        ([vec![0; 200], vec![40, 7], vec![1; 50]].concat(), 40, 0),
+        ([vec![3; 63], vec![250], vec![7; 64]].concat(), 250, 1),
+    ];
+    for (idx, expected, place) in cases {
+        let mut gradient = [0.0];
+        let mut outcomes = vec![
+            tape.sum_value(&[1.0], &samples, &idx).map(|_| ()),
+            tape.sum_gradient(&[1.0], &samples, &idx).map(|_| ()),
+            tape.sum_gradient_into(&mut Workspace::new(), &[1.0], &samples, &idx, &mut gradient).map(|_| ()),
+        ];
+        for threads in [1, 2, 3, 4, 8] {
+            outcomes.push(tape.sum_gradient_threads(&[1.0], &samples, &idx, threads).map(|_| ()));
+        }
+        for outcome in outcomes {
+            let Err(error) = outcome else { panic!("no error") };
+            let Error::BranchChanged { sample, guard, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(*sample, Some(expected));
+            assert_eq!(**guard, tape.guards()[place]);
+            assert!(error.to_string().contains(&format!("sample {expected}: ")), "{error}");
+        }
+        // A workspace that met an error serves on.
+        let mut ws = Workspace::new();
+        assert!(tape.sum_value_into(&mut ws, &[1.0], &samples, &idx).is_err());
+        check_every_route(&tape, &[1.0], &samples, &[0, 1, 2, 0], &mut ws);
+    }
 }
 
 // The comparisons themselves.
@@ -674,117 +292,4 @@ fn the_order_of_the_fold_shows() {
         differs += usize::from(!all_same(&sum, &fold_of(&terms)));
     }
     assert!(differs > 20, "{differs} orders show");
-}
-
-// Second order.
-
-/// The second derivatives by duals of duals: entry (i, j) is the derivative of
-/// ∂f/∂xᵢ along eⱼ.
-fn by_duals(tape: &Tape, x: &[f64]) -> Vec<f64> {
-    let n = x.len();
-    let seed = |k: usize, of: usize| if k == of { 1.0 } else { 0.0 };
-    let entry = |i: usize, j: usize| {
-        let along = |k: usize| Dual::new(Dual::new(x[k], seed(k, j)), Dual::new(seed(k, i), 0.0));
-        let x: Vec<Dual<Dual>> = (0..n).map(along).collect();
-        tape.eval_with(&x).unwrap()[0].dv.dv
-    };
-    (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).map(|(i, j)| entry(i, j)).collect()
-}
-
-/// Compares what the drivers of second order give at x with each other, and with
-/// the reference sweeps; returns the second derivatives by `hvp`, row by row.
-fn check_second_order(
-    tape: &Tape,
-    x: &[f64],
-    random: &mut Random,
-    ws: &mut Workspace,
-    seen: &mut Seen,
-) -> Option<Vec<f64>> {
-    let n = x.len();
-    let what = |driver: &'static str| described(move |f| write!(f, "{driver} at {x:?} of\n{tape}"));
-    let (mut gradient, mut hv, mut hessian) = (vec![7.0; n], vec![7.0; n], Matrix::default());
-    let v = random.seed(n);
-    let (value, expected) = match tape.gradient(x) {
-        Ok(both) => both,
-        Err(expected) => {
-            seen.changed += 1;
-            let check = |error: Error, driver| assert_same_branch(&error, &expected, None, what(driver));
-            check(tape.hvp_into(ws, x, &v, &mut hv).unwrap_err(), "hvp");
-            check(tape.hessian_into(ws, x, &mut hessian).unwrap_err(), "hessian");
-            return None;
-        }
-    };
-    let value_of_hvp = tape.gradient_hvp_into(ws, x, &v, &mut gradient, &mut hv).unwrap();
-    assert_same(&[value_of_hvp], &[value], what("the value of hvp"));
-    assert_same(&gradient, &expected, what("the gradient of hvp"));
-    gradient.fill(7.0);
-    let value_of_hessian = tape.gradient_hessian_into(ws, x, &mut gradient, &mut hessian).unwrap();
-    assert_same(&[value_of_hessian], &[value], what("the value of hessian"));
-    assert_same(&gradient, &expected, what("the gradient of hessian"));
-
-    // One more input at the edge of its domain makes a NaN show in every
-    // direction, and then the reference sweeps decide.
-    let with_edge = |x: &[f64], more: f64| [x, &[more]].concat();
-    let edge = Tape::record(&with_edge(x, 0.0), |x| tape.eval_with(&x[..n]).unwrap()[0] + x[n].sqrt()).unwrap();
-    let reference = edge.hvp(&with_edge(x, 0.0), &with_edge(&v, 0.0)).unwrap();
-    assert_same(&hv, &reference[..n], what("hvp, and by the reference"));
-
-    let mut columns = vec![0.0; n * n];
-    for j in 0..n {
-        tape.hvp_into(ws, x, &unit(n, j), &mut hv).unwrap();
-        seen.result(&hv);
-        for i in 0..n {
-            columns[i * n + j] = hv[i];
-            // A direction alone, in company, and its copy below the diagonal.
-            let entries = [hessian[(i.min(j), i.max(j))], hessian[(i.max(j), i.min(j))]];
-            assert_same(&entries[..1], &entries[1..], what("the symmetry of hessian"));
-            if i <= j {
-                assert_same(&[hv[i]], &entries[..1], what("hvp and hessian"));
-            }
-        }
-    }
-    Some(columns)
-}
-
-fn check_second_order_of_programs(make: Maker, programs: usize) {
-    let (mut ws, mut seen, levels) = (Workspace::new(), Seen::default(), SimdLevel::available());
-    let mut compared = 0;
-    for index in 0..programs / 10 {
-        let random = &mut Random::new(6, index);
-        let program = make(random, Purpose { single: true, params: false, guarded: 20 });
-        let Program { tape, x0, k0 } = &program;
-        ws.set_simd_level(levels[index % levels.len()]);
-        let columns = check_second_order(tape, x0, random, &mut ws, &mut seen).unwrap();
-        // Duals of duals add the same terms in another order. With infinite terms
-        // among them the sum may be NaN in one order and not in another.
-        let (value, gradient) = tape.gradient(x0).unwrap();
-        if value.is_finite() && gradient.iter().all(|g| g.is_finite()) {
-            let duals = by_duals(tape, x0);
-            let finite = columns.iter().chain(&duals).filter(|h| h.is_finite());
-            let largest = finite.fold(1.0_f64, |largest, h| largest.max(h.abs()));
-            for (&a, &b) in columns.iter().zip(&duals) {
-                assert!(
-                    equal(a, b) || (a - b).abs() <= 1e-11 * largest,
-                    "{a} by hvp, {b} by duals at {x0:?} of\n{tape}"
-                );
-            }
-            compared += 1;
-        }
-        for _ in 0..3 {
-            let (x, k) = (random.point(x0.len()), random.point(k0.len()));
-            check_second_order(&tape.with_params(&k).unwrap(), &x, random, &mut ws, &mut seen);
-        }
-    }
-    seen.expect_each(programs / 100);
-    assert!(compared > programs / 20, "{compared} programs are compared with duals");
-}
-
-#[test]
-fn second_order_has_the_same_bits_in_every_sweep() {
-    check_second_order_of_programs(Program::new, PROGRAMS);
-}
-
-#[test]
-fn second_order_has_the_same_bits_in_every_sweep_with_calls() {
-    check_second_order_of_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
 }

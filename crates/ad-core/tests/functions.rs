@@ -1,8 +1,17 @@
-//! Functions that a tape calls as one row: the same numbers as the code written out.
+//! Functions that a tape calls as one row: the same numbers as the code written
+//! out, memory and time of the body alone, and what is wrong is an error.
+//! (`laws.rs` has random programs that call functions.)
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may panic")]
 
-use ad_core::{Dual, Matrix, Tape, Var, Workspace};
+mod common;
+
+use std::iter::repeat_n;
+use std::time::{Duration, Instant};
+
+use ad_core::{Dual, Error, Matrix, Retape, Tape, Var, Workspace};
+use allocation_counter::measure;
+use common::{assert_same, unit};
 
 /// A function recorded with calls, and the same written out.
 struct Twin {
@@ -96,7 +105,7 @@ fn twins() -> Vec<Twin> {
         Twin {
             name: "scan",
             called: Tape::record(&[0.2, 0.4, 0.9], |x| {
-                let (carry, outs) = step.scan(&x[..2], std::iter::repeat_n(&x[2..], 5));
+                let (carry, outs) = step.scan(&x[..2], repeat_n(&x[2..], 5));
                 carry.into_iter().chain(outs).collect::<Vec<_>>()
             })
             .unwrap(),
@@ -261,7 +270,7 @@ fn a_tape_of_many_calls_keeps_a_bounded_amount() {
     let one = Tape::record(&x, |x| body.map_sum(x.chunks(1))).unwrap();
     let mut gradient = vec![0.0; x.len()];
     let mut ws = Workspace::new();
-    let bytes = allocation_counter::measure(|| {
+    let bytes = measure(|| {
         tape.gradient_into(&mut ws, &x, &mut gradient).unwrap();
     });
     let expected: Vec<f64> = one.gradient(&x).unwrap().1.iter().map(|d| CALLS as f64 * d).collect();
@@ -280,4 +289,281 @@ impl GradientOfSum for Tape {
         let x = vec![0.1; self.num_inputs()];
         Tape::record(&x, |x| self.eval_with(x).unwrap().into_iter().sum::<Var>()).unwrap().gradient_tape().unwrap()
     }
+}
+
+// Memory and time.
+
+/// A rotation of the first two numbers of a state that is `width` wide.
+fn rotation(width: usize) -> Tape {
+    let x0 = vec![0.5; width + 1];
+    let turn = |x: &[Var]| {
+        let (sine, cosine) = x[width].sin_cos();
+        let mut state = x[..width].to_vec();
+        (state[0], state[1]) = (cosine * x[0] - sine * x[1], sine * x[0] + cosine * x[1]);
+        state
+    };
+    Tape::record(&x0, turn).unwrap()
+}
+
+/// So many rotations by one angle, and the sum of the two numbers.
+fn rotations(width: usize, count: usize) -> Tape {
+    let step = rotation(width);
+    Tape::record(&vec![0.5; width + 1], |x| {
+        let (state, _) = step.scan(&x[..width], repeat_n(&x[width..], count));
+        state[0] * 2.0 + state[1]
+    })
+    .unwrap()
+}
+
+/// The states of a long recurrence are not all kept. With tangents they take
+/// twice the room, so there is a length at which a gradient has all of them and
+/// a second derivative goes back in segments; its gradient has the same bits.
+#[test]
+fn going_back_in_segments_has_the_bits_of_keeping_all_states() {
+    const WIDTH: usize = 64;
+    // Lengths that are, and are not, whole numbers of segments.
+    const LENGTHS: [usize; 5] = [16_384, 9_999, 128 * 128 - 1, 10_000, 9_001];
+    for count in &LENGTHS[..if cfg!(debug_assertions) { 2 } else { 5 }] {
+        let count = *count;
+        let tape = rotations(WIDTH, count);
+        let mut x: Vec<f64> = (0..WIDTH).map(|i| 0.3 + i as f64 * 0.01).collect();
+        x.push(1.25e-3);
+        let (value, all_kept) = tape.gradient(&x).unwrap();
+        let (mut ws, mut gradient, mut hv) = (Workspace::new(), vec![0.0; x.len()], vec![0.0; x.len()]);
+        let seed = unit(x.len(), WIDTH);
+        let again = tape.gradient_hvp_into(&mut ws, &x, &seed, &mut gradient, &mut hv).unwrap();
+        assert_same(&[again], &[value], "the value");
+        assert_same(&gradient, &all_kept, format_args!("the gradient of {count} steps"));
+        // n rotations by φ are one by n·φ.
+        let (sine, cosine) = (count as f64 * x[WIDTH]).sin_cos();
+        let (turned, n) = ([cosine * x[0] - sine * x[1], sine * x[0] + cosine * x[1]], count as f64);
+        let of_angle = n * (turned[0] - 2.0 * turned[1]);
+        let second = -n * n * (2.0 * turned[0] + turned[1]);
+        assert!((gradient[WIDTH] - of_angle).abs() < 1e-8 * n, "{} {of_angle}", gradient[WIDTH]);
+        assert!((hv[WIDTH] - second).abs() < 1e-8 * n * n, "{} {second}", hv[WIDTH]);
+        assert!((hv[0] - n * (-2.0 * sine + cosine)).abs() < 1e-8 * n);
+    }
+}
+
+#[test]
+fn a_long_recurrence_takes_little_memory_and_linear_time() {
+    const COUNT: usize = 20_000;
+    const WIDTH: usize = 64;
+    let mut tape = None;
+    let recorded = measure(|| tape = Some(rotations(WIDTH, COUNT)));
+    let tape = tape.unwrap();
+    assert_eq!(tape.len(), WIDTH + 1 + WIDTH + 2);
+    assert!(recorded.bytes_max < 200_000, "{recorded:?}");
+    let mut x = vec![0.5; WIDTH + 1];
+    x[WIDTH] = 1e-5;
+    // All states are 8·64·20 000 bytes, √N of them twice less than a fiftieth of that.
+    let swept = measure(|| assert!(tape.gradient(&x).unwrap().0.is_finite()));
+    assert!(swept.bytes_max < 400_000, "{swept:?}");
+
+    if cfg!(debug_assertions) {
+        return; // The time is that of optimised code.
+    }
+    let shortest_of = |count: usize| -> Duration {
+        let tape = rotations(WIDTH, count);
+        let mut gradient = vec![0.0; WIDTH + 1];
+        let mut ws = Workspace::new();
+        let time = |_| {
+            let start = Instant::now();
+            tape.gradient_into(&mut ws, &x, &mut gradient).unwrap();
+            start.elapsed()
+        };
+        (0..2).map(time).min().unwrap()
+    };
+    // Both go back in segments. What is quadratic would take 16 times as long.
+    let (short, long) = (shortest_of(COUNT), shortest_of(4 * COUNT));
+    assert!(long < 10 * short, "{short:?} and {long:?}");
+}
+
+#[test]
+fn a_sum_of_many_terms_records_in_the_memory_of_one() {
+    const COUNT: usize = 500_000;
+    let term = Tape::record(&[1.0, 2.0], |x| (x[0] * x[1]).sin()).unwrap();
+    let mut tape = None;
+    let recorded = measure(|| tape = Some(Tape::record(&[0.5, 0.25], |x| term.map_sum(repeat_n(x, COUNT))).unwrap()));
+    assert!(recorded.bytes_max < 100_000, "{recorded:?}");
+    let tape = tape.unwrap();
+    assert_eq!(tape.functions()[0].iterations(), COUNT);
+    let expected = COUNT as f64 * 0.125_f64.sin();
+    let swept = measure(|| assert!((tape.gradient(&[0.5, 0.25]).unwrap().0 - expected).abs() < 1e-6));
+    assert!(swept.bytes_max < 100_000, "{swept:?}");
+}
+
+// Functions inside of functions.
+
+/// A function that calls one that calls one and so on, `depth` deep.
+fn nested(depth: usize, mut innermost: Tape) -> Result<Tape, Error> {
+    for _ in 0..depth {
+        innermost = Tape::record(&[1.0], |x| innermost.call(x)[0] + x[0])?;
+    }
+    Ok(innermost)
+}
+
+/// Each level of functions adds its own work, whatever happens inside; were it
+/// doubled with each, these would not end.
+#[test]
+fn deep_functions_take_no_more_than_their_levels() {
+    let guarded = Tape::record(&[1.0], |x| if x[0] > 0.0 { x[0] * x[0] } else { -x[0] }).unwrap();
+    let tape = nested(60, guarded).unwrap();
+    assert_eq!(tape.gradient(&[3.0]).unwrap(), (9.0 + 180.0, vec![6.0 + 60.0]));
+    assert_eq!(tape.hessian(&[3.0]).unwrap().as_slice(), [2.0]);
+    for changed in [
+        tape.eval(&[-1.0]).map(|_| ()),
+        tape.jvp(&[-1.0], &[1.0]).map(|_| ()),
+        tape.gradient(&[-1.0]).map(|_| ()),
+        tape.hvp(&[-1.0], &[1.0]).map(|_| ()),
+        tape.at(&[-1.0]).map(|_| ()),
+    ] {
+        assert!(matches!(changed, Err(Error::BranchChanged { lhs: -1.0, sample: None, .. })), "{changed:?}");
+    }
+
+    let outside = nested(24, Tape::record(&[1.0], |x| x[0].ln()).unwrap()).unwrap();
+    assert!(outside.jvp(&[-1.0], &[1.0]).unwrap().1[0].is_nan());
+    assert!(outside.gradient(&[-1.0]).unwrap().1[0].is_nan());
+    assert!(outside.hvp(&[-1.0], &[1.0]).unwrap()[0].is_nan());
+    assert!(outside.at(&[-1.0]).unwrap().vjp(&[1.0]).unwrap()[0].is_nan());
+    // A branch not taken is outside its domain, which is no matter.
+    let inside = nested(24, Tape::record(&[1.0], |x| x[0].select_gt(0.0, x[0].ln(), x[0] * x[0])).unwrap()).unwrap();
+    assert_eq!(inside.gradient(&[-1.0]).unwrap(), (-23.0, vec![22.0]));
+    assert_eq!(inside.hvp(&[-1.0], &[1.0]).unwrap(), [2.0]);
+}
+
+#[test]
+fn functions_nested_too_deep_are_an_error() {
+    let square = || Tape::record(&[1.0], |x| x[0] * x[0]).unwrap();
+    assert_eq!(nested(65, square()).unwrap().eval(&[2.0]).unwrap(), [4.0 + 130.0]);
+    match nested(66, square()) {
+        Err(Error::NestedTooDeep { limit: 64, .. }) => {}
+        other => panic!("{:?}", other.map(|tape| tape.len())),
+    }
+}
+
+// Bad input.
+
+#[test]
+fn arguments_that_do_not_fit_are_errors() {
+    let body = Tape::record(&[1.0, 2.0], |x| [x[0] * x[1], x[0] - x[1]]).unwrap().named("f");
+    type Call = fn(&Tape, &[Var]) -> Var;
+    let calls: [(Call, usize, usize); 9] = [
+        (|f, x| f.call(&x[..1])[1], 2, 1),
+        (|f, _| f.call(&[])[0], 2, 0),
+        // The closure may go on with as many results as there would be.
+        (|f, x| f.map([&x[..2], &x[..3], &x[..2]])[5], 2, 3),
+        (|f, x| f.map_sum([&x[..2], &x[..1]])[1], 2, 1),
+        (|f, x| f.map(std::iter::repeat(&x[..3]))[1], 2, 3),
+        (|f, x| f.map([[x[0]; 2]; 0]).into_iter().next().unwrap_or(x[0]), 1, 0),
+        (|f, x| f.map_sum([[x[0]; 2]; 0])[1], 1, 0),
+        (|f, x| f.scan(&x[..1], [[x[0]; 1]; 0]).0[0], 1, 0),
+        (|f, x| f.scan(&x[..3], [[]]).0[2], 2, 3),
+    ];
+    for (place, (call, expected, got)) in calls.into_iter().enumerate() {
+        let error = Tape::record(&[1.0, 2.0, 3.0], |x| call(&body, x)).unwrap_err();
+        let Error::CallArguments { function, expected: e, got: g, ref location, .. } = error else { panic!("{error}") };
+        assert_eq!((function.as_str(), e, g), ("f", expected, got), "call {place}");
+        assert!(location.file().ends_with("functions.rs"));
+    }
+}
+
+#[test]
+fn too_many_results_are_an_error() {
+    let wide = Tape::record(&[1.0], |x| vec![x[0]; 4096]).unwrap();
+    let counted = measure(|| {
+        let error = Tape::record(&[1.0], |x| wide.map(repeat_n(x, 600_000))).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    });
+    assert!(counted.bytes_max < 1 << 20, "{counted:?}");
+}
+
+#[test]
+fn foreign_variables_are_errors() {
+    let body = Tape::record(&[1.0], |x| x[0] * 2.0).unwrap();
+    let mut ended = None;
+    Tape::record(&[7.0], |x| {
+        ended = Some(x[0]);
+        x[0]
+    })
+    .unwrap();
+    let ended = ended.unwrap();
+    let is_foreign = |error: Result<Tape, Error>| matches!(error, Err(Error::ForeignVar { value: 7.0, .. }));
+    assert!(is_foreign(Tape::record(&[1.0], |_| body.call(&[ended]))));
+    assert!(is_foreign(Tape::record(&[1.0], |x| body.map([[x[0]], [ended]]))));
+    assert!(is_foreign(Tape::record(&[1.0], |x| body.scan(&[ended], [[]; 2]).0[0] + x[0])));
+    // A variable of the outer recording means nothing in the recording of a body.
+    Tape::record(&[7.0], |outer| {
+        assert!(is_foreign(Tape::record(&[1.0], |x| x[0] * outer[0])));
+        assert!(is_foreign(Tape::record(&[1.0], |_| body.call(outer))));
+        body.call(outer)
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_body_off_its_branch_is_an_error_when_recorded() {
+    let root = Tape::record(&[1.0], |x| if x[0] > 0.0 { x[0].sqrt() } else { x[0] }).unwrap();
+    for record in [
+        Tape::record(&[-4.0], |x| root.call(x)),
+        Tape::record(&[-4.0], |x| root.map([[x[0] + 9.0], [x[0]]])),
+        // The second step is off.
+        Tape::record(&[1.0], |x| {
+            let less = Tape::record(&[1.0], |x| if x[0] > 0.5 { x[0] - 5.0 } else { x[0] }).unwrap();
+            less.scan(x, [[]; 2]).0
+        }),
+    ] {
+        match record {
+            Err(Error::BranchChanged { lhs: -4.0, sample: None, .. }) => {}
+            other => panic!("{:?}", other.map(|tape| tape.to_string())),
+        }
+    }
+}
+
+#[test]
+fn calls_with_constants_alone_fold() {
+    let body = Tape::builder().inputs(&[], &[1.0, 1.0]).params(&[], &[3.0]).record(|x, k| x[0] * k[0] + x[1]).unwrap();
+    let [a, b] = [2.0, 5.0].map(Var::from);
+    // Outside of any recording, too.
+    assert_eq!(body.call(&[a, b])[0].value(), 11.0);
+    assert_eq!(body.map_sum([[a, b], [b, a]])[0].value(), 28.0);
+    assert_eq!(body.scan(&[a], [[b], [b]]).0[0].value(), 38.0);
+    let tape = Tape::record(&[1.0], |x| x[0] * body.call(&[a, b])[0]).unwrap();
+    assert_eq!((tape.len(), tape.functions().len()), (2, 0));
+    assert!(tape.escapes().is_empty());
+    assert_eq!(tape.gradient(&[4.0]).unwrap(), (44.0, vec![11.0]));
+}
+
+// Functions that are recorded again.
+
+/// A `Retape` records its own function again, not the bodies that it calls:
+/// theirs is an error, unless a new recording of the function takes another one.
+#[test]
+fn a_changed_branch_in_a_body_ends_a_retape_in_an_error() {
+    let size = |x: &[Var]| if x[0] > 0.0 { x[0] * x[0] } else { -x[0] };
+    let [above, below] = [1.0, -1.0].map(|x| Tape::record(&[x], size).unwrap());
+    let fixed = Retape::new(&[1.0], |x| above.call(x)[0] + 1.0).unwrap();
+    assert_eq!(fixed.gradient(&[3.0]).unwrap(), (10.0, vec![6.0]));
+    for _ in 0..2 {
+        let changed = [fixed.eval(&[-2.0]).map(|_| ()), fixed.gradient(&[-2.0]).map(|_| ())];
+        assert!(changed.iter().all(|changed| matches!(changed, Err(Error::BranchChanged { lhs: -2.0, .. }))));
+    }
+    assert_eq!(fixed.eval(&[2.0]).unwrap(), [5.0]);
+
+    // Here the function chooses the body by a comparison of its own.
+    let choosing = Retape::new(&[1.0], |x| if x[0] > 0.0 { above.call(x)[0] } else { below.call(x)[0] }).unwrap();
+    for x in [1.0, -2.0, 3.0, -4.0] {
+        assert_eq!(choosing.eval(&[x]).unwrap(), [if x > 0.0 { x * x } else { -x }]);
+    }
+    assert_eq!(choosing.stats().recordings, 2);
+
+    // And sums over samples.
+    let of_samples =
+        Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).retape(|x, k| above.call(&[x[0] * k[0]])[0]).unwrap();
+    let rows: Vec<f64> = (0..200).map(|i| if i == 133 { -1.0 } else { 1.0 + f64::from(i) }).collect();
+    let samples = of_samples.samples(&rows).unwrap();
+    let idx: Vec<usize> = (0..200).collect();
+    let error = of_samples.sum_gradient(&[1.0], &samples, &idx).unwrap_err();
+    assert!(matches!(error, Error::BranchChanged { sample: Some(133), .. }), "{error}");
+    assert!(of_samples.sum_gradient(&[1.0], &samples, &idx[..133]).is_ok());
 }

@@ -1,107 +1,16 @@
-//! Optimised tapes: the same values and tangents in fewer rows, and what stays.
+//! Optimised tapes: which rows they save, and what stays. (`laws.rs` holds random
+//! programs to the same values and tangents.)
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
 use ad_core::{Error, Op, Tape, Var};
-use common::programs::{Maker, Program, Purpose, Random, call, operands_of};
-use common::{all_same, assert_equal, assert_same, takes_constant};
+use common::optimized::{check_optimized, optimized};
+use common::programs::{Random, call, operands_of};
+use common::{all_same, assert_same, takes_constant};
 
-const PROGRAMS: usize = 1000;
-/// Those of each test of programs that call functions.
-const PROGRAMS_WITH_CALLS: usize = 500;
-
-/// What is asked of an optimised tape whatever its function is.
-fn optimized(tape: &Tape) -> Tape {
-    let optimized = tape.optimized();
-    optimized.check().unwrap();
-    let report = optimized.report;
-    assert_eq!((report.before, report.after), (tape.len(), optimized.len()));
-    assert_eq!(report.before - report.folded - report.simplified - report.shared - report.dead, report.after);
-    let again = optimized.optimized();
-    assert_eq!(again.to_string(), optimized.to_string());
-    assert_eq!((again.report.before, again.report.after), (report.after, report.after), "{tape}");
-    assert_eq!(optimized.params(), tape.params());
-    let guards = |tape: &Tape| -> Vec<_> {
-        tape.guards().iter().map(|guard| (guard.question(), guard.answer(), guard.location().clone())).collect()
-    };
-    assert_eq!(guards(&optimized), guards(tape));
-    let escapes = |tape: &Tape| -> Vec<_> {
-        tape.escapes().iter().map(|escape| (escape.value().to_bits(), escape.location().clone())).collect()
-    };
-    assert_eq!(escapes(&optimized), escapes(tape));
-    optimized.tape
-}
-
-/// Compares both at x; whether a guard fails there.
-fn check(tape: &Tape, optimized: &Tape, x: &[f64], p: &[f64], w: &[f64]) -> bool {
-    let what = || format!("at {x:?} of\n{tape}\n{optimized}");
-    match (tape.jvp(x, p), optimized.jvp(x, p)) {
-        (Ok((y, dy)), Ok((z, dz))) => {
-            assert_same(&z, &y, format_args!("the value {}", what()));
-            assert_equal(&dz, &dy, format_args!("the tangent {}", what()));
-            assert_same(&optimized.eval(x).unwrap(), &y, what());
-            let (before, after) = (tape.vjp(x, w).unwrap().1, optimized.vjp(x, w).unwrap().1);
-            assert_eq!(before.len(), after.len());
-            false
-        }
-        (
-            Err(Error::BranchChanged { guard, now, lhs, .. }),
-            Err(Error::BranchChanged { guard: g, now: n, lhs: l, .. }),
-        ) => {
-            assert_eq!((guard.question(), now, guard.location()), (g.question(), n, g.location()), "{}", what());
-            assert_same(&[lhs], &[l], what());
-            true
-        }
-        (before, after) => panic!("{before:?} and {after:?} {}", what()),
-    }
-}
-
-fn check_random_programs(make: Maker, programs: usize) {
-    let (mut changed, mut fewer) = (0, 0);
-    for index in 0..programs {
-        let random = &mut Random::new(21, index);
-        let purpose = Purpose { single: false, params: false, guarded: 30 };
-        let Program { tape, x0, k0 } = make(random, purpose);
-        let shorter = optimized(&tape);
-        fewer += usize::from(shorter.len() < tape.len());
-        let (n, m) = (tape.num_inputs(), tape.num_outputs());
-        check(&tape, &shorter, &x0, &random.seed(n), &random.seed(m));
-        for _ in 0..4 {
-            let (x, k) = (random.point(n), random.point(k0.len()));
-            let (tape, shorter) = (tape.with_params(&k).unwrap(), shorter.with_params(&k).unwrap());
-            changed += usize::from(check(&tape, &shorter, &x, &random.seed(n), &random.seed(m)));
-        }
-    }
-    assert!(changed > programs / 10 && fewer > programs / 2, "{changed} {fewer}");
-}
-
-#[test]
-fn random_programs_keep_values_and_tangents() {
-    check_random_programs(Program::new, PROGRAMS);
-}
-
-#[test]
-fn random_programs_keep_values_and_tangents_with_calls() {
-    check_random_programs(Program::with_calls, PROGRAMS_WITH_CALLS);
-}
-
-#[test]
-fn derivative_tapes_have_nothing_left_to_share() {
-    for index in 0..PROGRAMS / 4 {
-        let random = &mut Random::new(22, index);
-        let Program { tape, .. } = Program::new(random, Purpose { single: true, params: false, guarded: 0 });
-        // A derivative tape keeps the rows of its tape as they are, those that fold, too.
-        let tape = optimized(&tape);
-        let derivative = tape.gradient_tape().unwrap();
-        let report = derivative.optimized().report;
-        let shorter = optimized(&derivative);
-        assert_eq!((report.folded, report.shared), (0, 0), "{derivative}");
-        let x = random.point(tape.num_inputs());
-        assert_same(&shorter.eval(&x).unwrap(), &derivative.eval(&x).unwrap(), &derivative);
-    }
-}
+const PROGRAMS: usize = if cfg!(debug_assertions) { 150 } else { 1000 };
 
 /// Every operation with a constant in each place: whether there is an identity
 /// for it or not, the values keep their bits and the tangents are equal.
@@ -121,7 +30,7 @@ fn identities_are_exact_at_every_probe_point() {
         }
         for &x in probes.iter().chain(&MORE) {
             for seed in [1.0, -0.7, 5e-324, 1e-310, 1e300, 0.0] {
-                check(tape, &shorter, &[x], &[seed], &[seed]);
+                check_optimized(tape, &shorter, &[x], &[seed], &[seed]);
             }
         }
     };
@@ -232,7 +141,7 @@ fn constants_that_identities_leave_are_folded() {
     assert_eq!(report.to_string(), "10 rows, 3 left: 6 folded, 1 simplified, 0 shared, 0 dead");
     let shorter = optimized(&tape);
     assert_eq!(shorter.to_string(), "v₀ = x₁\nv₁ = 7.38906·v₀\nv₂ = v₁ + (-0.416147)\ny = v₂\n");
-    check(&tape, &shorter, &[-2.5], &[1.0], &[1.0]);
+    check_optimized(&tape, &shorter, &[-2.5], &[1.0], &[1.0]);
     // A function that turns out to be constant.
     let tape = Tape::record(&[3.0], |x| x[0].powi(0) * 2.0).unwrap();
     let shorter = optimized(&tape);

@@ -1,5 +1,5 @@
 //! Second derivatives: H·v and the Hessian, by every way there is to compute
-//! them. (`engines.rs` compares their bits on random programs, `edges.rs` tests
+//! them. (`laws.rs` compares their bits on random programs, `edges.rs` tests
 //! the table of edge values, `bad_inputs.rs` and `allocation.rs` the rest.)
 
 #![allow(clippy::unwrap_used, missing_docs)]

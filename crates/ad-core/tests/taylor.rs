@@ -477,8 +477,8 @@ fn random_programs_agree_with_their_derivative_tapes() {
     let (mut seen, mut ws) = (Seen::default(), Workspace::new());
     for index in 0..PROGRAMS {
         let random = &mut Random::new(17, index);
-        let purpose = Purpose { single: false, params: false, guarded: 20 };
-        let Program { tape, x0, k0 } = Program::new(random, purpose);
+        let purpose = Purpose { single: false, params: false, guarded: 20, calls: 0 };
+        let Program { tape, x0, k0, .. } = Program::new(random, purpose);
         let nested = Nested::new(&tape);
         check_with_tapes(&nested, &x0, &random.seed(x0.len()), &mut ws, &mut seen);
         for _ in 0..3 {
@@ -496,9 +496,9 @@ fn random_programs_with_calls_agree_with_the_derivative_tapes_of_the_code_writte
     let (mut seen, mut ws) = (Seen::default(), Workspace::new());
     for index in 0..PROGRAMS {
         let random = &mut Random::new(18, index);
-        let purpose = Purpose { single: false, params: false, guarded: 20 };
-        let [called, flat] = Program::called_and_flat(random, purpose);
-        let mut nested = Nested::new(&flat.tape);
+        let purpose = Purpose { single: false, params: false, guarded: 20, calls: 100 };
+        let called = Program::new(random, purpose);
+        let mut nested = Nested::new(&called.record(&called.x0, &called.k0));
         nested.0[0] = called.tape.clone();
         check_with_tapes(&nested, &called.x0, &random.seed(called.x0.len()), &mut ws, &mut seen);
         for _ in 0..3 {

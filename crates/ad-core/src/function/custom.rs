@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::check::{Verdict, compare_with_rule};
 use crate::derive::{tangent_by_adjoint, tangent_by_partials};
-use crate::error::{Error, expect_len};
+use crate::error::{Error, expect_len, room_for};
 use crate::function::{Function, FunctionMemory, Kind, Loop, Numbers, NumbersMut, Tangent};
 use crate::record::{LIMIT, SourceLocation, Var, record_call, refuse_call};
 use crate::rule::Rule;
@@ -579,6 +579,7 @@ impl Custom {
         if let Some(index) = x.iter().position(|x| !x.is_finite()) {
             return Err(Error::NonFinitePoint { what: "x", index, value: x[index] });
         }
+        room_for::<f64>("the derivatives of the operation", m, n)?;
         let mut check = RuleCheck { agreed: 0, not_checked: 0 };
         let value = |x: &[f64]| {
             let mut y = vec![0.0; m];

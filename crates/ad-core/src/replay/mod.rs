@@ -101,11 +101,18 @@ impl LaneMemory {
     /// The blocks of a slot for a program of so many slots in lanes, `usual` many
     /// unless they are so few that more fit the fastest cache; none if they are
     /// so many that they fit none, where one point at a time is faster and takes
-    /// less memory. `derivatives` are the slots of tangents or adjoints besides.
+    /// less memory; none, too, if there is no memory for the lanes asked for.
+    /// `derivatives` are the slots of tangents or adjoints besides.
     pub fn blocks_for(&self, slots: usize, derivatives: usize, usual: usize) -> Option<usize> {
         const MOST: usize = 1 << 18;
         match self.lanes {
-            Some(lanes) => Some(lanes / WIDTH),
+            Some(lanes) => {
+                let blocks = lanes / WIDTH;
+                let room = slots.saturating_add(derivatives).saturating_mul(blocks);
+                let is_there = self.values.capacity() + self.tangents.capacity() + self.adjoints.capacity() >= room;
+                let fits = || Vec::<Block>::new().try_reserve_exact(room).is_ok();
+                (room <= MOST || is_there || fits()).then_some(blocks)
+            }
             None if slots <= 32 && derivatives <= MOST / 4 => Some(4),
             None if slots.saturating_add(derivatives) <= MOST / usual => Some(usual),
             None if slots.saturating_add(derivatives) <= MOST => Some(1),
@@ -150,8 +157,8 @@ impl Workspace {
 
     /// Evaluates so many samples or points side by side from now on, 16, 32 or
     /// 64 at any level, instead of as many as suit the tape. More lanes share
-    /// the work of reading a row, and take more of the cache. The results are
-    /// the same bits.
+    /// the work of reading a row, and take more of the cache. Where memory has no
+    /// room for them, one is evaluated after the other. The results are the same bits.
     ///
     /// # Errors
     ///
@@ -189,5 +196,23 @@ impl Workspace {
         }
         let start = self.slots.as_ptr().addr().wrapping_neg() % LINE / size_of::<f64>();
         (&mut self.slots[start..start + numbers], &mut self.calls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_that_no_memory_holds_are_no_lanes() {
+        let asked = |lanes| LaneMemory { lanes: Some(lanes), ..LaneMemory::default() };
+        for lanes in [16, 32, 64] {
+            assert_eq!(asked(lanes).blocks_for(1 << 20, 1 << 20, 4), Some(lanes / WIDTH));
+            for slots in [1 << 50, usize::MAX] {
+                assert_eq!(asked(lanes).blocks_for(slots, 0, 4), None);
+                assert_eq!(asked(lanes).blocks_for(10, slots, 4), None);
+            }
+        }
+        assert_eq!(LaneMemory::default().blocks_for(1 << 20, 0, 4), None);
     }
 }

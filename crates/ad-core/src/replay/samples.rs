@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::thread::ScopedJoinHandle;
 
-use crate::error::{Error, expect_len};
+use crate::error::{Error, expect_len, room_for};
 use crate::lanes::Lanes;
 use crate::replay::lanes::{self, Block, Eighth, Layout, STREAMS, Stream, Streams, WIDTH};
 use crate::replay::{LaneMemory, Workspace};
@@ -49,7 +49,8 @@ impl Samples {
     ///
     /// [`Error::Empty`] if the tape has no parameters or there are no rows,
     /// [`Error::Length`] if the last row is incomplete: the number expected is
-    /// the next multiple of num_params.
+    /// the next multiple of num_params; [`Error::TooManyNumbers`] if memory does
+    /// not hold them twice more.
     pub fn from_rows(tape: &Tape, rows: &[f64]) -> Result<Samples, Error> {
         let width = tape.num_params();
         if width == 0 {
@@ -69,9 +70,10 @@ impl Samples {
                 got: rows.len(),
             });
         }
-        let mut samples = Samples { width, rows: rows.to_vec(), packed: Vec::new() };
+        let mut samples = Samples { width, rows: room_for("samples", rows.len(), 1)?, packed: Vec::new() };
+        samples.rows.extend_from_slice(rows);
         let eights = samples.len() / STREAMS;
-        let mut packed = Vec::with_capacity(eights * width);
+        let mut packed = room_for("samples", eights, width)?;
         for first in (0..eights).map(|eight| eight * STREAMS) {
             let rows: [&[f64]; STREAMS] = std::array::from_fn(|lane| samples.row(first + lane));
             packed.extend((0..width).map(|j| Lanes(rows.map(|row| row[j]))));

@@ -2,8 +2,14 @@
 
 #![allow(dead_code)] // Each test file is a crate of its own and uses some of it.
 
+pub mod agreement;
+pub mod calls;
+pub mod cases;
+pub mod derivatives;
 mod operations;
+pub mod optimized;
 pub mod programs;
+pub mod sparse;
 
 #[allow(unused_imports)]
 pub(crate) use operations::operation_list;

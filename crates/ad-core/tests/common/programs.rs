@@ -3,36 +3,75 @@
 //! calls of functions that are random programs as well. Everything is drawn
 //! from the number of the program, so a failure repeats.
 
-use ad_core::{Op, Rule, Tape, Var};
+use ad_core::{Dual, Op, Real, Rule, Tape, Var};
 
 use super::{operation_list, takes_constant};
 
 // Random numbers.
 
-/// SplitMix64: a few lines, and the same numbers everywhere.
-pub struct Random(pub u64);
+/// SplitMix64: a few lines, and the same numbers everywhere. What was drawn is
+/// kept: it can be drawn again, and with other numbers in its place it is
+/// another, smaller program.
+pub struct Random {
+    state: u64,
+    /// What was drawn so far, from the first number on.
+    drawn: Vec<u64>,
+    /// How much of that is drawn again already.
+    at: usize,
+    /// Whether only zeros follow what was drawn.
+    ends: bool,
+}
 
 impl Random {
     pub fn new(test: u64, program: usize) -> Random {
-        let mut random = Random(test << 32 ^ program as u64);
-        random.0 = random.bits();
+        let mut random = Random { state: test << 32 ^ program as u64, drawn: Vec::new(), at: 0, ends: false };
+        random.state = random.fresh();
         random
     }
 
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
+    /// Draws these numbers, and then nothing but zeros.
+    pub fn of(drawn: Vec<u64>) -> Random {
+        Random { state: 0, drawn, at: 0, ends: true }
+    }
+
+    /// The numbers that were drawn.
+    pub fn drawn(&self) -> &[u64] {
+        &self.drawn[..self.at]
+    }
+
+    /// Where it stands, to draw the same again from there.
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
+    pub fn return_to(&mut self, place: usize) {
+        self.at = place;
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
 
+    /// A number below n; 0 is what is simplest.
+    fn draw(&mut self, n: u64) -> u64 {
+        if self.at == self.drawn.len() {
+            let fresh = if self.ends { 0 } else { self.fresh() };
+            self.drawn.push(fresh % n);
+        }
+        self.at += 1;
+        self.drawn[self.at - 1] % n
+    }
+
     pub fn below(&mut self, n: usize) -> usize {
-        (self.bits() % n as u64) as usize
+        self.draw(n as u64) as usize
     }
 
     pub fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
+        self.below(100) >= 100 - percent
     }
 
     pub fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
@@ -44,7 +83,8 @@ impl Random {
         if self.chance(12) {
             return self.below(9) as f64 * 0.5 - 2.0;
         }
-        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64 * 6.0 - 3.0
+        // What is simplest is 1.
+        (self.draw(1 << 53) as f64 / (1_u64 << 53) as f64 * 6.0 + 4.0) % 6.0 - 3.0
     }
 
     /// Numbers, of which so many percent are from a list of edges.
@@ -55,7 +95,7 @@ impl Random {
     /// A point: an ordinary one, one with a single edge, or one with many.
     pub fn point(&mut self, count: usize) -> Vec<f64> {
         match self.below(6) {
-            0 => {
+            5 => {
                 let mut x = self.numbers(count, &[], 0);
                 if count > 0 {
                     let at = self.below(count);
@@ -63,8 +103,8 @@ impl Random {
                 }
                 x
             }
-            1 => self.numbers(count, &FINITE_EDGES, 40),
-            2 => self.numbers(count, &EDGES, 25),
+            4 => self.numbers(count, &FINITE_EDGES, 40),
+            3 => self.numbers(count, &EDGES, 25),
             _ => self.numbers(count, &[], 0),
         }
     }
@@ -72,7 +112,7 @@ impl Random {
     /// A seed; seeds are finite.
     pub fn seed(&mut self, count: usize) -> Vec<f64> {
         match self.below(4) {
-            0 => self.numbers(count, &FINITE_EDGES, 30),
+            3 => self.numbers(count, &FINITE_EDGES, 30),
             _ => self.numbers(count, &[0.0, -0.0, 1.0], 20),
         }
     }
@@ -91,19 +131,19 @@ macro_rules! define_call {
         operations { $( $Op:ident ($x:ident, $c:ident) => $call:expr; )* }
         folds { $( $Fold:ident ($fx:ident, $fc:ident) => $fold:expr; )* }
     ) => {
-        /// Records an operation of the table.
-        pub fn call(op: Op, x: &[Var], c: f64) -> Vec<Var> {
+        /// An operation of the table; a `Var` records it.
+        pub fn call<T: Rule>(op: Op, x: &[T], c: f64) -> Vec<T> {
             match op {
                 $(Op::$Op => {
                     let ($x, $c) = (x, c);
                     let _ = ($x, $c);
-                    <[Var]>::to_vec(&$call)
+                    <[T]>::to_vec(&$call)
                 })*
                 $(Op::$Fold => {
                     let ($fx, $fc) = (x, c);
                     let _ = $fc;
                     let _ = $fx;
-                    <[Var]>::to_vec(&$fold)
+                    <[T]>::to_vec(&$fold)
                 })*
                 other => panic!("{other:?} is missing from the list of operations"),
             }
@@ -126,66 +166,148 @@ pub struct Purpose {
     pub params: bool,
     /// Percent of the programs that compare.
     pub guarded: usize,
+    /// Percent of the programs that call functions.
+    pub calls: usize,
 }
 
+/// A number type that programs run in: `Var` records them.
+pub trait Number: Real {
+    fn is_below_zero(self) -> bool;
+    fn whole(self) -> Option<i64>;
+
+    /// What a loop over a function computes, unless it calls it: with the body
+    /// evaluated again and again.
+    fn loop_of(function: &Function, _called: bool, way: Way, initial: &[Self], arguments: &[Vec<Self>]) -> Vec<Self> {
+        written_out(&function.flat, initial, arguments, way == Way::Sum)
+    }
+}
+
+impl Number for f64 {
+    fn is_below_zero(self) -> bool {
+        f64::is_sign_negative(self) && !f64::is_nan(self)
+    }
+    fn whole(self) -> Option<i64> {
+        num_traits::ToPrimitive::to_i64(&self)
+    }
+}
+
+impl Number for Dual {
+    fn is_below_zero(self) -> bool {
+        self.v.is_below_zero()
+    }
+    fn whole(self) -> Option<i64> {
+        self.v.whole()
+    }
+}
+
+impl Number for Var {
+    fn is_below_zero(self) -> bool {
+        self.is_sign_negative()
+    }
+    fn whole(self) -> Option<i64> {
+        self.to_i64()
+    }
+    fn loop_of(function: &Function, called: bool, way: Way, initial: &[Var], arguments: &[Vec<Var>]) -> Vec<Var> {
+        match (called, way) {
+            (false, _) => written_out(&function.flat, initial, arguments, way == Way::Sum),
+            (true, Way::Call) => function.called.call(&arguments[0]),
+            (true, Way::Map) => function.called.map(arguments),
+            (true, Way::Sum) => function.called.map_sum(arguments),
+            (true, Way::Scan) => {
+                let (state, outs) = function.called.scan(initial, arguments);
+                [state, outs].concat()
+            }
+        }
+    }
+}
+
+/// How a function is called: once, over many arguments, or along a recurrence.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Way {
+    Call,
+    Map,
+    Sum,
+    Scan,
+}
+
+/// A random program, recorded.
 pub struct Program {
     pub tape: Tape,
     /// Where it was recorded, so that its guards hold there.
     pub x0: Vec<f64>,
     pub k0: Vec<f64>,
+    functions: Functions,
+    shape: Shape,
+    /// What its steps were drawn from.
+    steps: Vec<u64>,
 }
 
-/// Makes the programs of a test: [`Program::new`], or [`Program::with_calls`].
-pub type Maker = fn(&mut Random, Purpose) -> Program;
+/// What a program has besides its steps.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// How many of the inputs may be read again and again; the others are weights.
+    shared: usize,
+    outputs: usize,
+    guarded: bool,
+}
 
 impl Program {
     pub fn new(random: &mut Random, purpose: Purpose) -> Program {
-        Program::recorded(random, purpose, &Functions::default())
-    }
-
-    /// A program whose rows call functions.
-    pub fn with_calls(random: &mut Random, purpose: Purpose) -> Program {
-        let [called, _] = Program::called_and_flat(random, purpose);
-        called
-    }
-
-    /// The same program twice: with calls, and with the functions written out.
-    pub fn called_and_flat(random: &mut Random, purpose: Purpose) -> [Program; 2] {
         let mut functions = Functions { called: true, ..Functions::default() };
-        for number in 0..2 + random.below(4) {
-            let function = Function::new(random, purpose.guarded, &functions);
-            functions.list.push(if number % 2 == 0 { function } else { function.named("f") });
+        if random.chance(purpose.calls) {
+            for number in 0..1 + random.below(5) {
+                let function = Function::new(random, purpose.guarded, &functions);
+                functions.list.push(if number % 2 == 0 { function } else { function.named("f") });
+            }
         }
-        let start = random.0;
-        let called = Program::recorded(random, purpose, &functions);
-        functions.called = false;
-        [called, Program::recorded(&mut Random(start), purpose, &functions)]
-    }
-
-    fn recorded(random: &mut Random, purpose: Purpose, functions: &Functions) -> Program {
         let shared = 1 + random.below(4);
         let weights = if random.chance(50) { 4 + random.below(12) } else { 0 };
         let params = usize::from(purpose.params) + random.below(4);
-        let outputs = if purpose.single || random.chance(35) { 1 } else { 2 + random.below(4) };
-        let guarded = random.chance(purpose.guarded);
+        let outputs = if purpose.single || !random.chance(65) { 1 } else { 2 + random.below(4) };
+        let shape = Shape { shared, outputs, guarded: random.chance(purpose.guarded) };
         let (x0, k0) = (random.numbers(shared + weights, &[], 0), random.numbers(params, &[], 0));
-        let record = |x: &[Var], k: &[Var]| {
-            let (values, weights) = ([&x[..shared], k].concat(), x[shared..].to_vec());
-            let mut recorder = Recorder { random, values, shared, weights, inputs: x, params: k, guarded, functions };
-            for _ in 0..1 + recorder.random.below(8) {
-                recorder.step();
-            }
-            recorder.outputs(outputs)
-        };
+        let start = random.place();
+        let record = |x: &[Var], k: &[Var]| shape.run(random, &functions, x, k);
         let tape = Tape::builder().inputs(&[], &x0).params(&[], &k0).record(record).unwrap();
         tape.check().unwrap();
-        Program { tape, x0, k0 }
+        let steps = random.drawn()[start..].to_vec();
+        Program { tape, x0, k0, functions, shape, steps }
+    }
+
+    /// What it computes, called as plain code. Away from where it was recorded
+    /// this is the same program unless functions with guards make it another.
+    pub fn run<T: Number>(&self, x: &[T], k: &[T]) -> Vec<T> {
+        let functions = Functions { list: self.functions.list.clone(), called: false };
+        self.shape.run(&mut Random::of(self.steps.clone()), &functions, x, k)
+    }
+
+    /// Recorded again, with the functions written out.
+    pub fn record(&self, x: &[f64], k: &[f64]) -> Tape {
+        let tape = Tape::builder().inputs(&[], x).params(&[], k).record(|x, k| self.run(x, k)).unwrap();
+        tape.check().unwrap();
+        tape
+    }
+}
+
+impl Shape {
+    fn run<T: Number>(self, random: &mut Random, functions: &Functions, x: &[T], k: &[T]) -> Vec<T> {
+        let Shape { shared, outputs, guarded } = self;
+        let (values, weights) = ([&x[..shared], k].concat(), x[shared..].to_vec());
+        let mut recorder = Recorder { random, values, shared, weights, inputs: x, params: k, guarded, functions };
+        // Asked before each step, so that a program can lose one from its middle.
+        for step in 0..16 {
+            if step > 0 && !recorder.random.chance(78) {
+                break;
+            }
+            recorder.step();
+        }
+        recorder.outputs(outputs)
     }
 }
 
 /// A function for programs to call: a random program, which may call others.
 #[derive(Clone)]
-struct Function {
+pub struct Function {
     /// It with its calls, and with all of them written out.
     called: Tape,
     flat: Tape,
@@ -210,9 +332,9 @@ impl Function {
         let guarded = random.chance(guarded);
         let (x0, k0) = (random.numbers(inputs, &[], 0), random.numbers(params, &[], 0));
         let (steps, tame) = (1 + random.below(4), random.chance(60));
-        let start = random.0;
+        let start = random.place();
         let mut record = |called: bool| {
-            random.0 = start;
+            random.return_to(start);
             let functions = &Functions { list: list.clone(), called };
             let record = |x: &[Var], k: &[Var]| {
                 let values = [x, k].concat();
@@ -236,33 +358,33 @@ impl Function {
     }
 }
 
-/// A program under recording.
-struct Recorder<'a> {
+/// A program that runs.
+struct Recorder<'a, T> {
     random: &'a mut Random,
     /// What operands are drawn from: so many inputs, parameters, and what was computed.
-    values: Vec<Var>,
+    values: Vec<T>,
     shared: usize,
     /// Inputs that nothing has read yet.
-    weights: Vec<Var>,
-    inputs: &'a [Var],
-    params: &'a [Var],
+    weights: Vec<T>,
+    inputs: &'a [T],
+    params: &'a [T],
     guarded: bool,
     functions: &'a Functions,
 }
 
-impl Recorder<'_> {
-    fn constant(&mut self) -> Var {
+impl<T: Number> Recorder<'_, T> {
+    fn constant(&mut self) -> T {
         let ordinary = self.random.ordinary();
-        Var::from(self.random.one_of(&[2.0, -0.5, 1.0, 0.0, -0.0, ordinary, ordinary]))
+        T::from(self.random.one_of(&[2.0, -0.5, 1.0, 0.0, -0.0, ordinary, ordinary]))
     }
 
     /// A value without inputs.
-    fn passive(&mut self) -> Var {
+    fn passive(&mut self) -> T {
         if self.params.is_empty() || self.random.chance(30) { self.constant() } else { self.random.one_of(self.params) }
     }
 
     /// Any value, late ones most often.
-    fn any(&mut self) -> Var {
+    fn any(&mut self) -> T {
         match self.random.below(10) {
             0..=4 => self.random.one_of(&self.values[self.values.len().saturating_sub(5)..]),
             5..=8 => self.random.one_of(&self.values),
@@ -271,19 +393,19 @@ impl Recorder<'_> {
     }
 
     /// A row or a parameter, if there is one.
-    fn row(&mut self) -> Var {
+    fn row(&mut self) -> T {
         match self.values.get(self.shared..) {
             None | Some([]) => self.any(),
             Some(rows) => self.random.one_of(rows),
         }
     }
 
-    fn some(&mut self, count: usize) -> Vec<Var> {
+    fn some(&mut self, count: usize) -> Vec<T> {
         (0..count).map(|_| self.any()).collect()
     }
 
     /// An input that nothing else reads, as long as there are some.
-    fn weight(&mut self) -> Var {
+    fn weight(&mut self) -> T {
         self.weights.pop().unwrap_or_else(|| self.any())
     }
 
@@ -395,7 +517,7 @@ impl Recorder<'_> {
                 _ => recorder.random.below(start),
             };
             let distance = recorder.random.one_of(&[0, 1, 1, 1, 2]);
-            move |values: &[Var], row: usize| values[(first + distance * row).min(values.len() - 1)]
+            move |values: &[T], row: usize| values[(first + distance * row).min(values.len() - 1)]
         };
         let [a, b, c] = [0, 1, 2].map(|_| operand(self));
         let constant = self.random.chance(10).then(|| self.passive());
@@ -418,7 +540,7 @@ impl Recorder<'_> {
         }
         // What nothing reads is no part of a program.
         if self.random.chance(70) {
-            let all = Var::sum_of(&self.values[start..]);
+            let all = T::sum_of(&self.values[start..]);
             self.values.push(all);
         }
     }
@@ -426,7 +548,7 @@ impl Recorder<'_> {
     /// A sum of products that stand just above it, with the odd one among them.
     fn sum_of_products(&mut self) {
         let style = self.random.below(4);
-        let terms: Vec<Var> = (0..1 + self.random.below(7))
+        let terms: Vec<T> = (0..1 + self.random.below(7))
             .map(|_| match style {
                 0 => self.weight() * self.any(),
                 1 => self.any() * self.weight(),
@@ -434,12 +556,12 @@ impl Recorder<'_> {
                 _ => self.any() * self.any(),
             })
             .collect();
-        let sum = if self.random.chance(50) { terms.iter().sum() } else { Var::sum_of(&terms) };
+        let sum = if self.random.chance(50) { terms.iter().sum::<T>() } else { T::sum_of(&terms) };
         if self.random.chance(20) {
             self.values.push(self.random.one_of(&terms));
         }
         if self.random.chance(20) {
-            self.values.push(terms.iter().sum());
+            self.values.push(terms.iter().sum::<T>());
         }
         self.values.push(sum);
     }
@@ -447,7 +569,7 @@ impl Recorder<'_> {
     fn fold(&mut self) {
         let terms = 1 + self.random.below(6);
         let (a, b) = (self.some(terms), self.some(terms));
-        let sum = if self.random.chance(50) { Var::sum_of(&a) } else { Var::dot(&a, &b) };
+        let sum = if self.random.chance(50) { T::sum_of(&a) } else { T::dot(&a, &b) };
         self.values.push(sum);
     }
 
@@ -457,12 +579,12 @@ impl Recorder<'_> {
         let x = self.some(width);
         let (style, activation) = (self.random.below(3), self.random.below(4));
         for _ in 0..1 + self.random.below(3) {
-            let w: Vec<Var> = (0..width).map(|_| if style < 2 { self.weight() } else { self.passive() }).collect();
+            let w: Vec<T> = (0..width).map(|_| if style < 2 { self.weight() } else { self.passive() }).collect();
             let bias = self.any();
             let sum = match style {
                 0 => w.iter().zip(&x).fold(bias, |sum, (&w, &x)| sum + w * x),
-                1 => w.iter().zip(&x).map(|(&w, &x)| x * w).sum::<Var>() + bias,
-                _ => Var::dot(&w, &x) + bias,
+                1 => w.iter().zip(&x).map(|(&w, &x)| x * w).sum::<T>() + bias,
+                _ => T::dot(&w, &x) + bias,
             };
             self.values.push(match activation {
                 0 => sum.tanh(),
@@ -502,7 +624,7 @@ impl Recorder<'_> {
 
     fn without_inputs(&mut self) {
         let op = self.random.one_of(Op::ALL);
-        let operands: Vec<Var> = (0..operands_of(op)).map(|_| self.passive()).collect();
+        let operands: Vec<T> = (0..operands_of(op)).map(|_| self.passive()).collect();
         self.values.extend(call(op, &operands, 2.0));
     }
 
@@ -511,13 +633,12 @@ impl Recorder<'_> {
         let functions = self.functions;
         let function = &functions.list[self.random.below(functions.list.len())];
         let (n, m) = (function.called.num_inputs(), function.called.num_outputs());
-        let way = self.random.below(6);
-        let carried = if way >= 4 { 1 + self.random.below(n.min(m)) } else { 0 };
-        let summed = way == 3;
+        let way = self.random.one_of(&[Way::Call, Way::Call, Way::Map, Way::Sum, Way::Scan, Way::Scan]);
+        let carried = if way == Way::Scan { 1 + self.random.below(n.min(m)) } else { 0 };
         let count = match way {
-            0 | 1 => 1,
-            2 => self.random.one_of(&[1, 2, 3, 5, 8]),
-            _ => self.random.one_of(&[1, 2, 3, 5, 8, 13, 40]),
+            Way::Call => 1,
+            Way::Map => self.random.one_of(&[1, 2, 3, 5, 8]),
+            Way::Sum | Way::Scan => self.random.one_of(&[1, 2, 3, 5, 8, 13, 40]),
         };
         let initial = self.some(carried);
         let mut arguments = self.arguments(n - carried, count);
@@ -528,23 +649,13 @@ impl Recorder<'_> {
                 return self.arithmetic();
             }
         }
-        let first_of = |list: &[Vec<Var>]| list[0].clone();
-        let results = match (functions.called, way) {
-            (true, 0 | 1) => function.called.call(&first_of(&arguments)),
-            (true, 2) => function.called.map(&arguments),
-            (true, 3) => function.called.map_sum(&arguments),
-            (true, _) => {
-                let (state, outs) = function.called.scan(&initial, &arguments);
-                [state, outs].concat()
-            }
-            (false, _) => written_out(&function.flat, initial, &arguments, summed),
-        };
+        let results = T::loop_of(function, functions.called, way, &initial, &arguments);
         self.values.extend(results);
     }
 
     /// Arguments of so many numbers each: slices of the values at equal distances,
     /// the same again and again, or any numbers.
-    fn arguments(&mut self, width: usize, count: usize) -> Vec<Vec<Var>> {
+    fn arguments(&mut self, width: usize, count: usize) -> Vec<Vec<T>> {
         let len = self.values.len();
         let (first, step) = (self.random.below(len), self.random.one_of(&[1, 1, 0, 2, len - 1]));
         let distance = self.random.one_of(&[0, 1, 1, width, len - 1, 2]);
@@ -575,20 +686,20 @@ impl Recorder<'_> {
             1 if a <= c => a,
             2 if a == b => a + 1.0,
             3 if a.is_finite() => a,
-            4 if a.is_sign_negative() => -a,
+            4 if a.is_below_zero() => -a,
             5 => match a.partial_cmp(&b) {
                 Some(std::cmp::Ordering::Less) => a,
                 Some(_) => b * 0.5,
                 None => c,
             },
-            6 => a * a.to_i64().map_or(1.5, |whole| (whole % 8) as f64),
+            6 => a * a.whole().map_or(1.5, |whole| (whole % 8) as f64),
             _ => b - c,
         };
         self.values.push(result);
     }
 
-    fn outputs(&mut self, count: usize) -> Vec<Var> {
-        let mut outputs: Vec<Var> = Vec::new();
+    fn outputs(&mut self, count: usize) -> Vec<T> {
+        let mut outputs: Vec<T> = Vec::new();
         for _ in 0..count {
             let output = match self.random.below(20) {
                 0 => self.passive(),
@@ -606,9 +717,9 @@ impl Recorder<'_> {
 }
 
 /// How many iterations of a loop keep to the branches of its body.
-fn iterations_on_branch(function: &Function, initial: &[Var], arguments: &[Vec<Var>]) -> usize {
+fn iterations_on_branch<T: Number>(function: &Function, initial: &[T], arguments: &[Vec<T>]) -> usize {
     let mut state: Vec<f64> = initial.iter().map(|x| x.value()).collect();
-    let on_branch = |argument: &&Vec<Var>| {
+    let on_branch = |argument: &&Vec<T>| {
         let x: Vec<f64> = state.iter().copied().chain(argument.iter().map(|x| x.value())).collect();
         match function.flat.eval(&x) {
             Ok(values) => {
@@ -623,15 +734,15 @@ fn iterations_on_branch(function: &Function, initial: &[Var], arguments: &[Vec<V
 }
 
 /// What a loop computes, with its body recorded again and again.
-fn written_out(body: &Tape, initial: Vec<Var>, arguments: &[Vec<Var>], summed: bool) -> Vec<Var> {
-    let (mut state, mut outs) = (initial, Vec::new());
+fn written_out<T: Number>(body: &Tape, initial: &[T], arguments: &[Vec<T>], summed: bool) -> Vec<T> {
+    let (mut state, mut outs) = (initial.to_vec(), Vec::new());
     let carried = state.len();
     for (iteration, argument) in arguments.iter().enumerate() {
         let values = body.eval_with(&[&state[..], argument].concat()).unwrap();
         state.copy_from_slice(&values[..carried]);
         let further = &values[carried..];
         if summed && iteration > 0 {
-            outs.iter_mut().zip(further).for_each(|(sum, &value): (&mut Var, _)| *sum += value);
+            outs.iter_mut().zip(further).for_each(|(sum, &value): (&mut T, _)| *sum += value);
         } else {
             outs.extend_from_slice(further);
         }
