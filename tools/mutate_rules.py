@@ -52,12 +52,23 @@ RELATIVES = [
     "power_slope power_times_ln", "asin acos", "sin tan", "min max", "asinh acosh", "atan atanh",
     "select_lt select_le select_gt", "select_ge select_le select_gt", "select_eq select_ne",
 ]
+# Functions that do not look at the order of their first two operands.
+SYMMETRIC = ["hypot", "logaddexp", "min", "max", "mul_add", "chain_mul"]
 OPERATORS = "+-*/"
 RELATIONS = ["<", "<=", ">", ">=", "==", "!="]
 
 # Mutants that compute the same for every operand, each with the reason.
 # The key is "entry place: mutant", as the script prints it.
 EQUIVALENT = {
+    "Rem ∂0/∂1: (-((x - v) / y).round_ties_even())": "the quotient is whole up to rounding, never a half",
+    "Asinh ∂0/∂0: T::lit(-1.0).hypot(x).recip()": "hypot does not look at signs",
+    "Relu ∂0/∂0: v.exceeds(0.0)": "the positive part is above 0 where x is",
+    "Copysign ∂0/∂0: (x.sign() / y.signum())": "by ±1 a quotient is the product",
+    "Copysign ∂0/∂0: (x.sign() * v.signum())": "the result has the sign of y",
+    "Clamp ∂0/∂0: x.inside(v, hi)": "x is not below the result just where it is not below lo",
+    "Clamp ∂0/∂0: x.inside(lo, v)": "x is not above the result just where it is not above hi",
+    "Clamp ∂0/∂1: v.exceeds(x)": "the result is above x just where lo is",
+    "Clamp ∂0/∂2: x.exceeds(v)": "the result is below x just where hi is",
 }
 
 
@@ -262,7 +273,7 @@ class Mutator:
             yield receiver
             if name in ("chain_mul", "chain_div"):
                 yield ("binary", "*" if name == "chain_mul" else "/", receiver, *arguments)
-            if len(arguments) == 1 and self.fits_left(arguments[0]):
+            if len(arguments) == 1 and self.fits_left(arguments[0]) and name not in SYMMETRIC:
                 yield ("method", arguments[0], name, (receiver,))
             for swapped in self.swapped(arguments):
                 yield ("method", receiver, name, swapped)
@@ -273,7 +284,8 @@ class Mutator:
                 yield from (("call", f"{module}::{other}", arguments) for other in relatives(name))
             yield arguments[0]
             for swapped in self.swapped(arguments):
-                yield ("call", path, swapped)
+                if name not in SYMMETRIC or swapped[2:] != arguments[2:]:
+                    yield ("call", path, swapped)
 
     @staticmethod
     def swapped(arguments):
