@@ -191,6 +191,10 @@ fn table() -> Vec<Edge> {
         |x| x[0].digamma(), at [-2.0] => NAN, [NAN], [NAN];
         |x| x[0].digamma(), at [INF] => INF, [0.0], [0.0];
         |x| x[0].atan(), at [INF] => FRAC_PI_2, [0.0], [0.0];
+        |x| x[0].lorentz(), at [INF] => 0.0, [0.0], [0.0];
+        |x| x[0].lorentz(), at [-INF] => 0.0, [0.0], [0.0];
+        |x| x[0].gauss(), at [INF] => 0.0, [0.0], [0.0];
+        |x| x[0].gauss_slope(), at [-INF] => 0.0, [0.0], [0.0];
         |x| x[0].copysign(x[1]), at [0.0, -1.0] => -0.0, [0.0, 0.0];
         |x| x[0] % x[1], at [7.5, 2.0] => 1.5, [1.0, -3.0];
         |x| x[0] % x[1], at [7.5, 0.0] => NAN, [NAN, NAN];

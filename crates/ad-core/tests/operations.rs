@@ -357,6 +357,32 @@ fn partials_by_constants_are_zero() {
     }
 }
 
+/// Where the table says that a slope is 0 everywhere, it is, and so is that of
+/// the other partials along the same operand.
+#[test]
+fn operands_without_slope_have_none_in_second_order_either() {
+    let mut checked = 0;
+    for &op in Op::ALL {
+        let info = op.info();
+        let Some(by) = info.kink.strip_prefix("0 everywhere") else { continue };
+        let named = |name: &&str| by.is_empty() || by.split_whitespace().any(|word| word == *name);
+        let points = product(info.probes);
+        for x in points.iter().filter(|x| visit(op, Value(x)).iter().all(|v| v.is_finite())) {
+            let partials = visit(op, Partials::<f64>(x));
+            for (i, _) in info.operands.iter().enumerate().filter(|(_, name)| named(name)) {
+                let what = format!("{op} at {x:?} by operand {i}");
+                assert_same(&partials[i..=i], &[0.0], &what);
+                let duals: Vec<Dual> = (0..x.len()).map(|j| Dual::new(x[j], if i == j { 1.0 } else { 0.0 })).collect();
+                for partial in visit(op, Partials(&duals)).iter().filter(|partial| partial.v.is_finite()) {
+                    assert_equal(&[partial.dv], &[0.0], &what);
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 1000, "{checked}");
+}
+
 /// A selection is the branch that its relation chooses, in value and slope.
 #[test]
 fn selections_choose_by_their_relation() {
