@@ -516,6 +516,7 @@ mod of_nalgebra {
     use approx::UlpsEq;
     use nalgebra::{ComplexField, DMatrix, DVector, Matrix3, RealField, Vector3};
     use simba::scalar::SupersetOf;
+    use simba::simd::SimdValue;
 
     /// A point whose first pivots are the rows in order, and which is well conditioned.
     const A: [f64; 9] = [4.0, 1.0, -2.0, 1.5, 5.0, 0.5, -1.0, 2.0, 6.0];
@@ -875,6 +876,23 @@ mod of_nalgebra {
                 }
             }
         }
+    }
+
+    /// Code over lanes sees one, and takes it out and puts it back by the methods
+    /// that the trait declares unsafe.
+    #[test]
+    fn a_number_is_its_only_lane() {
+        fn square_plus<T: Real + SimdValue<Element = T, SimdBool = bool>>(x: T, y: T) -> T {
+            assert_eq!(T::LANES, 1);
+            let square = x.map_lanes(|lane| lane * lane);
+            let sum = square.zip_map_lanes(y, |a, b| a + b);
+            T::splat(sum.extract(0)).select(true, x)
+        }
+        let tape = Tape::record(&[3.0, 4.0], |x| square_plus(x[0], x[1])).unwrap();
+        assert!(tape.escapes().is_empty() && tape.guards().is_empty());
+        assert_eq!(tape.gradient(&[5.0, 7.0]).unwrap(), (32.0, vec![10.0, 1.0]));
+        let along_x = square_plus(Dual::new(5.0, 1.0), Dual::from(7.0));
+        assert_eq!((along_x.v, along_x.dv), (32.0, 10.0));
     }
 
     #[test]

@@ -11,8 +11,8 @@ mod common;
 
 use std::array::from_fn;
 
-use ad_core::ops::{self, Fold, Operation};
-use ad_core::{Dual, Formula, Formulas, Lanes, Matrix, Op, Rule, Script, Tape, Var};
+use ad_core::ops::{self, Fold, Form, Operation};
+use ad_core::{Dual, Formula, Formulas, Lanes, Matrix, Op, Relation, Rule, Script, Tape, Var};
 use common::{all_equal, assert_equal, assert_same, equal, operation_list, product, same, takes_constant, unit};
 
 /// What a test does with the two kinds of entries.
@@ -343,6 +343,71 @@ fn partials_agree_in_every_number_type() {
             assert!(partial.render(Script::Ascii, 6).is_ascii(), "{op}");
             assert!(!partial.render(Script::Latex, 6).contains(['@', '#']), "{op}");
         }
+    }
+}
+
+/// What a constant of the table is multiplied by, should it ever have a tangent.
+#[test]
+fn partials_by_constants_are_zero() {
+    for &op in Op::ALL.iter().filter(|&&op| takes_constant(op)) {
+        for x in product(op.info().probes) {
+            let partials = visit(op, Partials::<f64>(&x));
+            assert_same(&partials[x.len() - 1..], &[0.0], format!("{op} at {x:?}"));
+        }
+    }
+}
+
+/// Where the table says that a slope is 0 everywhere, it is, and so is that of
+/// the other partials along the same operand.
+#[test]
+fn operands_without_slope_have_none_in_second_order_either() {
+    let mut checked = 0;
+    for &op in Op::ALL {
+        let info = op.info();
+        let Some(by) = info.kink.strip_prefix("0 everywhere") else { continue };
+        let named = |name: &&str| by.is_empty() || by.split_whitespace().any(|word| word == *name);
+        let points = product(info.probes);
+        for x in points.iter().filter(|x| visit(op, Value(x)).iter().all(|v| v.is_finite())) {
+            let partials = visit(op, Partials::<f64>(x));
+            for (i, _) in info.operands.iter().enumerate().filter(|(_, name)| named(name)) {
+                let what = format!("{op} at {x:?} by operand {i}");
+                assert_same(&partials[i..=i], &[0.0], &what);
+                let duals: Vec<Dual> = (0..x.len()).map(|j| Dual::new(x[j], if i == j { 1.0 } else { 0.0 })).collect();
+                for partial in visit(op, Partials(&duals)).iter().filter(|partial| partial.v.is_finite()) {
+                    assert_equal(&[partial.dv], &[0.0], &what);
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 1000, "{checked}");
+}
+
+/// A selection is the branch that its relation chooses, in value and slope.
+#[test]
+fn selections_choose_by_their_relation() {
+    let mut found = 0;
+    for &op in Op::ALL {
+        let [Form::Select(relation)] = op.info().forms else { continue };
+        found += 1;
+        assert_eq!(op.info().name, format!("select_{relation:?}").to_lowercase());
+        for x in product(op.info().probes) {
+            let branch = if relation.holds(x[0], x[1]) { 2 } else { 3 };
+            assert_same(&visit(op, Value(&x)), &[x[branch]], format!("{op} at {x:?}"));
+            assert_same(&visit(op, Partials::<f64>(&x)), &unit(4, branch), format!("the partials of {op} at {x:?}"));
+        }
+    }
+    assert_eq!(found, Relation::ALL.len());
+}
+
+/// The derivative of x^y carries the exponent y − 1 to be printed alone, so no
+/// number depends on it.
+#[test]
+fn derivatives_of_powers_print_the_exponent_less_one() {
+    let formulas = Formulas::new();
+    let symbols = [formulas.symbol("a"), formulas.symbol("b")];
+    for op in [Op::Powf, Op::Pow] {
+        assert_eq!(visit(op, Partials(&symbols))[0].render(Script::Ascii, 6), "b*a^(b - 1)", "{op}");
     }
 }
 

@@ -150,9 +150,9 @@ fn every_operation_comes_back() {
 #[test]
 fn random_programs_come_back() {
     for index in 0..30 {
-        for make in [Program::new, Program::with_calls] {
+        for calls in [0, 50] {
             let random = &mut Random::new(71, index);
-            let program = make(random, Purpose { single: index % 2 == 0, params: index % 3 == 0, guarded: 40 });
+            let program = Program::new(random, Purpose { single: index % 2 == 0, params: index % 3 == 0, guarded: 40, calls });
             let points = [program.x0.clone(), random.point(program.x0.len())];
             assert_same_tape(&program.tape, &points);
             assert_same_tape(&program.tape.optimized().tape, &points);
@@ -163,9 +163,9 @@ fn random_programs_come_back() {
 #[test]
 fn derivative_tapes_come_back() {
     for index in 0..10 {
-        for make in [Program::new, Program::with_calls] {
+        for calls in [0, 50] {
             let random = &mut Random::new(72, index);
-            let Program { tape, x0, .. } = make(random, Purpose { single: true, params: index % 2 == 0, guarded: 20 });
+            let Program { tape, x0, .. } = Program::new(random, Purpose { single: true, params: index % 2 == 0, guarded: 20, calls });
             let twice = |x: &[f64]| [x, x].concat();
             let w = [&x0[..], &[1.0]].concat();
             assert_same_tape(&tape.jvp_tape().unwrap(), &[twice(&x0)]);
@@ -914,7 +914,7 @@ fn documents_bring_back_the_same_tape() {
     }
     for index in 0..20 {
         let random = &mut Random::new(74, index);
-        let program = Program::with_calls(random, Purpose { single: false, params: true, guarded: 40 });
+        let program = Program::new(random, Purpose { single: false, params: true, guarded: 40, calls: 50 });
         let loaded: Tape = serde_json::from_str(&serde_json::to_string(&program.tape).unwrap()).unwrap();
         assert!(bytes_of(&program.tape) == bytes_of(&loaded), "{}", program.tape);
     }
