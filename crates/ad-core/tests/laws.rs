@@ -642,6 +642,41 @@ fn differences_agree_with_hashes() {
     .saw("other", 20);
 }
 
+// Files.
+
+/// Written and read again, a tape is the same list with the same results.
+#[test]
+fn saving_and_loading_is_identity() {
+    law(24, |random, seen| {
+        let program = Program::new(random, SUMMED);
+        let derived = random.chance(25).then(|| program.tape.gradient_tape().ok()).flatten();
+        for tape in [Some(program.tape.clone()), Some(program.tape.optimized().tape), derived].into_iter().flatten() {
+            let bytes_of = |tape: &Tape| {
+                let mut bytes = Vec::new();
+                tape.write_to(&mut bytes).unwrap();
+                bytes
+            };
+            let bytes = bytes_of(&tape);
+            let loaded = Tape::read_from(&bytes[..]).unwrap();
+            assert!(tape.diff(&loaded).is_empty() && tape.to_string() == loaded.to_string(), "{tape}");
+            assert_eq!((tape.content_hash(), bytes), (loaded.content_hash(), bytes_of(&loaded)), "{tape}");
+            let (x, w) = (random.point(tape.num_inputs()), random.seed(tape.num_outputs()));
+            match (tape.vjp(&x, &w), loaded.vjp(&x, &w)) {
+                (Ok((y, xbar)), Ok((loaded_y, loaded_xbar))) => {
+                    assert_same(&[y, xbar].concat(), &[loaded_y, loaded_xbar].concat(), &tape);
+                    seen.note("replayed");
+                }
+                (before, after) => {
+                    assert_eq!(before.map_err(|e| e.to_string()), after.map_err(|e| e.to_string()), "{tape}");
+                    seen.note("changed");
+                }
+            }
+        }
+    })
+    .saw("replayed", 50)
+    .saw("changed", 2);
+}
+
 // Debug or release, this machine or another.
 
 /// What programs compute has one hash in every build and on every machine. It is

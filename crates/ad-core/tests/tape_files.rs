@@ -152,7 +152,8 @@ fn random_programs_come_back() {
     for index in 0..30 {
         for calls in [0, 50] {
             let random = &mut Random::new(71, index);
-            let program = Program::new(random, Purpose { single: index % 2 == 0, params: index % 3 == 0, guarded: 40, calls });
+            let program =
+                Program::new(random, Purpose { single: index % 2 == 0, params: index % 3 == 0, guarded: 40, calls });
             let points = [program.x0.clone(), random.point(program.x0.len())];
             assert_same_tape(&program.tape, &points);
             assert_same_tape(&program.tape.optimized().tape, &points);
@@ -165,7 +166,8 @@ fn derivative_tapes_come_back() {
     for index in 0..10 {
         for calls in [0, 50] {
             let random = &mut Random::new(72, index);
-            let Program { tape, x0, .. } = Program::new(random, Purpose { single: true, params: index % 2 == 0, guarded: 20, calls });
+            let Program { tape, x0, .. } =
+                Program::new(random, Purpose { single: true, params: index % 2 == 0, guarded: 20, calls });
             let twice = |x: &[f64]| [x, x].concat();
             let w = [&x0[..], &[1.0]].concat();
             assert_same_tape(&tape.jvp_tape().unwrap(), &[twice(&x0)]);
@@ -468,7 +470,7 @@ fn random_resealed_damage_does_no_harm() {
                     0 => bytes[from..from + 4].try_into().unwrap(),
                     1 => (random.below(4) as u32).to_le_bytes(),
                     2 => random.one_of(&[u32::MAX, 1 << 31, i32::MAX as u32, 1 << 16]).to_le_bytes(),
-                    _ => (random.bits() as u32).to_le_bytes(),
+                    _ => (random.below(1 << 32) as u32).to_le_bytes(),
                 };
                 damaged[at..at + 4].copy_from_slice(&word);
             }
