@@ -10,7 +10,8 @@ use std::process;
 /// Replaces a file by what `write` writes, so that whoever looks at any moment,
 /// after a crash too, finds the old file or the new one: the bytes go to a
 /// temporary file beside it, reach the disk, and take the name. On an error the
-/// old file is there as it was, and nothing else. What is no regular file, such
+/// old file is there as it was, and nothing else, but for a disk that fails when
+/// all that is left is to make the new name last. What is no regular file, such
 /// as a pipe or a terminal, is written to as it is.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What a checkpoint holds, and its bytes. docs/checkpoints.md describes the format.
 
 use crate::{Batches, Error, Record, StateSlice, StopReason, files};
+use ad_core::durable::Crc64;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -711,25 +712,10 @@ fn hash(samples: &[usize]) -> u64 {
     crc64(&bytes)
 }
 
-/// CRC-64/XZ: any change within 64 neighbouring bits is found for certain, any other but for one in 2⁶⁴.
 fn crc64(bytes: &[u8]) -> u64 {
-    const TABLE: [u64; 256] = {
-        const POLYNOMIAL: u64 = 0xc96c_5795_d787_0f42;
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let mut remainder = byte as u64;
-            let mut bit = 0;
-            while bit < 8 {
-                remainder = (remainder >> 1) ^ (POLYNOMIAL * (remainder & 1));
-                bit += 1;
-            }
-            table[byte] = remainder;
-            byte += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |crc, &byte| TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
+    let mut crc = Crc64::new();
+    crc.update(bytes);
+    crc.value()
 }
 
 #[cfg(test)]

@@ -37,7 +37,8 @@ impl Tape {
     /// # Errors
     ///
     /// [`Error::Io`] with the path if the system cannot write; then the old file
-    /// is there as it was. [`Error::NotStorable`] if the tape calls a
+    /// is there as it was, but for a disk that fails when the new one is complete
+    /// and only its name may not last. [`Error::NotStorable`] if the tape calls a
     /// [`Custom`](crate::Custom) or an [`Implicit`](crate::Implicit), which are
     /// code, or functions nested too deep.
     ///
