@@ -1,6 +1,6 @@
 //! Tapes of many rows: a few bytes a row, no recursion, and the right numbers.
 //!
-//! The longest is left out of an ordinary run, as it needs some 13 GB in the end:
+//! The longest is left out of an ordinary run, as it needs some 10 GB in the end:
 //! `cargo test --release -p ad-core --test huge -- --ignored --nocapture`.
 //! With `--nocapture` each step prints its bytes and its time a row.
 
