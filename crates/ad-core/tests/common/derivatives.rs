@@ -83,7 +83,7 @@ pub fn compare(tape: &Tape, numbers: &[f64], expected: &[f64], what: String, see
     assert_eq!(numbers.len(), expected.len(), "{what}");
     let size = expected.iter().filter(|x| x.is_finite()).fold(1.0, |size: f64, x| size.max(x.abs()));
     let far = |(&a, &b): (&f64, &f64)| a.is_finite() && b.is_finite() && (a - b).abs() > 1e-9 * size;
-    if numbers.iter().zip(expected).any(|pair| far(pair)) {
+    if numbers.iter().zip(expected).any(far) {
         // Rounding of what nearly cancels may be more than that, so these are counted.
         seen.note("far");
     }
