@@ -145,3 +145,44 @@ pub fn measure(rows: usize, rounds: usize) -> Result<Row, Error> {
         directions: a_row(timings.ns(3)),
     })
 }
+
+/// Nanoseconds a row of what is done with a tape as a whole, and bytes a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole {
+    /// The length of the tape.
+    pub rows: usize,
+    /// [`Tape::optimized`].
+    pub optimise: f64,
+    /// [`Tape::write_to`] to memory.
+    pub save: f64,
+    /// [`Tape::read_from`] from memory.
+    pub load: f64,
+    /// Dropping the tape that was loaded.
+    pub drop: f64,
+    /// The bytes of the file.
+    pub file: f64,
+}
+
+/// Measures one length: the median of some rounds.
+///
+/// # Errors
+///
+/// Those of the tape.
+pub fn whole(rows: usize, rounds: usize) -> Result<Whole, Error> {
+    let (tape, _) = tape(rows)?;
+    let rows = tape.len();
+    let (mut times, mut bytes) = ([const { Vec::new() }; 4], Vec::new());
+    for _ in 0..rounds {
+        let (optimise, optimized) = measure::once(|| tape.optimized());
+        drop(optimized);
+        bytes.clear();
+        let (save, saved) = measure::once(|| tape.write_to(&mut bytes));
+        saved?;
+        let (load, loaded) = measure::once(|| Tape::read_from(&bytes[..]));
+        let loaded = loaded?;
+        let (dropping, ()) = measure::once(|| drop(loaded));
+        times.iter_mut().zip([optimise, save, load, dropping]).for_each(|(times, ns)| times.push(ns));
+    }
+    let [optimise, save, load, drop] = times.map(|times| measure::median(&times) / rows as f64);
+    Ok(Whole { rows, optimise, save, load, drop, file: bytes.len() as f64 / rows as f64 })
+}

@@ -366,6 +366,19 @@ fn scaling_table(plan: &Plan, judge: &mut Judge) -> Result<String, Box<dyn Error
     Ok(table)
 }
 
+fn whole_table(plan: &Plan) -> Result<String, Box<dyn Error>> {
+    let mut table = String::from("| rows | optimise | save | load | drop | file bytes |\n|--:|--:|--:|--:|--:|--:|\n");
+    for exponent in plan.exponents.clone() {
+        let row = scaling::whole(10_usize.pow(exponent), plan.scaling_rounds)?;
+        write!(table, "| {} |", row.rows)?;
+        for number in [row.optimise, row.save, row.load, row.drop, row.file] {
+            write!(table, " {} |", digits(number))?;
+        }
+        table.push('\n');
+    }
+    Ok(table)
+}
+
 fn structure_table(plan: &Plan) -> Result<String, Box<dyn Error>> {
     let mut table = String::from(
         "| derivative | with structure; flat twin | rows | flat rows | ns | flat ns | ÷ flat | × by hand |\n\
@@ -500,6 +513,7 @@ fn report(plan: &Plan) -> Result<String, Box<dyn Error>> {
     let peak = peak(plan.rounds);
     eprintln!("lengths …");
     let lengths = scaling_table(plan, judge)?;
+    let whole = whole_table(plan)?;
     eprintln!("structure …");
     let structure = structure_table(plan)?;
     if let Some(everywhere) = everywhere.filter(|_| plan.pin.is_some()) {
@@ -577,7 +591,10 @@ fn report(plan: &Plan) -> Result<String, Box<dyn Error>> {
          for values and tangents, reverse for adjoints, is made before the first one, and is what that takes longer \
          than the second. Freezing is finishing and the dearer of the two programs. Bytes a row are counted by an \
          allocator, what the tape and the two programs each keep. `{COMMAND}`; with criterion: `cargo bench -p \
-         ad-bench --bench scaling`.\n\n{lengths}"
+         ad-bench --bench scaling`.\n\n{lengths}\n\
+         What is done with a tape as a whole, in nanoseconds a row, and the bytes a row of its file: optimising, \
+         saving to memory and loading from it, dropping what was loaded. Tapes of 10⁸ rows: `cargo test --release -p \
+         ad-core --test huge -- --ignored --nocapture`.\n\n{whole}"
     )?;
     writeln!(
         doc,

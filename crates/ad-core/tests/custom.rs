@@ -624,3 +624,36 @@ fn sweeps_on_a_warm_workspace_allocate_nothing() {
         assert_eq!(round(), 0, "derivative {order}");
     }
 }
+
+/// What derivatives of an operation are made of is gone with the last tape that calls it.
+#[test]
+fn nothing_is_kept_for_ever() {
+    struct Counted(Arc<()>);
+    impl CustomOp for Counted {
+        fn name(&self) -> &str {
+            "counted"
+        }
+        fn num_operands(&self) -> usize {
+            1
+        }
+        fn value(&self, x: &[f64], y: &mut [f64]) {
+            y[0] = x[0] * x[0];
+        }
+        fn partials(&self, x: &[f64], _y: &[f64], partials: &mut [f64]) {
+            partials[0] = 2.0 * x[0];
+        }
+        fn derivative(&self) -> Result<Option<Tape>, Error> {
+            Tape::record(&[0.0], |x| x[0] * 2.0).map(Some)
+        }
+    }
+    let count = Arc::new(());
+    {
+        let square = Custom::new(Counted(count.clone()));
+        let tape = Tape::record(&[3.0], |x| square.call(x)[0] * x[0]).unwrap();
+        assert_eq!(tape.hessian(&[3.0]).unwrap()[(0, 0)], 18.0);
+        let third = tape.gradient_tape().unwrap().gradient_tape().unwrap().gradient_tape().unwrap();
+        assert_eq!(third.eval(&[3.0]).unwrap(), [6.0]);
+        tape.taylor(&[3.0], &[1.0], 4).unwrap();
+    }
+    assert_eq!(Arc::strong_count(&count), 1);
+}

@@ -94,6 +94,19 @@ fn check(rows: usize) {
     assert_eq!((value, gradient), (y[0], expected));
     drop(ws);
 
+    // Through a file: saving takes no memory that grows with the tape, loading takes what the file has and the tape.
+    let path = std::env::temp_dir().join(format!("ad-core-huge-{}-{rows}.tape", std::process::id()));
+    let ((), bytes) = step("save", rows, || tape.save(&path).unwrap());
+    assert!(bytes.peak * (rows as f64) < 1e6, "saving takes {} bytes a row", bytes.peak);
+    let file = std::fs::metadata(&path).unwrap().len() as f64 / rows as f64;
+    println!("{rows:9} rows: {file:.2} bytes a row in the file");
+    let (loaded, bytes) = step("load", rows, || Tape::load(&path));
+    std::fs::remove_file(&path).unwrap();
+    let loaded = loaded.unwrap();
+    assert!(bytes.kept <= 24.0 && bytes.peak <= 4.0 * file, "loading takes {} bytes a row", bytes.peak);
+    assert_eq!(loaded.eval(&X).unwrap(), y);
+    step("drop loaded", rows, || drop(loaded));
+
     // Tapes made of the tape.
     let (optimized, bytes) = step("optimized", rows, || tape.optimized().tape);
     assert_eq!(optimized.len(), tape.len());

@@ -507,7 +507,11 @@ impl Function {
         }
         let tangent = self.0.tangent.get_or_init(|| match &self.0.kind {
             Kind::Loop(rolled) => rolled.tangent(self.0.name.clone(), self.num_operands()),
-            Kind::Custom(custom) => custom.tangent(self),
+            Kind::Custom(custom) => {
+                // TF calls F. If that were this very one, which holds TF, neither would ever be dropped.
+                let (name, kind) = (self.0.name.clone(), Kind::Custom(custom.clone()));
+                custom.tangent(&Function::new(name, kind, self.num_operands(), self.num_results()))
+            }
             Kind::Implicit(system) => system.tangent(self.num_operands(), self.num_results()),
             Kind::Adjoint(of) => {
                 let tangent = of.tangent()?;
