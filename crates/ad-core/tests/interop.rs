@@ -512,7 +512,7 @@ fn generic_code_is_named_by_its_line() {
 #[cfg(feature = "nalgebra")]
 mod of_nalgebra {
     use super::*;
-    use ad_core::Matrix;
+    use ad_core::{Matrix, Real};
     use approx::UlpsEq;
     use nalgebra::{ComplexField, DMatrix, DVector, Matrix3, RealField, Vector3};
     use simba::scalar::SupersetOf;
