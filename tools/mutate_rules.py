@@ -69,6 +69,14 @@ EQUIVALENT = {
     "Clamp ∂0/∂0: x.inside(lo, v)": "x is not above the result just where it is not above hi",
     "Clamp ∂0/∂1: v.exceeds(x)": "the result is above x just where lo is",
     "Clamp ∂0/∂2: x.exceeds(v)": "the result is below x just where hi is",
+    "InversePowerRe ∂0/∂0: (-(k.round_ties_even() * x.inverse_power_re(y, (k + 1.0))))": "k is whole, or all is NaN",
+    "InversePowerRe ∂0/∂0: (-(k.trunc() * x.inverse_power_re(y, (k + 1.0))))": "k is whole, or all is NaN",
+    "InversePowerRe ∂0/∂1: (k.round_ties_even() * x.inverse_power_im(y, (k + 1.0)))": "k is whole, or all is NaN",
+    "InversePowerRe ∂0/∂1: (k.trunc() * x.inverse_power_im(y, (k + 1.0)))": "k is whole, or all is NaN",
+    "InversePowerIm ∂0/∂0: (-(k.round_ties_even() * x.inverse_power_im(y, (k + 1.0))))": "k is whole, or all is NaN",
+    "InversePowerIm ∂0/∂0: (-(k.trunc() * x.inverse_power_im(y, (k + 1.0))))": "k is whole, or all is NaN",
+    "InversePowerIm ∂0/∂1: (-(k.round_ties_even() * x.inverse_power_re(y, (k + 1.0))))": "k is whole, or all is NaN",
+    "InversePowerIm ∂0/∂1: (-(k.trunc() * x.inverse_power_re(y, (k + 1.0))))": "k is whole, or all is NaN",
 }
 
 

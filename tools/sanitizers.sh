@@ -25,7 +25,6 @@ address() {
 
 memcheck() {
     command -v valgrind >/dev/null || { echo "skipped: valgrind is not installed"; return; }
-    # valgrind knows no AVX-512; fearless_simd asks the processor that it sees.
     cargo build -p ad-optim --example quickstart
     valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite,indirect \
         "${CARGO_TARGET_DIR:-target}/debug/examples/quickstart" >/dev/null

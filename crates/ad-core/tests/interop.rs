@@ -512,7 +512,7 @@ fn generic_code_is_named_by_its_line() {
 #[cfg(feature = "nalgebra")]
 mod of_nalgebra {
     use super::*;
-    use ad_core::Matrix;
+    use ad_core::{Matrix, Real};
     use approx::UlpsEq;
     use nalgebra::{ComplexField, DMatrix, DVector, Matrix3, RealField, Vector3};
     use simba::scalar::SupersetOf;
@@ -891,7 +891,7 @@ mod of_nalgebra {
         let tape = Tape::record(&[3.0, 4.0], |x| square_plus(x[0], x[1])).unwrap();
         assert!(tape.escapes().is_empty() && tape.guards().is_empty());
         assert_eq!(tape.gradient(&[5.0, 7.0]).unwrap(), (32.0, vec![10.0, 1.0]));
-        let along_x = square_plus(Dual::new(5.0, 1.0), Dual::from(7.0));
+        let along_x = square_plus(Dual::new(5.0, 1.0), Dual::new(7.0, 0.0));
         assert_eq!((along_x.v, along_x.dv), (32.0, 10.0));
     }
 
