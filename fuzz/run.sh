@@ -29,11 +29,11 @@ for target in "${targets[@]}"; do
     mkdir -p "fuzz/corpus/$target"
     seeds=()
     [ ! -d "fuzz/seeds/$target" ] || seeds=("fuzz/seeds/$target")
-    [ "$target" != tape ] || seeds=(crates/ad-core/tests/golden)
+    [ "$target" != tape ] || seeds+=(crates/ad-core/tests/golden)
     echo "-- $target"
     log=$(mktemp)
     if ! cargo fuzz run --target "$host" "$target" "fuzz/corpus/$target" "${seeds[@]+"${seeds[@]}"}" -- \
-        "$limit" -max_len=4096 -print_final_stats=1 >"$log" 2>&1; then
+        "$limit" -max_len=10000 -print_final_stats=1 >"$log" 2>&1; then
         tail -n 40 "$log"
         exit 1
     fi
