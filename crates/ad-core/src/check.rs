@@ -1196,7 +1196,12 @@ fn inside_adjoints(
     weights: &[f64],
     wanted: impl Fn(usize) -> bool,
 ) -> Option<DiagnosisInside> {
+    /// The most numbers that are kept to look for an iteration.
+    const MOST: usize = 1 << 27;
     let rolled = function.as_loop()?;
+    if rolled.count.saturating_mul(rolled.body.num_inputs()) > MOST {
+        return None;
+    }
     let operands = Pass { x: x.to_vec(), dx: vec![0.0; x.len()] };
     let mut carry = Pass::initial(rolled, &operands);
     let mut before = Vec::new();

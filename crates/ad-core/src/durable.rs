@@ -21,8 +21,7 @@ pub fn replace<E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) ->
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return write(&mut File::options().write(true).open(path)?);
     }
-    // A link stays a link: the file that it leads to is the one that is replaced.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = end_of_links(path);
     let (temporary, mut file) = create_beside(&path)?;
     let result = write_through(&mut file, &path, write);
     // Some systems rename no file that is open.
@@ -33,6 +32,19 @@ pub fn replace<E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) ->
         return result;
     }
     Ok(sync_folder_of(&path)?)
+}
+
+/// A link stays a link: the file that it leads to is the one that is replaced, also one that is not there yet.
+fn end_of_links(path: &Path) -> PathBuf {
+    /// What systems follow at most.
+    const MOST: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST {
+        let Ok(target) = fs::read_link(&path) else { break };
+        // An absolute target takes the place of the whole.
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
 }
 
 /// A new file with a name of its own: others may write the same file at the same
@@ -58,7 +70,7 @@ fn write_through<E: From<io::Error>>(
     replaced: &Path,
     write: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
-    // Who may read the old file may read the new one, and nobody else.
+    // The old file's permissions; its owner and what else a system knows are those of any new file.
     if let Ok(old) = fs::metadata(replaced) {
         file.set_permissions(old.permissions())?;
     }

@@ -480,6 +480,7 @@ impl List {
         // The numbers of constants and rows that are left.
         let mut constants = vec![u32::MAX; self.constants.len()];
         let mut data = TapeData {
+            free_letter: Default::default(),
             num_inputs: ends.num_inputs,
             num_params: from.num_params,
             constants: Vec::new(),

@@ -273,6 +273,9 @@ impl Bodies {
     fn alive(&mut self, rolled: &Loop, operands: usize, live: &[bool]) -> Result<(Vec<bool>, Vec<bool>), Error> {
         let pattern = self.jacobian(&rolled.body)?;
         let m = rolled.body.num_outputs();
+        if rolled.count.saturating_mul(m) > Graph::MOST {
+            return Err(Error::TooManyNonzeros { limit: Graph::MOST });
+        }
         let carried = rolled.initial().len();
         let mut of_operands = vec![false; operands];
         let mut of_outputs = vec![false; rolled.count * m];
@@ -305,6 +308,9 @@ impl Bodies {
         if let Some(rolled) = function.as_loop() {
             return Ok(self.alive(rolled, function.num_operands(), live)?.1);
         }
+        if function.iterations() > Graph::MOST {
+            return Err(Error::TooManyNonzeros { limit: Graph::MOST });
+        }
         let mut operands = vec![false; function.num_operands()];
         for block in function.blocks() {
             if block.results.iter().any(|&result| live[result as usize]) {
@@ -333,6 +339,8 @@ struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     const NONE: u32 = u32::MAX;
+    /// The most nodes: what iterations of a loop may make of a small tape takes no more memory than a few of its sweeps.
+    const MOST: usize = 1 << 27;
 
     /// The graph of what reaches the outputs, or those of them that are `wanted`.
     fn new(data: &'a TapeData, wanted: Option<&[bool]>, bodies: &mut Bodies) -> Result<Graph<'a>, Error> {
@@ -421,15 +429,13 @@ impl<'a> Graph<'a> {
     fn call(&mut self, bodies: &mut Bodies, function: &Function, x: &[u32], live: &[bool]) -> Result<Vec<u32>, Error> {
         match function.as_loop() {
             Some(rolled) => self.call_loop(bodies, rolled, x, live),
-            None => Ok(self.call_blocks(function, x, live)),
+            None => self.call_blocks(function, x, live),
         }
     }
 
     fn call_loop(&mut self, bodies: &mut Bodies, rolled: &Loop, x: &[u32], live: &[bool]) -> Result<Vec<u32>, Error> {
         let (n, m) = (rolled.body.num_inputs(), rolled.body.num_outputs());
-        if rolled.count.saturating_mul(m).saturating_add(self.num_nodes()) >= Graph::NONE as usize {
-            return Err(Error::TooManyNonzeros { limit: bodies.most });
-        }
+        self.check_nodes(rolled.count.saturating_mul(m))?;
         let pattern = bodies.jacobian(&rolled.body)?;
         let (alive, _) = bodies.alive(rolled, x.len(), live)?;
         let mut results = vec![Graph::NONE; live.len()];
@@ -478,7 +484,9 @@ impl<'a> Graph<'a> {
     }
 
     /// Results that depend on all operands of their blocks in every way.
-    fn call_blocks(&mut self, function: &Function, x: &[u32], live: &[bool]) -> Vec<u32> {
+    fn call_blocks(&mut self, function: &Function, x: &[u32], live: &[bool]) -> Result<Vec<u32>, Error> {
+        // The adjoint of a loop has a block for each iteration.
+        self.check_nodes(function.iterations())?;
         let mut pairs = Vec::new();
         let mut list = Vec::new();
         for block in function.blocks() {
@@ -486,6 +494,7 @@ impl<'a> Graph<'a> {
             if results.clone().next().is_some() {
                 list.extend(block.operands.iter().map(|&operand| x[operand as usize]));
                 let node = self.node_of(&mut list);
+                self.check_nodes(1)?;
                 self.interact([node, node]);
                 pairs.extend(results.map(|&result| [result, node]));
             }
@@ -495,7 +504,15 @@ impl<'a> Graph<'a> {
             list.extend_from_slice(nodes.of(result));
             self.node_of(&mut list)
         };
-        (0..live.len()).map(node).collect()
+        Ok((0..live.len()).map(node).collect())
+    }
+
+    /// Whether there may be so many more nodes.
+    fn check_nodes(&self, more: usize) -> Result<(), Error> {
+        match more.saturating_add(self.num_nodes()) <= Graph::MOST {
+            true => Ok(()),
+            false => Err(Error::TooManyNonzeros { limit: Graph::MOST }),
+        }
     }
 
     fn num_nodes(&self) -> usize {

@@ -1797,6 +1797,7 @@ impl Builder {
         let place = |operand: u32| if operand & CONSTANT_BIT != 0 { operand & !CONSTANT_BIT } else { operand + shift };
 
         let mut data = TapeData {
+            free_letter: Default::default(),
             num_inputs: self.x0.len(),
             num_params: self.k0.len(),
             constants: mem::take(&mut recording.constants.values),

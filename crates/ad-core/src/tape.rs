@@ -1,6 +1,6 @@
 //! The Wengert list: what a recording leaves behind, immutable and shared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -67,6 +67,8 @@ pub(crate) struct TapeData {
     pub outputs: Vec<u32>,
     /// What the outputs are called, where no input has that name.
     pub output_letter: &'static str,
+    /// That, or another one where a variable is named so, once it was looked for.
+    pub free_letter: OnceLock<&'static str>,
     /// A name for each input, or none at all.
     pub input_names: Vec<Name>,
     pub param_names: Vec<String>,
@@ -170,6 +172,9 @@ impl Row {
         }
     }
 }
+
+/// The bodies that a text has listed: their lists, parameters and names.
+type Listed<'a> = HashSet<(*const TapeData, *const f64, Option<&'a str>)>;
 
 impl TapeData {
     /// The index of the first input.
@@ -329,16 +334,20 @@ impl TapeData {
     /// The name of output `position`: y, or y₁, y₂, … where there are several,
     /// or the tape's own letter; another one where an input or a parameter is named so.
     pub fn output_name(&self, position: usize) -> Name {
+        let letter = *self.free_letter.get_or_init(|| self.find_free_letter());
+        match self.outputs.len() {
+            1 => Name::Letter(letter, Accent::None),
+            _ => Name::Indexed(letter, Accent::None, position as i64 + 1),
+        }
+    }
+
+    fn find_free_letter(&self) -> &'static str {
         let is_input = |letter: &str| {
             self.input_names.iter().any(|name| matches!(name, Name::Given(name, Accent::None) if name == letter))
         };
         let taken = |letter: &str| is_input(letter) || self.param_names.iter().any(|name| name == letter);
         let letters = [self.output_letter, "y", "f", "out"];
-        let letter = letters.into_iter().find(|letter| !taken(letter)).unwrap_or("output");
-        match self.outputs.len() {
-            1 => Name::Letter(letter, Accent::None),
-            _ => Name::Indexed(letter, Accent::None, position as i64 + 1),
-        }
+        letters.into_iter().find(|letter| !taken(letter)).unwrap_or("output")
     }
 
     /// The operation of a row, with the names of its operands.
@@ -364,7 +373,14 @@ impl TapeData {
 
     /// The bodies of the functions that rows call, each with the rows that call it.
     pub fn bodies(&self, script: Script, digits: usize) -> Vec<TraceBody> {
-        let mut bodies: Vec<(&Tape, String, Vec<u32>)> = Vec::new();
+        self.bodies_not_listed(script, digits, &mut HashSet::new())
+    }
+
+    /// The same, where some bodies have been listed already: a list stands once in
+    /// a text, since what calls functions that call functions may call one of them
+    /// more often than any text is long.
+    fn bodies_not_listed<'a>(&'a self, script: Script, digits: usize, listed: &mut Listed<'a>) -> Vec<TraceBody> {
+        let mut bodies: Vec<(&'a Tape, String, Vec<u32>)> = Vec::new();
         let mut numbers: HashMap<*const TapeData, Vec<usize>> = HashMap::new();
         for &row in &self.calls {
             let function = self.function(row as usize);
@@ -388,10 +404,13 @@ impl TapeData {
                 _ => name,
             }
         };
-        let finished = |(body, name, rows): (&Tape, String, Vec<u32>)| TraceBody {
-            name,
-            called_by: rows.iter().map(caller).collect(),
-            list: body.list(script, digits),
+        let finished = |(body, name, rows): (&'a Tape, String, Vec<u32>)| {
+            let params = if body.params.is_empty() { std::ptr::null() } else { body.params.as_ptr() };
+            let list = match listed.insert((Arc::as_ptr(&body.data), params, body.name.as_deref())) {
+                true => body.list_with(script, digits, listed),
+                false => "(listed above)\n".to_owned(),
+            };
+            TraceBody { name, called_by: rows.iter().map(caller).collect(), list }
         };
         bodies.into_iter().map(finished).collect()
     }
@@ -566,6 +585,27 @@ impl Tape {
         &self.data.functions
     }
 
+    /// How many operations one evaluation takes, about: the rows of the list, and
+    /// those of each function that it calls as often as they run, a derivative of
+    /// a function three times; `u64::MAX` if they are more than that can count.
+    ///
+    /// A small file may hold a tape that never ends: a body that is to run 10¹⁸
+    /// times, or functions that call functions, each of them twice. Ask before
+    /// you evaluate the tape of a stranger; the answer takes no longer than
+    /// reading the tape.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let square = Tape::record(&[1.0], |x| x[0] * x[0])?; // an input and a row
+    /// assert_eq!(square.operation_count(), 2);
+    /// let sum = Tape::record(&[1.0; 10], |x| square.map_sum(x.chunks(1)))?;
+    /// assert_eq!(sum.operation_count(), 11 + 10 * 2);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn operation_count(&self) -> u64 {
+        crate::function::operation_count(self)
+    }
+
     /// Whether it is a clone with the same parameters.
     pub(crate) fn is_same(&self, other: &Tape) -> bool {
         Arc::ptr_eq(&self.data, &other.data)
@@ -653,6 +693,9 @@ impl TapeData {
         if operands.iter().any(|&operand| operand as usize >= self.first_row() + at) {
             return Err("it reads a row that is not above it");
         }
+        if is_call && operands.is_empty() {
+            return Err("it calls a function with no operand");
+        }
         let (num_operands, num_results) = match op {
             Op::FurtherResult => return Err("a further result has no row above it"),
             Op::Call => {
@@ -686,6 +729,10 @@ impl TapeData {
 impl Tape {
     /// The Wengert list without numbers, and those of the functions that it calls.
     pub(crate) fn list(&self, script: Script, digits: usize) -> String {
+        self.list_with(script, digits, &mut HashSet::new())
+    }
+
+    fn list_with<'a>(&'a self, script: Script, digits: usize, listed: &mut Listed<'a>) -> String {
         let data = &*self.data;
         let text_of = |name: Name| name.render(script, digits);
         let mut lines = String::new();
@@ -704,7 +751,12 @@ impl Tape {
         for (position, &output) in data.outputs.iter().enumerate() {
             line(data.output_name(position), text_of(data.operand_name(output)));
         }
-        lines + &data.bodies(script, digits).iter().map(|body| format!("\n{}", body.text(script))).collect::<String>()
+        lines
+            + &data
+                .bodies_not_listed(script, digits, listed)
+                .iter()
+                .map(|body| format!("\n{}", body.text(script)))
+                .collect::<String>()
     }
 }
 

@@ -21,6 +21,7 @@
 //! Functions follow the strict rule of the sweeps (0·∞ is 0): a body by its
 //! drivers, the others in their own products.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::panic::Location;
@@ -625,6 +626,39 @@ fn adjoints_of_adjoint(
         }
         Ok(())
     })
+}
+
+/// [`Tape::operation_count`]. Each list is counted once, however many functions run it.
+pub(crate) fn operation_count(tape: &Tape) -> u64 {
+    fn of_list(tape: &Tape, known: &mut HashMap<*const (), u64>) -> u64 {
+        let key = Arc::as_ptr(&tape.data).cast();
+        if let Some(&count) = known.get(&key) {
+            return count;
+        }
+        let of_calls = tape.data.calls.iter().filter_map(|&row| tape.data.function(row as usize));
+        let mut count = tape.len() as u64;
+        for function in of_calls {
+            count = count.saturating_add(of_function(function, known));
+        }
+        known.insert(key, count);
+        count
+    }
+    fn of_function(function: &Function, known: &mut HashMap<*const (), u64>) -> u64 {
+        let key = Arc::as_ptr(&function.0).cast();
+        if let Some(&count) = known.get(&key) {
+            return count;
+        }
+        let count = match &function.0.kind {
+            Kind::Loop(rolled) => of_list(&rolled.body, known).saturating_mul(rolled.count as u64),
+            Kind::Custom(_) => 1,
+            Kind::Implicit(system) => of_list(system.equations(), known),
+            Kind::Adjoint(of) => of_function(of, known).saturating_mul(3),
+            Kind::Rearranged(Rearranged { of, .. }) => of_function(of, known),
+        };
+        known.insert(key, count);
+        count
+    }
+    of_list(tape, &mut HashMap::new())
 }
 
 impl PartialEq for Function {

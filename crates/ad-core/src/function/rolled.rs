@@ -626,7 +626,11 @@ impl Loop {
             outs: 2 * self.outs,
             ..*self
         };
-        let runs = if self.summed { 1 } else { self.count } as u32;
+        let runs = match self.outs {
+            0 => 0,
+            _ if self.summed => 1,
+            _ => self.count as u32,
+        };
         let results_at = |of_carry: u32, of_outs: u32| -> Vec<u32> {
             let first = move |run: u32| 2 * carried + run * 2 * outs + of_outs;
             let of_runs = (0..runs).flat_map(|run| (0..outs).map(move |out| first(run) + out));

@@ -62,6 +62,10 @@ impl Function {
         if operands.len() != self.num_operands() || num_operands > LIMIT {
             return Err("it has not an operand for each of those of the function that it rearranges");
         }
+        // Derivatives put values before their tangents: there are as many of both.
+        if num_operands == 0 || !num_operands.is_multiple_of(2) || !results.len().is_multiple_of(2) {
+            return Err("it takes or gives no pairs of values and tangents");
+        }
         if operands.iter().flatten().any(|&operand| operand as usize >= num_operands) {
             return Err("it takes an operand that it does not have");
         }

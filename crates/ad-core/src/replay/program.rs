@@ -466,7 +466,7 @@ impl Program {
         let calls = calls.map(|(number, (at, row))| {
             let operands = rows[at].wide(&wide);
             let in_order = operands.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1));
-            CallRow { number, at, row, first: in_order.then_some(operands[0] as usize) }
+            CallRow { number, at, row, first: operands.first().filter(|_| in_order).map(|&first| first as usize) }
         });
         let mut program = Program {
             is_reverse: direction == Direction::Reverse,
