@@ -9,7 +9,8 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = Idx::read_bytes("fuzzed", bytes);
     // The first bytes choose how the rest is read.
     let Some((&[policy, separator, columns], text)) = bytes.split_first_chunk::<3>() else { return };
-    let missing = [Missing::Refuse, Missing::DropRow, Missing::Fill(0.5), Missing::TrainingMean][usize::from(policy % 4)];
+    let missing =
+        [Missing::Refuse, Missing::DropRow, Missing::Fill(0.5), Missing::TrainingMean][usize::from(policy % 4)];
     let csv = Csv::new().missing(missing).separator([',', ';', '\t', '|'][usize::from(separator % 4)]);
     let csv = match columns % 3 {
         0 => csv.numeric(&["a", "b"]),

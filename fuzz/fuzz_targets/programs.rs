@@ -8,8 +8,8 @@ mod common;
 
 use ad_core::{SimdLevel, Tape, Workspace};
 use common::agreement::{
-    Directions, LANES, ROWS, Seen, check_many_points, check_scalar_engine, check_sums, expected_sum, indices, points_of,
-    samples_of, terms_of,
+    Directions, LANES, ROWS, Seen, check_many_points, check_scalar_engine, check_sums, expected_sum, indices,
+    points_of, samples_of, terms_of,
 };
 use common::programs::{Program, Purpose, Random};
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +18,8 @@ const PURPOSE: Purpose = Purpose { single: true, params: true, guarded: 30, call
 
 fuzz_target!(|bytes: &[u8]| {
     // Two bytes a choice: few choices have more outcomes.
-    let drawn = bytes.chunks(2).map(|pair| pair.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))).collect();
+    let drawn =
+        bytes.chunks(2).map(|pair| pair.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))).collect();
     let random = &mut Random::of(drawn);
     let (mut ws, mut seen) = (Workspace::new(), Seen::default());
     let program = Program::new(random, PURPOSE);

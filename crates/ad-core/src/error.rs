@@ -406,7 +406,8 @@ pub enum Error {
         problem: Box<TapeFileProblem>,
     },
 
-    /// A tape cannot be written to a file, since it calls code of yours.
+    /// A tape cannot be written to a file, since it calls code of yours, or
+    /// derivatives of derivatives of functions that are nested too deep.
     #[error("{function}, called at {location}, cannot be written to a file: {reason}")]
     NotStorable {
         /// The function.
@@ -415,6 +416,17 @@ pub enum Error {
         location: SourceLocation,
         /// Why not, and what to do.
         reason: &'static str,
+    },
+
+    /// A tape has more of something than a tape file can count, such as letters of a name.
+    #[error("the tape has {found} {what}, and a file can hold {limit} at most: shorten it, or split the tape")]
+    TooLargeForFile {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        found: u64,
+        /// The most that a file can hold.
+        limit: u64,
     },
 
     /// Reading or writing failed.

@@ -158,8 +158,13 @@ impl SourceLocation {
         SourceLocation { file: FileName::Compiled(location.file()), line: location.line(), nearest: false }
     }
 
-    /// A place that was noted in another program.
+    /// A place that was noted in another program. Control characters, which would break what is
+    /// printed, are replaced.
     pub(crate) fn loaded(file: Arc<str>, line: u32, nearest: bool) -> Self {
+        let file = match file.contains(char::is_control) {
+            true => file.replace(char::is_control, "\u{FFFD}").into(),
+            false => file,
+        };
         SourceLocation { file: FileName::Loaded(file), line, nearest }
     }
 

@@ -1,15 +1,16 @@
 //! Tapes in files: what is saved is what is loaded, and no file does harm.
 //!
-//! `tests/golden/tape-v1.tape` is a file of version 1 of the format. It is
-//! written once for a version and never again, since it has to be readable for
-//! ever: `WRITE_GOLDEN_TAPE=1 cargo test -p ad-core --test tape_files golden`
-//! writes it where there is none.
+//! `tests/golden/*.tape` are files of version 1 of the format, and
+//! `tapes-v1.txt` is what is in them and what they compute. They are written
+//! once for a version and never again, since they have to be readable for ever:
+//! `WRITE_GOLDEN_TAPE=1 cargo test -p ad-core --test tape_files golden` writes
+//! those that are not there. Of `operations-v1.txt` no line may ever change.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -276,38 +277,181 @@ fn functions_nested_as_deep_as_may_be_come_back() {
     assert_eq!(tape.gradient(&[0.25]).unwrap(), loaded.gradient(&[0.25]).unwrap());
 }
 
-// The golden file.
+// The golden files.
 
-fn golden_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tape-v1.tape")
+fn golden_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// What the golden file holds. This may not change, as the file does not.
-fn golden_tape() -> Tape {
-    assorted()
+/// Every operation, and every question with each of its answers.
+fn every_operation() -> Tape {
+    let x0: Vec<f64> = (0..8).map(|i| 0.25 + f64::from(i) / 8.0).collect();
+    Tape::record(&x0, |x| {
+        let same = x[0];
+        let _ = (same < x[0], same <= x[0], same > x[0], same >= x[0], same == x[0], same != x[0]);
+        let _ = same.partial_cmp(&x[0]);
+        for c in [0.0, 1.0, f64::NAN] {
+            let _ = (same < c, same <= c, same > c, same >= c, same == c, same != c, same.partial_cmp(&c));
+        }
+        for other in [same, -same, same * f64::NAN, same * f64::INFINITY, same * 1e-310, same * 1e300] {
+            let _ = (other.is_nan(), other.is_finite(), other.is_infinite(), other.is_sign_negative());
+            let _ = (other.to_i64(), other.is_normal(), other.is_subnormal());
+        }
+        Op::ALL.iter().flat_map(|&op| call(op, &x[..operands_of(op)], 2.0)).collect::<Vec<_>>()
+    })
+    .unwrap()
+}
+
+/// A derivative of an adjoint of a tape that calls others in every way.
+fn derivative_of_an_adjoint() -> Tape {
+    let square = Tape::record(&[0.5], |x| x[0] * x[0]).unwrap().named("square");
+    let scaled = Tape::builder().inputs(&[], &[0.5]).params(&["k"], &[2.0]).record(|x, k| x[0].sin() * k[0]).unwrap();
+    let step = Tape::record(&[0.5, 1.0], |x| [x[0] * x[1], x[0] + square.call(&x[1..])[0]]).unwrap();
+    let tape = Tape::builder()
+        .inputs(&["a", "b"], &[0.5, 0.25])
+        .params(&["c"], &[1.5])
+        .record(|x, k| {
+            let (last, all) = step.scan(&x[..1], x.windows(1));
+            let listed = square.map_sum([[x[1]], [x[0]], [x[0]], [x[1]]])[0];
+            listed * k[0] + last[0] + all[1] + scaled.map(x.windows(1))[1]
+        })
+        .unwrap();
+    tape.vjp_tape().unwrap().jvp_tape().unwrap().vjp_tape().unwrap()
+}
+
+/// A file of version 1: its name, what was recorded for it, and points at which it is evaluated.
+type Golden = (&'static str, fn() -> Tape, fn() -> [Vec<f64>; 2]);
+
+const GOLDEN: [Golden; 3] = [
+    ("tape-v1.tape", assorted, || [vec![0.5, -0.0, 2.0], vec![0.75, 0.5, 2.5]]),
+    ("operations-v1.tape", every_operation, || [vec![0.25; 8], (0..8).map(|i| 0.5 + f64::from(i) / 4.0).collect()]),
+    ("derivative-v1.tape", derivative_of_an_adjoint, || [vec![0.5; 8], (0..8).map(|i| f64::from(i) / 8.0).collect()]),
+];
+
+/// What a golden file holds and computes.
+fn golden_text(name: &str, tape: &Tape, points: &[Vec<f64>]) -> String {
+    let mut lines = vec![format!("{name} {:032x}", tape.content_hash())];
+    for x in points {
+        let hex = |bits: &[u64]| bits.iter().map(|bits| format!(" {bits:016x}")).collect::<String>();
+        lines.push(format!("at{}", hex(&bits(x))));
+        // The places in the traces are of no interest here.
+        for (what, result) in ["values", "tangents", "adjoints", "jacobian"].into_iter().zip(results(tape, x)) {
+            lines.push(format!("{what}{}", hex(&result.unwrap())));
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 #[test]
 fn golden_files_are_readable_for_ever() {
-    if std::env::var_os("WRITE_GOLDEN_TAPE").is_some() {
-        assert!(!golden_path().exists(), "it is there already, and has to stay as it is");
-        golden_tape().save(golden_path()).unwrap();
+    let write = |name: &str, to: &dyn Fn(&Path)| {
+        let path = golden_path(name);
+        if std::env::var_os("WRITE_GOLDEN_TAPE").is_some() && !path.exists() {
+            to(&path);
+        }
+        path
+    };
+    let mut text = String::new();
+    for (name, record, points) in GOLDEN {
+        let path = write(name, &|path| record().save(path).unwrap());
+        let loaded = Tape::load(path).unwrap();
+        loaded.check().unwrap();
+        text += &golden_text(name, &loaded, &points());
+        // It is written with the bytes that it has.
+        assert!(fs::read(golden_path(name)).unwrap() == bytes_of(&loaded), "{name} is written otherwise");
     }
-    let loaded = Tape::load(golden_path()).unwrap();
-    let now = golden_tape();
-    assert_eq!(loaded.content_hash(), now.content_hash());
-    assert_eq!(loaded.to_string(), now.to_string());
+    let path = write("tapes-v1.txt", &|path| fs::write(path, &text).unwrap());
+    for (stored, now) in fs::read_to_string(path).unwrap().lines().zip(text.lines()) {
+        assert_eq!(stored, now);
+    }
+    assert_eq!(fs::read_to_string(golden_path("tapes-v1.txt")).unwrap().lines().count(), text.lines().count());
+
+    let loaded = Tape::load(golden_path("tape-v1.tape")).unwrap();
     assert_eq!(loaded.input_names(), ["x", "y", "z"]);
-    assert_eq!(bits(loaded.params()), bits(now.params()));
     assert_eq!(loaded.params()[1].to_bits(), 0x7ff8_0000_dead_beef);
-    let guards: Vec<String> = loaded.guards().iter().map(ToString::to_string).collect();
-    assert_eq!(guards, now.guards().iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(loaded.guards()[0].to_string(), "z.to_i64() was 2");
     assert!(loaded.guards()[0].location().file().ends_with("tape_files.rs"));
     assert!(loaded.guards()[0].location().line() > 1);
     assert_eq!(loaded.escapes()[0].value(), 2.0);
-    for x in [[0.5, -0.0, 2.0], [0.75, 0.5, 2.5]] {
-        // The places in the traces are those of then.
-        assert_eq!(results(&loaded, &x)[..4], results(&now, &x)[..4]);
+    let derivative = Tape::load(golden_path("derivative-v1.tape")).unwrap();
+    assert_eq!(derivative.input_names()[..6], ["a", "b", "y\u{304}", "a\u{307}", "b\u{307}", "y\u{307}"]);
+}
+
+/// The lines of a list that is only ever added to.
+fn operations_of_version_1() -> Vec<String> {
+    let text = fs::read_to_string(golden_path("operations-v1.txt")).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn operations_of_golden_files_stay_as_they_are() {
+    let now: Vec<String> = Op::ALL
+        .iter()
+        .map(|op| format!("{} {} {}", op.info().name, op.info().operands.len(), op.info().forms.len()))
+        .collect();
+    if std::env::var_os("WRITE_GOLDEN_TAPE").is_some() && !golden_path("operations-v1.txt").exists() {
+        fs::write(golden_path("operations-v1.txt"), now.join("\n") + "\n").unwrap();
+    }
+    let stored = operations_of_version_1();
+    for line in &stored {
+        assert!(now.contains(line), "name, operands, results: {line:?} stands in files and is no operation any more");
+    }
+    for line in &now {
+        assert!(stored.contains(line), "{line:?} is new: add it as the last line, and a golden file that uses it");
+    }
+}
+
+#[test]
+fn golden_files_hold_everything_that_files_can_hold() {
+    let mut seen = BTreeSet::new();
+    for (name, ..) in GOLDEN {
+        let json = serde_json::to_value(Tape::load(golden_path(name)).unwrap()).unwrap();
+        let items = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+        let key = |value: &serde_json::Value| value.as_object().unwrap().keys().next().unwrap().clone();
+        for part in items(&json["parts"]) {
+            let kind = key(&part);
+            let part = &part[&kind];
+            for row in items(&part["rows"]) {
+                seen.insert(format!("operation {}", row["op"].as_str().unwrap()));
+            }
+            for guard in items(&part["guards"]) {
+                let answer = &guard["answer"][&key(&guard["answer"])];
+                seen.insert(format!("{} {answer}", guard["question"].as_str().unwrap()));
+            }
+            if kind == "list" {
+                for input in items(&part["inputs"]).iter().filter(|input| !input.is_null()) {
+                    let word = |field: &str| input[field].as_str().unwrap().to_owned();
+                    seen.insert(format!("name {} {}", word("kind"), word("accent")));
+                }
+            }
+            if kind == "loop" {
+                seen.extend(items(&part["inputs"]).iter().map(|input| format!("input {}", key(input))));
+                seen.extend(items(&part["outputs"]).iter().map(|output| format!("output {}", key(output))));
+                seen.insert(format!("summed {}", part["summed"]));
+                seen.insert(format!("named {}", !part["name"].is_null()));
+            }
+            seen.insert(format!("part {kind}"));
+        }
+    }
+    let mut expected: Vec<String> =
+        ["list", "tape", "loop", "adjoint", "rearranged"].map(|kind| format!("part {kind}")).into();
+    expected
+        .extend(operations_of_version_1().iter().map(|line| format!("operation {}", line.split(' ').next().unwrap())));
+    expected.extend(["further_result", "call"].map(|op| format!("operation {op}")));
+    let questions = ["<", "<=", ">", ">=", "==", "!=", "is_nan", "is_finite", "is_infinite", "is_sign_negative"];
+    for question in questions.into_iter().chain(["is_normal", "is_subnormal"]) {
+        expected.extend([true, false].map(|answer| format!("{question} {answer}")));
+    }
+    expected.extend(["-1", "0", "1", "null"].map(|answer| format!("partial_cmp {answer}")));
+    expected.extend(["0", "2", "null"].map(|answer| format!("to_i64 {answer}")));
+    expected.extend(
+        ["given none", "given dot", "indexed bar", "letter dot", "letter bar"].map(|name| format!("name {name}")),
+    );
+    expected.extend(["carry", "strided", "listed"].map(|input| format!("input {input}")));
+    expected.extend(["carry", "out"].map(|output| format!("output {output}")));
+    expected.extend([true, false].iter().flat_map(|is| [format!("summed {is}"), format!("named {is}")]));
+    for item in expected {
+        assert!(seen.contains(&item), "no golden file has {item:?}, but {seen:?}");
     }
 }
 
@@ -315,7 +459,7 @@ fn golden_files_are_readable_for_ever() {
 
 #[test]
 fn every_truncation_and_every_changed_byte_is_an_error() {
-    let golden = fs::read(golden_path()).unwrap();
+    let golden = fs::read(golden_path("tape-v1.tape")).unwrap();
     let small = bytes_of(&Tape::record(&[2.0], |x| x[0] * 3.0).unwrap());
     for (bytes, all) in [(&golden, false), (&small, true)] {
         for len in 0..bytes.len() {
@@ -331,7 +475,12 @@ fn every_truncation_and_every_changed_byte_is_an_error() {
         for at in 0..bytes.len() {
             let right = bytes[at];
             let few = || [0x00, 0xff].into_iter().chain((0..8).map(|bit| right ^ 1 << bit)).collect();
-            let wrong: Vec<u8> = if all { (0..=255).collect() } else { few() };
+            let wrong: Vec<u8> = match (all, cfg!(debug_assertions)) {
+                // Each takes the sum of the whole file, which is slow without optimisation.
+                (_, true) => vec![right ^ 1 << (at % 8)],
+                (true, false) => (0..=255).collect(),
+                (false, false) => few(),
+            };
             for wrong in wrong.into_iter().filter(|&wrong| wrong != right) {
                 bytes[at] = wrong;
                 let error = read(&bytes).unwrap_err();
@@ -426,10 +575,17 @@ fn resealed_damage_does_no_harm() {
         let mut damaged = bytes.clone();
         for at in 24..bytes.len() - 8 {
             let right = bytes[at];
-            let wrong = [0, 1, 0xff, right ^ 0x80, right.wrapping_add(1), right.wrapping_sub(1)];
+            let mut wrong = [0, 1, 0xff, right ^ 0x80, right.wrapping_add(1), right.wrapping_sub(1)];
             // What has no meaning is refused whatever it is.
             let neighbours = &bytes[at - 16..(at + 16).min(bytes.len())];
-            let tried = if neighbours.iter().all(|&byte| byte == 0) { 2 } else { wrong.len() };
+            let tried = match neighbours.iter().all(|&byte| byte == 0) {
+                true => 2,
+                false if cfg!(debug_assertions) => {
+                    wrong.rotate_left(at % 6);
+                    2
+                }
+                false => wrong.len(),
+            };
             for &wrong in wrong[..tried].iter().filter(|&&wrong| wrong != right) {
                 damaged[at] = wrong;
                 reseal(&mut damaged);
@@ -592,6 +748,7 @@ fn results_and_places_of_loops_have_to_be_there() {
         reseal(&mut hostile);
         problem_of(&hostile).to_string()
     };
+    assert!(changed(32, 4).contains("part 2: "), "{}", changed(32, 4));
     // The head has 64 words; the input of the body is a kind, a place, and two words each for first and stride.
     assert!(changed(32, 4).contains("it does not have"), "an iteration more");
     assert!(changed(32, 2).contains("takes other numbers"), "an iteration less: fewer results than rows");
@@ -617,6 +774,11 @@ fn operations_of_a_newer_version_are_named() {
     set_word(&mut bytes, 8, 2);
     reseal(&mut bytes);
     assert_eq!(problem_of(&bytes), TapeFileProblem::UnknownVersion { found: 2, known: 1 });
+    assert!(problem_of(&bytes).to_string().contains("newer version"));
+    set_word(&mut bytes, 8, 0);
+    reseal(&mut bytes);
+    assert_eq!(problem_of(&bytes), TapeFileProblem::UnknownVersion { found: 0, known: 1 });
+    assert!(problem_of(&bytes).to_string().contains("no version of ad-core wrote that"));
 }
 
 #[test]
@@ -636,13 +798,79 @@ fn rows_are_checked_with_their_places() {
     // Constants, inputs, rows: 0 | 1, 2 | 3, 4.
     let (offset, text) = changed(rows + 4, 3);
     assert_eq!(offset, rows);
-    assert!(text.contains("row 0: it reads a row that is not above it"), "{text}");
+    assert!(text.contains("part 0: row 0: it reads a row that is not above it"), "{text}");
     let (offset, text) = changed(rows + 12 + 4, 0);
     assert_eq!((offset, text.contains("reads constants alone")), (rows + 12, true), "{text}");
     let head = u32::from_le_bytes(bytes[rows..rows + 4].try_into().unwrap());
     assert!(changed(rows, head | 0x3f_ffff << 10).1.contains("its place in the code is not on the list"));
     assert!(changed(rows, head | 0xff).1.contains("the number of an operation"));
     assert!(changed(rows, head & !(3 << 8) | 1 << 8).1.contains("the operands of a row"));
+}
+
+#[test]
+fn names_of_variables_are_checked_by_what_they_print() {
+    let json = |tape: &Tape| serde_json::to_value(tape).unwrap();
+    let load = |value: &serde_json::Value| serde_json::from_value::<Tape>(value.clone());
+    let refused = |value: &serde_json::Value, expected: &str| {
+        let error = load(value).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let tape = Tape::record(&[0.5, 1.0], |x| x[0] * x[1]).unwrap();
+    let names = |first: serde_json::Value, second: serde_json::Value| {
+        let mut document = json(&tape);
+        document["parts"][0]["list"]["inputs"] = [first, second].into();
+        document
+    };
+    let name = |kind: &str, text: &str, accent: &str, index: i64| serde_json::json!({ "kind": kind, "text": text, "accent": accent, "index": index });
+    let x1 = name("indexed", "x", "none", 1);
+    load(&names(x1.clone(), name("indexed", "x", "none", 2))).unwrap();
+    load(&names(x1.clone(), name("indexed", "x", "dot", 1))).unwrap();
+    refused(&names(x1.clone(), x1.clone()), "\"x₁\" twice");
+    refused(&names(x1.clone(), name("given", "x₁", "none", 0)), "\"x₁\" twice");
+    refused(&names(name("letter", "y", "bar", 0), name("given", "y\u{304}", "none", 0)), "twice");
+    refused(&names(name("given", "a", "dot", 0), name("given", "a", "dot", 0)), "twice");
+    refused(&names(x1.clone(), name("given", "a", "none", 1)), "the index of a name: found 1");
+    refused(&names(x1.clone(), name("letter", "y", "none", -1)), "the index of a name: found -1");
+    refused(&names(x1.clone(), name("given", " ", "none", 0)), "is empty");
+    refused(&names(x1.clone(), name("indexed", "q", "none", 2)), "a letter of variables");
+
+    // A parameter may be called as an input without a name is: so the inputs of a derivative are.
+    let k = Tape::builder().inputs(&[], &[0.5]).params(&["x₁"], &[2.0]).record(|x, k| x[0] * k[0]).unwrap();
+    for tape in [&k, &k.jvp_tape().unwrap(), &k.vjp_tape().unwrap(), &k.jvp_tape().unwrap().vjp_tape().unwrap()] {
+        assert_reads_the_same(tape, &round_trip(tape));
+        assert_reads_the_same(tape, &load(&json(tape)).unwrap());
+    }
+    // But not as any other.
+    let mut document = json(&k.jvp_tape().unwrap());
+    document["parts"][0]["list"]["params"] = serde_json::json!(["x\u{307}₁"]);
+    let seed = document["parts"][0]["list"]["inputs"][1].clone();
+    assert_eq!(seed, name("indexed", "x", "dot", 1), "the name of the tangent");
+    refused(&document, "twice");
+
+    // Names of files have three kinds, and no index that they do not print.
+    let bytes = bytes_of(&Tape::builder().inputs(&["speed"], &[0.5]).record(|x, _| x[0].sin()).unwrap());
+    let text = bytes.windows(5).position(|bytes| bytes == b"speed").unwrap();
+    for (at, word) in [(text - 20, 4), (text - 20, 0), (text - 16, 3), (text - 12, 1)] {
+        let mut hostile = bytes.clone();
+        set_word(&mut hostile, at, word);
+        reseal(&mut hostile);
+        assert!(matches!(problem_of(&hostile), TapeFileProblem::Unexpected { .. }), "{word} at {at}");
+    }
+}
+
+#[test]
+fn words_without_meaning_are_zeros() {
+    let tape = Tape::record(&[0.5], |x| if x[0] > 0.0 { x[0] * x[0].value() } else { x[0] }).unwrap();
+    let bytes = bytes_of(&tape);
+    // The guard and the escape are the end of the list, which a tape without parameters follows.
+    let end = bytes.len() - 8 - 256;
+    for at in [end - 8, end - 4, end - 32 - 8, end - 32 - 4] {
+        let mut hostile = bytes.clone();
+        assert_eq!(hostile[at..at + 4], [0; 4]);
+        set_word(&mut hostile, at, 1);
+        reseal(&mut hostile);
+        assert!(problem_of(&hostile).to_string().contains("words that have no meaning"), "{at}");
+    }
 }
 
 // The system.
@@ -824,9 +1052,18 @@ fn assert_bounded(what: &str, tape: &Tape) {
     assert!(saving.bytes_max < small + functions, "saving {what} of {len} bytes takes {}", saving.bytes_max);
     let mut loaded = None;
     let loading = measure(|| loaded = Some(read(&bytes).unwrap()));
-    let most = 4 * len as u64 + small;
-    assert!(loading.bytes_max <= most, "loading {what} of {len} bytes takes {} > {most}", loading.bytes_max);
+    assert_takes_little(what, len, loading.bytes_max);
     assert_eq!(loaded.unwrap().content_hash(), tape.content_hash());
+}
+
+/// What is promised is a mebibyte. Where things are few, since nothing is
+/// optimised, less has to do: else it would hide what each of them takes.
+const SLACK: u64 = if cfg!(debug_assertions) { 1 << 17 } else { 1 << 20 };
+
+#[track_caller]
+fn assert_takes_little(what: &str, len: usize, taken: u64) {
+    let most = 4 * len as u64 + SLACK;
+    assert!(taken <= most, "loading {what} of {len} bytes takes {taken} > {most}");
 }
 
 struct Counted(usize);
@@ -843,7 +1080,7 @@ impl Write for Counted {
 
 #[test]
 fn loading_and_saving_take_bounded_memory() {
-    const N: usize = 100_000;
+    const N: usize = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
     let long = Tape::record(&[1.0, 2.0], |x| (0..10 * N).fold(x[0], |y, _| y * x[1])).unwrap();
     assert_bounded("a long tape", &long);
     let mixed = Tape::builder()
@@ -899,6 +1136,58 @@ fn loading_and_saving_take_bounded_memory() {
     let places: Vec<usize> = (0..N).map(|i| i * i % 40).collect();
     let listed = Tape::record(&vec![1.0; 40], |x| body.map_sum(places.iter().map(|&i| [x[i]]))).unwrap();
     assert_bounded("listed places", &listed);
+}
+
+/// Each alone, and so many that a mebibyte is little.
+#[test]
+fn loading_takes_bounded_memory_for_many_of_one_kind() {
+    const N: usize = if cfg!(debug_assertions) { 50_000 } else { 500_000 };
+    let guards = Tape::record(&[1.0], |x| {
+        assert!((0..N).all(|_| x[0] > 0.0));
+        x[0]
+    });
+    assert_bounded("guards alone", &guards.unwrap());
+    let escapes = Tape::record(&[1.0], |x| {
+        assert!((0..N).all(|_| x[0].value() == 1.0));
+        x[0]
+    });
+    assert_bounded("escapes alone", &escapes.unwrap());
+    let constants = Tape::record(&[1.0], |_| (0..N).map(|i| Var::from(i as f64)).collect::<Vec<_>>()).unwrap();
+    assert_bounded("constants", &constants);
+    let outputs = Tape::record(&[1.0], |x| vec![x[0]; N]).unwrap();
+    assert_bounded("outputs", &outputs);
+    let wide = Tape::record(&[1.0], |x| (0..N / 4).fold(x[0], |y, _| Var::sum_of(&[y, x[0], y, x[0]]))).unwrap();
+    assert_bounded("operands", &wide);
+
+    // Names that fill their place in the file, with guards and escapes that look at them.
+    let names: Vec<String> = (0..N).map(|i| format!("{i:012}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let numbers = vec![1.0; N];
+    for what in ["nothing", "half a guard", "a guard", "an escape"] {
+        let look = |x: &[Var]| match what {
+            "half a guard" => x.chunks(2).filter(|x| x[0] == x[1]).count(),
+            "a guard" => x.iter().filter(|x| **x > 0.0).count(),
+            "an escape" => x.iter().filter(|x| x.value() == 1.0).count(),
+            _ => 0,
+        };
+        let inputs = Tape::builder().inputs(&names, &numbers).record(|x, _| x[0] * look(x) as f64).unwrap();
+        assert_bounded(&format!("inputs with {what} each"), &inputs);
+        let params = Tape::builder().inputs(&["x"], &[1.0]).params(&names, &numbers);
+        assert_bounded(&format!("parameters with {what} each"), &params.record(|x, k| x[0] * look(k) as f64).unwrap());
+    }
+
+    // More places than the lines of this file: those of a tape, again and again.
+    let small = bytes_of(&Tape::record(&[1.0], |x| x[0].sin()).unwrap());
+    let list = parts_of(&small);
+    let place = list + 256 + 16 + 4;
+    let mut places = [&small[..place], &small[place..place + 12].repeat(N), &small[place..]].concat();
+    assert_eq!(small[list + 32..list + 36], [1, 0, 0, 0], "one place");
+    set_word(&mut places, list + 32, N as u32 + 1);
+    reseal(&mut places);
+    let mut loaded = None;
+    let loading = measure(|| loaded = Some(read(&places).unwrap()));
+    assert_takes_little("places", places.len(), loading.bytes_max);
+    assert_same(&loaded.unwrap().eval(&[0.5]).unwrap(), &[0.5_f64.sin()], "sin");
 }
 
 // serde.
@@ -978,6 +1267,17 @@ fn hostile_documents_are_errors() {
         }
     }
     assert!(loaded > 20 && refused > 500, "{loaded} loaded, {refused} refused");
+    for (right, wrong) in [
+        ("\"NaN:7ff80000deadbeef\"", "\"NaN:+ff80000deadbeef\""),
+        ("\"NaN:7ff80000deadbeef\"", "\"NaN:07ff80000deadbeef\""),
+        ("\"NaN:7ff80000deadbeef\"", "\"NaN:7FF80000DEADBEEF\""),
+        ("\"NaN:7ff80000deadbeef\"", "\"NaN:0000000000000001\""),
+        ("\"strided\":{", "\"strided\":{\"third\":1,"),
+    ] {
+        let json = serde_json::to_string(&assorted()).unwrap();
+        assert!(json.contains(right), "{right}");
+        assert!(serde_json::from_str::<Tape>(&json.replacen(right, wrong, 1)).is_err(), "{wrong}");
+    }
     let error = serde_json::from_str::<Tape>(r#"{"format": "ad-core tape", "version": 2, "parts": []}"#).unwrap_err();
     assert!(error.to_string().contains("version 2"), "{error}");
     let error = serde_json::from_str::<Tape>(r#"{"format": "ad-core tape", "version": 1, "parts": []}"#).unwrap_err();

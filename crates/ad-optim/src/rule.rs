@@ -786,7 +786,30 @@ mod tests {
         assert_ne!(settings(Schedule::cosine(10)), settings(Schedule::cosine(10).per_epoch()));
         assert_ne!(settings(ProjectBox::all(0.0, 1.0)), settings(ProjectBox::all(0.0, 2.0)));
         assert_ne!(settings(AdamW::new(0.1)), settings(AdamW::new(0.1).weight_decay(0.5)));
+        assert_ne!(settings(Adam::new(0.1)), settings(Adam::new(0.1).eps(0.5)));
+        assert_ne!(settings(AmsGrad::torch(0.1)), settings(AmsGrad::torch(0.2)));
         assert_ne!(settings(Lbfgs::new()), settings(Lbfgs::new().memory(3)));
+    }
+
+    #[test]
+    fn every_rule_reports_its_rate() {
+        fn rate(rule: impl Rule) -> f64 {
+            let (mut state, mut delta) = (rule.init(1).unwrap(), [1.0]);
+            let mut update = Update { delta: &mut delta, rate: 0.5 };
+            let (x, gradient) = (&[1.0][..], &[1.0][..]);
+            let at = Iterate { step: 1, epoch: 1, samples: 1, value: 1.0, validation: None, x, gradient };
+            rule.step(&mut state, &at, &mut update);
+            update.rate
+        }
+        assert_eq!(rate(GradientDescent::new(0.25)), 0.125);
+        assert_eq!(rate(Adam::new(0.25)), 0.125);
+        assert_eq!(rate(AdamW::new(0.25)), 0.125);
+        assert_eq!([AmsGrad::reddi(0.25), AmsGrad::torch(0.25), AmsGrad::optax(0.25)].map(rate), [0.125; 3]);
+        assert_eq!(rate(RmsProp::new(0.25)), 0.125);
+        assert_eq!(rate(Adagrad::new(0.25)), 0.125);
+        assert_eq!(rate(Adamax::new(0.25)), 0.125);
+        assert_eq!(rate(Nadam::new(0.25)), 0.125);
+        assert_eq!(rate(Freeze), 0.0);
     }
 
     #[test]

@@ -4,14 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use super::parts::{Assembler, LoopParts, MOST, Part, Parts, letter, listed, operation};
+use super::parts::{
+    Assembler, LoopParts, MOST, NameKind, NameParts, Part, Parts, letter, listed, more_room, operation, room, unnamed,
+};
 use super::{TapeFileProblem, VERSION};
 use crate::durable::Crc64;
 use crate::error::Error;
 use crate::formula::{Accent, Name};
 use crate::function::{Column, Function, Source, Stored, Target};
 use crate::ops::Op;
-use crate::record::{Answer, Escape, Guard, OperandName, Question, SourceLocation};
+use crate::record::{Answer, Escape, Guard, Question, SourceLocation};
 use crate::tape::{Row, Tape, TapeData};
 
 /// What every tape file begins with.
@@ -27,6 +29,14 @@ const CHECKSUM: usize = 8;
 const HEAD: usize = 64;
 /// The bytes of a text are a multiple of this, for the same reason.
 const TEXT: usize = 16;
+/// What a guard and an escape take in a file, again for that reason: they end
+/// in words without meaning.
+const GUARD: usize = 48;
+const ESCAPE: usize = 32;
+const _: () = assert!(size_of::<Guard>() <= 3 * GUARD && size_of::<Escape>() <= 3 * ESCAPE);
+/// What a place in the code takes.
+const PLACE: usize = 12;
+const _: () = assert!(size_of::<SourceLocation>() <= 3 * PLACE);
 
 const LIST: u32 = 1;
 const TAPE: u32 = 2;
@@ -45,6 +55,15 @@ struct Encoder<'w> {
     buffer: Vec<u8>,
     crc: Crc64,
     length: u64,
+    /// The first thing of which there are more than a file can count, and how many.
+    too_many: Option<(&'static str, u64)>,
+}
+
+impl<'w> Encoder<'w> {
+    fn new(to: Option<&'w mut dyn Write>) -> Encoder<'w> {
+        let buffer = Vec::with_capacity(if to.is_some() { CHUNK } else { 0 });
+        Encoder { to, buffer, crc: Crc64::new(), length: 0, too_many: None }
+    }
 }
 
 impl Encoder<'_> {
@@ -86,14 +105,24 @@ impl Encoder<'_> {
         numbers.iter().try_for_each(|number| self.long(number.to_bits()))
     }
 
+    /// The word for so many things, if a file can hold so many.
+    fn count(&mut self, what: &'static str, count: usize) -> u32 {
+        let count = count as u64;
+        if count > MOST {
+            self.too_many.get_or_insert((what, count));
+        }
+        count as u32
+    }
+
     fn text(&mut self, text: &str) -> io::Result<()> {
-        self.word(text.len() as u32)?;
+        let len = self.count("bytes of a text", text.len());
+        self.word(len)?;
         self.bytes(text.as_bytes())?;
         self.bytes(&[0; TEXT][..padding(text.len())])
     }
 
-    fn head<const N: usize>(&mut self, words: [usize; N]) -> io::Result<()> {
-        self.words(words.into_iter().map(|word| word as u32))?;
+    fn head<const N: usize>(&mut self, words: [u32; N]) -> io::Result<()> {
+        self.words(words)?;
         self.words([0; HEAD].into_iter().skip(N))
     }
 }
@@ -112,12 +141,14 @@ pub(super) struct File<'a> {
     /// The files of code that it names, and their numbers.
     sources: Vec<&'a str>,
     source_numbers: HashMap<&'a str, u32>,
+    /// The length of the body.
+    length: u64,
 }
 
 impl<'a> File<'a> {
     /// # Errors
     ///
-    /// [`Error::NotStorable`].
+    /// [`Error::NotStorable`], and [`Error::TooLargeForFile`].
     pub fn of(tape: &'a Tape) -> Result<File<'a>, Error> {
         let mut file = File {
             parts: Parts::of(tape)?,
@@ -125,6 +156,7 @@ impl<'a> File<'a> {
             operation_numbers: [u8::MAX; 256],
             sources: Vec::new(),
             source_numbers: HashMap::new(),
+            length: 0,
         };
         let mut is_used = [false; 256];
         for data in file.parts.lists() {
@@ -144,16 +176,21 @@ impl<'a> File<'a> {
             file.operation_numbers[op as usize] = file.operations.len() as u8;
             file.operations.push(op);
         }
-        Ok(file)
+        // Where nothing is written nothing fails.
+        let mut counted = Encoder::new(None);
+        let _ = file.body(&mut counted);
+        file.length = counted.length;
+        match counted.too_many {
+            None => Ok(file),
+            Some((what, found)) => Err(Error::TooLargeForFile { what, found, limit: MOST }),
+        }
     }
 
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
-        let mut counted = Encoder { to: None, buffer: Vec::new(), crc: Crc64::new(), length: 0 };
-        self.body(&mut counted)?;
-        let mut encoder = Encoder { to: Some(to), buffer: Vec::with_capacity(CHUNK), crc: Crc64::new(), length: 0 };
+        let mut encoder = Encoder::new(Some(to));
         encoder.bytes(&MAGIC)?;
         encoder.words([VERSION, 0])?;
-        encoder.long(counted.length)?;
+        encoder.long(self.length)?;
         self.body(&mut encoder)?;
         encoder.hand_over()?;
         encoder.long(encoder.crc.value())?;
@@ -163,9 +200,11 @@ impl<'a> File<'a> {
     fn body(&self, to: &mut Encoder<'_>) -> io::Result<()> {
         to.word(self.operations.len() as u32)?;
         self.operations.iter().try_for_each(|op| to.text(op.info().name))?;
-        to.word(self.sources.len() as u32)?;
+        let sources = to.count("files of code", self.sources.len());
+        to.word(sources)?;
         self.sources.iter().try_for_each(|source| to.text(source))?;
-        to.word(self.parts.list.len() as u32)?;
+        let parts = to.count("lists, tapes and functions", self.parts.list.len());
+        to.word(parts)?;
         self.parts.list.iter().try_for_each(|&part| match part {
             Part::List(data) => self.list(data, to),
             Part::Tape(tape) => self.tape(tape, to),
@@ -174,20 +213,21 @@ impl<'a> File<'a> {
     }
 
     fn list(&self, data: &TapeData, to: &mut Encoder<'_>) -> io::Result<()> {
-        to.head([
-            LIST as usize,
-            data.num_inputs,
-            data.num_params,
-            data.constants.len(),
-            data.num_rows(),
+        let head = [
+            LIST,
+            to.count("inputs", data.num_inputs),
+            to.count("parameters", data.num_params),
+            to.count("constants", data.constants.len()),
+            to.count("rows", data.num_rows()),
             // The numbers of functions that lie among the operands stand in the rows.
-            data.wide.len() - data.calls.len(),
-            data.outputs.len(),
-            data.functions.len(),
-            data.locations.len(),
-            data.guards.len(),
-            data.escapes.len(),
-        ])?;
+            to.count("operands", data.wide.len() - data.calls.len()),
+            to.count("outputs", data.outputs.len()),
+            to.count("functions", data.functions.len()),
+            to.count("places in the code", data.locations.len()),
+            to.count("guards", data.guards.len()),
+            to.count("escapes", data.escapes.len()),
+        ];
+        to.head(head)?;
         to.text(data.output_letter)?;
         to.numbers(&data.constants)?;
         for input in 0..data.num_inputs {
@@ -213,7 +253,8 @@ impl<'a> File<'a> {
         data.escapes.iter().try_for_each(|escape| {
             to.word(escape.operand)?;
             to.long(escape.value.to_bits())?;
-            self.place(&escape.location, to)
+            self.place(&escape.location, to)?;
+            to.words([0; 2])
         })
     }
 
@@ -254,12 +295,14 @@ impl<'a> File<'a> {
         };
         to.words([question as u32, guard.operands[0], guard.operands[1], kind, u32::from(answer.is_some())])?;
         to.long(answer.unwrap_or(0) as u64)?;
-        self.place(&guard.location, to)
+        self.place(&guard.location, to)?;
+        to.words([0; 2])
     }
 
     fn tape(&self, tape: &Tape, to: &mut Encoder<'_>) -> io::Result<()> {
-        let list = self.parts.number_of_list(&tape.data) as usize;
-        to.head([TAPE as usize, list, tape.params.len(), usize::from(tape.name.is_some())])?;
+        let list = self.parts.number_of_list(&tape.data);
+        let params = to.count("parameters", tape.params.len());
+        to.head([TAPE, list, params, u32::from(tape.name.is_some())])?;
         tape.name.iter().try_for_each(|name| to.text(name))?;
         to.numbers(&tape.params)
     }
@@ -267,26 +310,29 @@ impl<'a> File<'a> {
     fn function(&self, function: &Function, to: &mut Encoder<'_>) -> io::Result<()> {
         match function.stored() {
             Stored::Loop { rolled, name } => {
-                let body = self.parts.number_of_tape(&rolled.body) as usize;
+                let body = self.parts.number_of_tape(&rolled.body);
                 let listed = rolled.inputs.iter().filter_map(|input| match input {
                     Source::Argument(Column::Listed(places)) => Some(places),
                     _ => None,
                 });
-                let num_listed: usize = listed.clone().map(Vec::len).sum();
+                let num_listed: u64 =
+                    listed.clone().map(|places| u64::from(to.count("listed places", places.len()))).sum();
                 let count = rolled.count as u64;
-                to.head([
-                    LOOP as usize,
+                let head = [
+                    LOOP,
                     body,
-                    function.num_operands(),
-                    rolled.inputs.len(),
-                    rolled.outputs.len(),
-                    rolled.initial.len(),
-                    usize::from(rolled.summed),
-                    usize::from(name.is_some()),
-                    count as u32 as usize,
-                    (count >> 32) as usize,
-                    num_listed,
-                ])?;
+                    to.count("operands of a call", function.num_operands()),
+                    to.count("inputs of a body", rolled.inputs.len()),
+                    to.count("outputs of a body", rolled.outputs.len()),
+                    to.count("numbers of a state", rolled.initial.len()),
+                    u32::from(rolled.summed),
+                    u32::from(name.is_some()),
+                    count as u32,
+                    (count >> 32) as u32,
+                    num_listed as u32,
+                    (num_listed >> 32) as u32,
+                ];
+                to.head(head)?;
                 name.into_iter().try_for_each(|name| to.text(name))?;
                 for input in &rolled.inputs {
                     let (kind, place, [first, stride]) = match *input {
@@ -310,10 +356,16 @@ impl<'a> File<'a> {
                 }
                 Ok(())
             }
-            Stored::Adjoint(of) => to.head([ADJOINT as usize, self.parts.number_of_function(of) as usize]),
+            Stored::Adjoint(of) => to.head([ADJOINT, self.parts.number_of_function(of)]),
             Stored::Rearranged { of, operands, results } => {
-                let number = self.parts.number_of_function(of) as usize;
-                to.head([REARRANGED as usize, number, function.num_operands(), operands.len(), results.len()])?;
+                let head = [
+                    REARRANGED,
+                    self.parts.number_of_function(of),
+                    to.count("operands of a call", function.num_operands()),
+                    to.count("operands that are rearranged", operands.len()),
+                    to.count("results that are rearranged", results.len()),
+                ];
+                to.head(head)?;
                 to.words(operands.iter().map(|operand| operand.map_or(0, |operand| operand + 1)))?;
                 to.words(results.iter().copied())
             }
@@ -324,13 +376,8 @@ impl<'a> File<'a> {
 }
 
 fn name_to(name: &Name, to: &mut Encoder<'_>) -> io::Result<()> {
-    let (kind, accent, index, text) = match name {
-        Name::Given(name, accent) => (1, *accent, 0, name.as_str()),
-        Name::Indexed(letter, accent, index) => (2, *accent, *index, *letter),
-        Name::Letter(letter, accent) => (3, *accent, 0, *letter),
-        Name::Number(number) => (4, Accent::None, number.to_bits() as i64, ""),
-    };
-    to.words([kind, accent as u32])?;
+    let NameParts { kind, text, accent, index } = NameParts::of(name);
+    to.words([kind as u32, accent as u32])?;
     to.long(index as u64)?;
     to.text(text)
 }
@@ -445,15 +492,6 @@ type Found<T> = Result<T, TapeFileProblem>;
 
 fn unexpected<T>(what: &'static str, found: impl ToString, expected: impl ToString) -> Found<T> {
     Err(TapeFileProblem::Unexpected { what, found: found.to_string(), expected: expected.to_string() })
-}
-
-/// Room for so many items, which the file has been found to hold.
-fn room<T>(count: usize) -> Found<Vec<T>> {
-    let mut list = Vec::new();
-    match list.try_reserve_exact(count) {
-        Ok(()) => Ok(list),
-        Err(_) => Err(TapeFileProblem::OutOfMemory { bytes: (count as u64).saturating_mul(size_of::<T>() as u64) }),
-    }
 }
 
 impl Decoder {
@@ -572,6 +610,14 @@ impl Decoder {
         }
     }
 
+    /// The words without meaning at the end of an item.
+    fn padding(&mut self) -> Found<()> {
+        match [self.word()?, self.word()?] {
+            [0, 0] => Ok(()),
+            words => unexpected("words that have no meaning", format!("{words:?}"), "zeros"),
+        }
+    }
+
     /// The words of a head after the first, of which so many have a meaning.
     fn head(&mut self, kind: u32, meant: usize) -> Found<[u32; HEAD]> {
         let mut words = [0; HEAD];
@@ -608,8 +654,8 @@ fn tape_from(from: &mut Decoder) -> Found<Tape> {
     let count = from.expect_items("parts", count, 4 * HEAD)?;
     let mut assembler = Assembler::default();
     assembler.reserve(count)?;
-    for _ in 0..count {
-        part_from(from, &tables, &mut assembler)?;
+    for number in 0..count {
+        part_from(from, &tables, &mut assembler).map_err(|problem| problem.in_part(number))?;
     }
     from.begin();
     if from.offset != from.end {
@@ -661,9 +707,10 @@ fn name_from(from: &mut Decoder, is_named: u32) -> Found<Option<Arc<str>>> {
 }
 
 fn loop_from(from: &mut Decoder) -> Found<LoopParts> {
-    let head = from.head(LOOP, 11)?;
-    let [_, body, num_operands, inputs, outputs, initial, summed, is_named, low, high, num_listed, ..] = head;
-    let count = u64::from(low) | u64::from(high) << 32;
+    let head = from.head(LOOP, 12)?;
+    let [_, body, num_operands, inputs, outputs, initial, summed, is_named, low, high, ..] = head;
+    let long = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let (count, num_listed) = (long(low, high), long(head[10], head[11]));
     let summed = match summed {
         0 | 1 => summed == 1,
         word => return unexpected("whether results are added up", word, "0 or 1"),
@@ -689,11 +736,11 @@ fn loop_from(from: &mut Decoder) -> Found<LoopParts> {
     for input in &mut inputs {
         if let Source::Argument(Column::Listed(_)) = input {
             // Each list has a place for every iteration.
-            let Some(rest) = u32::try_from(count).ok().and_then(|count| left.checked_sub(count)) else {
+            let (Ok(places), Some(rest)) = (u32::try_from(count), left.checked_sub(count)) else {
                 return unexpected("places of arguments", left, format!("{count} for each list"));
             };
             left = rest;
-            *input = listed(from.words("places of an argument", count as u32)?);
+            *input = listed(from.words("places of an argument", places)?);
         }
     }
     if left != 0 {
@@ -711,7 +758,7 @@ fn list_from(from: &mut Decoder, tables: &Tables, assembler: &mut Assembler) -> 
     data.constants = from.numbers("constants", constants)?;
     (data.num_inputs, data.input_names) = input_names_from(from, num_inputs)?;
     (data.num_params, data.param_names) = param_names_from(from, num_params)?;
-    data.locations = from.items("places in the code", locations, 12, |from| place_from(from, tables))?;
+    data.locations = from.items("places in the code", locations, PLACE, |from| place_from(from, tables))?;
     data.functions = from.items("functions", functions, 4, |from| {
         let number = from.word()?;
         assembler.function(number)
@@ -719,10 +766,11 @@ fn list_from(from: &mut Decoder, tables: &Tables, assembler: &mut Assembler) -> 
     let first_row = from.offset;
     rows_from(from, tables, rows, operands, &mut data)?;
     data.outputs = from.words("outputs", outputs)?;
-    data.guards = from.items("guards", guards, 40, |from| guard_from(from, tables))?;
-    data.escapes = from.items("escapes", escapes, 24, |from| {
+    data.guards = from.items("guards", guards, GUARD, |from| guard_from(from, tables))?;
+    data.escapes = from.items("escapes", escapes, ESCAPE, |from| {
         let (operand, value) = (from.word()?, f64::from_bits(from.long()?));
-        Ok(Escape { operand, value, location: place_from(from, tables)?, name: unnamed() })
+        let escape = Escape { operand, value, location: place_from(from, tables)?, name: unnamed() };
+        from.padding().map(|()| escape)
     })?;
     let made = assembler.push_list(data);
     from.start_of_item = match made {
@@ -730,11 +778,6 @@ fn list_from(from: &mut Decoder, tables: &Tables, assembler: &mut Assembler) -> 
         _ => start,
     };
     made
-}
-
-/// What stands for the name of an operand until all variables are known.
-fn unnamed() -> OperandName {
-    OperandName::Own(Name::Number(0.0))
 }
 
 fn input_names_from(from: &mut Decoder, count: u32) -> Found<(usize, Vec<Name>)> {
@@ -758,13 +801,13 @@ fn input_names_from(from: &mut Decoder, count: u32) -> Found<(usize, Vec<Name>)>
         };
         let (index, text) = (from.long()?, from.text()?);
         from.start_of_item = start;
-        names.push(match (kind, index, accent) {
-            (1, 0, _) => Name::Given(text, accent),
-            (2, ..) => Name::Indexed(letter(&text)?, accent, index as i64),
-            (3, 0, _) => Name::Letter(letter(&text)?, accent),
-            (4, _, Accent::None) if text.is_empty() => Name::Number(f64::from_bits(index)),
-            _ => return unexpected("the kind of a name", kind, "0 for all inputs, or 1 to 4 and its numbers alone"),
-        });
+        let kind = match kind {
+            1 => NameKind::Given,
+            2 => NameKind::Indexed,
+            3 => NameKind::Letter,
+            _ => return unexpected("the kind of a name", kind, "0 for all inputs, or 1 to 3 for each"),
+        };
+        names.push(NameParts { kind, text, accent, index: index as i64 }.name()?);
     }
     Ok((count, names))
 }
@@ -820,6 +863,7 @@ fn guard_from(from: &mut Decoder, tables: &Tables) -> Found<Guard> {
         _ => return unexpected("an answer", format!("{number} of kind {kind}"), "one of the kind"),
     };
     let location = place_from(from, tables)?;
+    from.padding()?;
     Ok(Guard { question, operands, answer, location, names: [unnamed(), unnamed()] })
 }
 
@@ -847,6 +891,10 @@ fn rows_from(from: &mut Decoder, tables: &Tables, rows: u32, operands: u32, data
             (0, 0, 0) | (1, _, 0) | (2, ..) => Row::new(op, location, in_row, [a, b]),
             (3, ..) if b == 0 || op == Op::Call => {
                 if op == Op::Call {
+                    if functions.len() == functions.capacity() {
+                        // As much again, so that a long list is not copied for each call.
+                        more_room(&mut functions)?;
+                    }
                     functions.push(b);
                     next += 1;
                 }
@@ -876,4 +924,41 @@ fn rows_from(from: &mut Decoder, tables: &Tables, rows: u32, operands: u32, data
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Counts that no word holds, and those that no file may have, are errors
+    /// before anything is written.
+    #[test]
+    fn what_cannot_be_counted_is_not_written() {
+        // No more than this of anything in these tests.
+        let most = MOST as usize;
+        let tape = |name_len: usize| {
+            let name = "n".repeat(name_len);
+            Tape::builder().inputs(&[&name], &[1.0]).record(|x, _| x[0] * x[0]).unwrap()
+        };
+        let named = |len: usize| Tape::record(&[1.0], |x| x[0] * x[0]).unwrap().named(&"n".repeat(len));
+        for tape in [tape(most), named(most)] {
+            let mut bytes = Vec::new();
+            tape.write_to(&mut bytes).unwrap();
+            assert_eq!(Tape::read_from(&bytes[..]).unwrap().content_hash(), tape.content_hash());
+        }
+        for tape in [tape(most + 1), named(most + 1)] {
+            let mut bytes = Vec::new();
+            let error = tape.write_to(&mut bytes).unwrap_err();
+            let expected = Error::TooLargeForFile { what: "bytes of a text", found: MOST + 1, limit: MOST };
+            assert_eq!(error, expected);
+            assert!(bytes.is_empty());
+        }
+        let mut counted = Encoder::new(None);
+        counted.count("things", most);
+        assert_eq!(counted.too_many, None);
+        counted.count("things", most + 1);
+        counted.count("others", usize::MAX);
+        assert_eq!(counted.too_many, Some(("things", MOST + 1)));
+    }
 }

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::parts::{Assembler, LoopParts, MOST, Part, Parts, letter, operation};
+use super::parts::{Assembler, LoopParts, MOST, NameKind, NameParts, Part, Parts, letter, operation, unnamed};
 use super::{TapeFileProblem, VERSION};
 use crate::formula::{Accent, Name};
 use crate::function::{Column, Function, Source, Stored, Target};
 use crate::ops::Op;
-use crate::record::{Answer, Escape, Guard, OperandName, Question, SourceLocation};
+use crate::record::{Answer, Escape, Guard, Question, SourceLocation};
 use crate::tape::{Row, Tape, TapeData};
 
 const FORMAT: &str = "ad-core tape";
@@ -74,14 +74,6 @@ struct NameDocument {
     text: String,
     accent: AccentDocument,
     index: i64,
-}
-
-#[derive(Serialize, Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum NameKind {
-    Given,
-    Indexed,
-    Letter,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -152,8 +144,15 @@ struct LoopDocument {
 #[serde(rename_all = "lowercase")]
 enum InputDocument {
     Carry(u32),
-    Strided { first: i64, stride: i64 },
+    Strided(StridedDocument),
     Listed(Vec<u32>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StridedDocument {
+    first: i64,
+    stride: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -202,6 +201,10 @@ impl<'de> Deserialize<'de> for Number {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
                 let wrong = || E::invalid_value(de::Unexpected::Str(text), &self);
                 if let Some(digits) = text.strip_prefix("NaN:") {
+                    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+                    if digits.len() != 16 || !digits.bytes().all(is_digit) {
+                        return Err(wrong());
+                    }
                     let bits = u64::from_str_radix(digits, 16).map_err(|_| wrong())?;
                     return Some(f64::from_bits(bits)).filter(|nan| nan.is_nan()).map(Number).ok_or_else(wrong);
                 }
@@ -293,19 +296,13 @@ fn list_document(parts: &Parts<'_>, data: &TapeData) -> ListDocument {
 }
 
 fn name_document(name: &Name) -> NameDocument {
-    let (kind, text, accent, index) = match name {
-        Name::Given(name, accent) => (NameKind::Given, name.clone(), *accent, 0),
-        Name::Indexed(letter, accent, index) => (NameKind::Indexed, (*letter).to_owned(), *accent, *index),
-        Name::Letter(letter, accent) => (NameKind::Letter, (*letter).to_owned(), *accent, 0),
-        // No variable is called so.
-        Name::Number(number) => (NameKind::Given, number.to_string(), Accent::None, 0),
-    };
+    let NameParts { kind, text, accent, index } = NameParts::of(name);
     let accent = match accent {
         Accent::None => AccentDocument::None,
         Accent::Dot => AccentDocument::Dot,
         Accent::Bar => AccentDocument::Bar,
     };
-    NameDocument { kind, text, accent, index }
+    NameDocument { kind, text: text.to_owned(), accent, index }
 }
 
 fn place_document(place: &SourceLocation) -> PlaceDocument {
@@ -324,7 +321,7 @@ fn function_document(parts: &Parts<'_>, function: &Function) -> Option<PartDocum
                 .map(|input| match input {
                     Source::Carry(place) => InputDocument::Carry(*place),
                     Source::Argument(Column::Strided { first, stride }) => {
-                        InputDocument::Strided { first: *first, stride: *stride }
+                        InputDocument::Strided(StridedDocument { first: *first, stride: *stride })
                     }
                     Source::Argument(Column::Listed(places)) => InputDocument::Listed(places.clone()),
                 })
@@ -364,7 +361,9 @@ fn push(assembler: &mut Assembler, part: PartDocument) -> Result<(), TapeFilePro
         PartDocument::Loop(LoopDocument { body, name, operands, inputs, outputs, initial, count, summed }) => {
             let input = |input: InputDocument| match input {
                 InputDocument::Carry(place) => Source::Carry(place),
-                InputDocument::Strided { first, stride } => Source::Argument(Column::Strided { first, stride }),
+                InputDocument::Strided(StridedDocument { first, stride }) => {
+                    Source::Argument(Column::Strided { first, stride })
+                }
                 InputDocument::Listed(places) => Source::Argument(Column::Listed(places)),
             };
             let output = |output: OutputDocument| match output {
@@ -426,7 +425,6 @@ fn list_of(assembler: &mut Assembler, list: ListDocument) -> Result<TapeData, Ta
     for row in list.rows {
         push_row(&mut data, row)?;
     }
-    let unnamed = || OperandName::Own(Name::Number(0.0));
     for GuardDocument { question, operands, answer, location } in list.guards {
         let Some(question) = Question::ALL.into_iter().find(|known| known.word() == question) else {
             return unexpected("the question of a guard", question, "such as \"<\" or \"is_nan\"");
@@ -458,11 +456,7 @@ fn name_of(name: NameDocument) -> Result<Name, TapeFileProblem> {
         AccentDocument::Dot => Accent::Dot,
         AccentDocument::Bar => Accent::Bar,
     };
-    Ok(match name.kind {
-        NameKind::Given => Name::Given(name.text, accent),
-        NameKind::Indexed => Name::Indexed(letter(&name.text)?, accent, name.index),
-        NameKind::Letter => Name::Letter(letter(&name.text)?, accent),
-    })
+    NameParts { kind: name.kind, text: name.text, accent, index: name.index }.name()
 }
 
 fn push_row(data: &mut TapeData, row: RowDocument) -> Result<(), TapeFileProblem> {

@@ -40,7 +40,8 @@ impl Tape {
     /// is there as it was, but for a disk that fails when the new one is complete
     /// and only its name may not last. [`Error::NotStorable`] if the tape calls a
     /// [`Custom`](crate::Custom) or an [`Implicit`](crate::Implicit), which are
-    /// code, or functions nested too deep.
+    /// code, or derivatives of functions nested too deep;
+    /// [`Error::TooLargeForFile`] if a name, say, is longer than a file can say.
     ///
     /// ```
     /// use ad_core::Tape;
@@ -67,7 +68,8 @@ impl Tape {
     /// # Errors
     ///
     /// [`Error::Io`] with what `w` says, after which it may hold a part of the
-    /// file; [`Error::NotStorable`] as [`Tape::save`], before anything is written.
+    /// file; [`Error::NotStorable`] and [`Error::TooLargeForFile`] as [`Tape::save`],
+    /// before anything is written.
     ///
     /// ```
     /// use ad_core::Tape;
@@ -90,8 +92,8 @@ impl Tape {
     ///
     /// The file need not be trusted: one that is damaged, or made on purpose, is
     /// an error or a tape that passes [`Tape::check`] and can be used like any
-    /// other. Loading takes memory for at most four times the file's bytes. How
-    /// long a tape runs is another matter: a short file can say that a body is to
+    /// other. Loading takes memory for at most four times the file's bytes and a
+    /// mebibyte. How long a tape runs is another matter: a short file can say that a body is to
     /// run 10¹⁸ times; see [`Function::iterations`](crate::Function::iterations).
     ///
     /// # Errors
@@ -222,8 +224,10 @@ pub enum TapeFileProblem {
         /// What was expected.
         expected: String,
     },
-    /// A list breaks an invariant; see [`Tape::check`].
+    /// A list breaks an invariant; see [`Tape::check`]. Or a part of the file is none that a recording leaves.
     Malformed {
+        /// The part of the file, counted from 0; `None` if it is all of them.
+        part: Option<usize>,
         /// The row, if one breaks it.
         row: Option<usize>,
         /// What is wrong.
@@ -234,6 +238,18 @@ pub enum TapeFileProblem {
         /// How many bytes were asked for.
         bytes: u64,
     },
+}
+
+impl TapeFileProblem {
+    /// The same problem, said to be in a part of the file.
+    fn in_part(self, number: usize) -> TapeFileProblem {
+        match self {
+            TapeFileProblem::Malformed { row, reason, .. } => {
+                TapeFileProblem::Malformed { part: Some(number), row, reason }
+            }
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for TapeFileProblem {
@@ -247,8 +263,11 @@ impl fmt::Display for TapeFileProblem {
             ),
             TapeFileProblem::UnknownVersion { found, known } => write!(
                 f,
-                "the file has version {found} of the format, and this library knows version {known}: \
-                 a newer version of ad-core wrote it; load it with that one"
+                "the file has version {found} of the format, and this library knows version {known}: {}",
+                match found > known {
+                    true => "a newer version of ad-core wrote it; load it with that one",
+                    false => "no version of ad-core wrote that; use another copy",
+                }
             ),
             TapeFileProblem::CutOff { expected: Some(expected), found } => {
                 write!(f, "the file should have {expected} bytes and has {found}: it was cut off; use another copy")
@@ -274,8 +293,15 @@ impl fmt::Display for TapeFileProblem {
             TapeFileProblem::Unexpected { what, found, expected } => {
                 write!(f, "{what}: found {found}, expected {expected}; no recording leaves that")
             }
-            TapeFileProblem::Malformed { row: Some(row), reason } => write!(f, "row {row}: {reason}"),
-            TapeFileProblem::Malformed { row: None, reason } => write!(f, "{reason}; no recording leaves that"),
+            TapeFileProblem::Malformed { part, row, reason } => {
+                if let Some(part) = part {
+                    write!(f, "part {part}: ")?;
+                }
+                match row {
+                    Some(row) => write!(f, "row {row}: {reason}"),
+                    None => write!(f, "{reason}; no recording leaves that"),
+                }
+            }
             TapeFileProblem::OutOfMemory { bytes } => write!(f, "there is no memory for {bytes} bytes of the tape"),
         }
     }

@@ -1,6 +1,8 @@
 //! A tape as a flat list of parts, and a tape from parts.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::TapeFileProblem;
@@ -125,7 +127,10 @@ fn check_storable(data: &TapeData) -> Result<(), Error> {
                  and call it where you put them together, or record it as plain code",
             );
         }
-        function.is_derived_too_often().then_some(DERIVED_TOO_OFTEN)
+        function.is_derived_too_often().then_some(
+            "derivatives of derivatives of functions are nested deeper than 32; \
+             write the tape to a file that they were taken of, and take those of the loaded one",
+        )
     };
     for (number, function) in data.functions.iter().enumerate() {
         if let Some(reason) = reason(function) {
@@ -175,6 +180,17 @@ pub(super) struct LoopParts {
     pub summed: bool,
 }
 
+/// Whether [`Tape::named`] could have given this name.
+fn check_name_of_function(name: Option<&str>) -> Result<(), TapeFileProblem> {
+    match name.and_then(|name| Some((name, fault_of_name(name)?))) {
+        None => Ok(()),
+        Some((name, reason)) => {
+            let (found, expected) = (format!("{name:?}, which {reason}"), "a name".to_owned());
+            Err(TapeFileProblem::Unexpected { what: "the name of a tape", found, expected })
+        }
+    }
+}
+
 enum Made {
     /// With the first tape that was made of it: others share what that computes.
     List(Arc<TapeData>, Option<Tape>),
@@ -192,7 +208,7 @@ pub(super) struct Assembler {
 }
 
 fn malformed(reason: &'static str) -> TapeFileProblem {
-    TapeFileProblem::Malformed { row: None, reason }
+    TapeFileProblem::Malformed { part: None, row: None, reason }
 }
 
 impl Assembler {
@@ -231,16 +247,20 @@ impl Assembler {
     /// Takes a list, in which guards and escapes have no names yet.
     pub fn push_list(&mut self, mut data: TapeData) -> Result<(), TapeFileProblem> {
         let num_rows = data.num_rows();
-        data.check()
-            .map_err(|(row, reason)| TapeFileProblem::Malformed { row: (row < num_rows).then_some(row), reason })?;
+        data.check().map_err(|(row, reason)| TapeFileProblem::Malformed {
+            part: None,
+            row: (row < num_rows).then_some(row),
+            reason,
+        })?;
         check_names(&data)?;
-        name_operands(&mut data);
+        name_operands(&mut data)?;
         data.find_activity();
         self.push(Made::List(Arc::new(data), None));
         Ok(())
     }
 
     pub fn push_tape(&mut self, list: u32, name: Option<Arc<str>>, params: Vec<f64>) -> Result<(), TapeFileProblem> {
+        check_name_of_function(name.as_deref())?;
         let Made::List(data, first) = self.part(list, "the list of a tape")? else {
             return Err(malformed("a part stands where only a list can"));
         };
@@ -256,6 +276,7 @@ impl Assembler {
 
     pub fn push_loop(&mut self, parts: LoopParts) -> Result<(), TapeFileProblem> {
         let LoopParts { body, name, num_operands, inputs, outputs, initial, count, summed } = parts;
+        check_name_of_function(name.as_deref())?;
         let Made::Tape(body) = self.part(body, "the body of a loop")? else {
             return Err(malformed("a part stands where only a tape can"));
         };
@@ -311,47 +332,150 @@ impl Assembler {
     }
 }
 
-/// Whether the variables have names that [`Tape::builder`] could have been given,
-/// each its own. There is no table of them: a file may hold many.
-fn check_names(data: &TapeData) -> Result<(), TapeFileProblem> {
-    let given = |index: usize| match data.input_names.get(index) {
-        Some(Name::Given(name, accent)) => Some((name.as_str(), *accent as u8)),
-        Some(_) => None,
-        None => data.param_names.get(index - data.input_names.len()).map(|name| (name.as_str(), Accent::None as u8)),
-    };
-    let mut places: Vec<u32> = Vec::new();
-    for index in 0..data.input_names.len() + data.param_names.len() {
-        let Some((name, _)) = given(index) else { continue };
-        if let Some(reason) = fault_of_name(name) {
-            let (found, expected) = (format!("{name:?}, which {reason}"), "a name".to_owned());
-            return Err(TapeFileProblem::Unexpected { what: "the name of a variable", found, expected });
-        }
-        places.push(index as u32);
+/// Which of the names of variables it is; its number in files.
+#[derive(Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+pub(super) enum NameKind {
+    Given = 1,
+    Indexed = 2,
+    Letter = 3,
+}
+
+/// The name of a variable as files have it.
+pub(super) struct NameParts<T> {
+    pub kind: NameKind,
+    /// The name, or the letter.
+    pub text: T,
+    pub accent: Accent,
+    /// 0 where there is none.
+    pub index: i64,
+}
+
+impl<'a> NameParts<&'a str> {
+    pub fn of(name: &'a Name) -> NameParts<&'a str> {
+        let (kind, text, accent, index) = match name {
+            Name::Given(name, accent) => (NameKind::Given, name.as_str(), *accent, 0),
+            Name::Indexed(letter, accent, index) => (NameKind::Indexed, *letter, *accent, *index),
+            Name::Letter(letter, accent) => (NameKind::Letter, *letter, *accent, 0),
+            // No variable is called so, and what loads files refuses it.
+            Name::Number(_) => (NameKind::Given, "", Accent::None, 0),
+        };
+        NameParts { kind, text, accent, index }
     }
-    places.sort_unstable_by_key(|&place| given(place as usize));
-    match places.windows(2).find(|pair| given(pair[0] as usize) == given(pair[1] as usize)) {
-        None => Ok(()),
-        Some(pair) => {
-            let found = format!("{:?} twice", given(pair[0] as usize).unwrap_or_default().0);
-            let expected = "a name for each variable".to_owned();
-            Err(TapeFileProblem::Unexpected { what: "the name of a variable", found, expected })
+}
+
+impl NameParts<String> {
+    /// The name, if a variable can be called so.
+    pub fn name(self) -> Result<Name, TapeFileProblem> {
+        let NameParts { kind, text, accent, index } = self;
+        if kind != NameKind::Indexed && index != 0 {
+            let expected = "0 for a name without one".to_owned();
+            return Err(TapeFileProblem::Unexpected {
+                what: "the index of a name",
+                found: index.to_string(),
+                expected,
+            });
         }
+        Ok(match kind {
+            NameKind::Given => Name::Given(text, accent),
+            NameKind::Indexed => Name::Indexed(letter(&text)?, accent, index),
+            NameKind::Letter => Name::Letter(letter(&text)?, accent),
+        })
+    }
+}
+
+/// What stands for the name of an operand until all variables are known.
+pub(super) fn unnamed() -> OperandName {
+    OperandName::Own(Name::Number(0.0))
+}
+
+/// Room for so many items, which the file has been found to hold.
+pub(super) fn room<T>(count: usize) -> Result<Vec<T>, TapeFileProblem> {
+    let mut list = Vec::new();
+    match list.try_reserve_exact(count) {
+        Ok(()) => Ok(list),
+        Err(_) => Err(out_of_memory::<T>(count)),
+    }
+}
+
+/// Room for as many items again.
+pub(super) fn more_room<T>(list: &mut Vec<T>) -> Result<(), TapeFileProblem> {
+    let count = list.len().max(16);
+    list.try_reserve_exact(count).map_err(|_| out_of_memory::<T>(count))
+}
+
+fn out_of_memory<T>(count: usize) -> TapeFileProblem {
+    TapeFileProblem::OutOfMemory { bytes: (count as u64).saturating_mul(size_of::<T>() as u64) }
+}
+
+/// Whether the variables have names that a recording could have left: such as
+/// [`Tape::builder`] takes, and no two that print alike. There is no table of
+/// them: a file may hold many.
+fn check_names(data: &TapeData) -> Result<(), TapeFileProblem> {
+    let wrong = |found: String, expected: &str| {
+        Err(TapeFileProblem::Unexpected { what: "the name of a variable", found, expected: expected.to_owned() })
+    };
+    let num_inputs = data.input_names.len();
+    let printed = |place: u32| match data.input_names.get(place as usize) {
+        Some(Name::Given(name, Accent::None)) => Cow::Borrowed(name.as_str()),
+        Some(name) => Cow::Owned(name.to_string()),
+        None => Cow::Borrowed(data.param_names[place as usize - num_inputs].as_str()),
+    };
+    let given = data.input_names.iter().filter_map(|name| match name {
+        Name::Given(name, _) => Some(name),
+        _ => None,
+    });
+    for name in given.chain(&data.param_names) {
+        if let Some(reason) = fault_of_name(name) {
+            return wrong(format!("{name:?}, which {reason}"), "a name");
+        }
+    }
+    // Sums of the texts stand for them: a text is printed once, and again where sums agree.
+    let count = num_inputs + data.param_names.len();
+    let mut places = room(count)?;
+    places.extend((0..count as u32).map(|place| {
+        let mut hasher = DefaultHasher::new();
+        printed(place).hash(&mut hasher);
+        (hasher.finish(), place)
+    }));
+    places.sort_unstable_by(|(sum, place), (other_sum, other)| {
+        let by_text = || printed(*place).cmp(&printed(*other));
+        sum.cmp(other_sum).then_with(by_text).then(place.cmp(other))
+    });
+    let is_wrong = |pair: &&[(u64, u32)]| {
+        let [(sum, place), (other_sum, other)] = **pair else { return false };
+        // An input that has the name it would have without one may share it with
+        // a parameter: so do those of a derivative of a tape without names of inputs.
+        let own = i64::from(place) + 1;
+        let is_unnamed = data.input_names.get(place as usize) == Some(&Name::Indexed("x", Accent::None, own));
+        sum == other_sum && printed(place) == printed(other) && !(is_unnamed && other as usize >= num_inputs)
+    };
+    match places.windows(2).find(is_wrong) {
+        None => Ok(()),
+        Some(pair) => wrong(format!("{:?} twice", printed(pair[0].1)), "a name for each variable"),
     }
 }
 
 /// Gives the operands of guards and escapes the names that they were recorded with.
-fn name_operands(data: &mut TapeData) {
-    let mut shared: HashMap<u32, Arc<Name>> = HashMap::new();
+fn name_operands(data: &mut TapeData) -> Result<(), TapeFileProblem> {
+    // The names given by the user, which operands of one variable have in common.
+    let (first_input, first_param) = (data.first_input(), data.first_param());
+    let count = data.input_names.len() + data.param_names.len();
+    let mut shared: Vec<Option<Arc<Name>>> = room(count)?;
+    shared.resize(count, None);
     let (mut guards, mut escapes) = (std::mem::take(&mut data.guards), std::mem::take(&mut data.escapes));
     let mut name_of = |operand: u32| {
-        if let Some(name) = shared.get(&operand) {
+        let index = operand as usize;
+        let place = match index.checked_sub(first_param) {
+            Some(param) => (param < data.param_names.len()).then_some(data.input_names.len() + param),
+            None => index.checked_sub(first_input).filter(|&input| input < data.input_names.len()),
+        };
+        if let Some(Some(name)) = place.map(|place| &shared[place]) {
             return OperandName::Shared(name.clone());
         }
-        match data.given_name(operand) {
-            name @ Name::Given(..) => {
-                OperandName::Shared(shared.entry(operand).or_insert_with(|| Arc::new(name)).clone())
-            }
-            name => OperandName::Own(name),
+        match (data.given_name(operand), place) {
+            (name @ Name::Given(..), Some(place)) => OperandName::Shared(shared[place].insert(Arc::new(name)).clone()),
+            (name, _) => OperandName::Own(name),
         }
     };
     for guard in &mut guards {
@@ -361,6 +485,7 @@ fn name_operands(data: &mut TapeData) {
         escape.name = name_of(escape.operand);
     }
     (data.guards, data.escapes) = (guards, escapes);
+    Ok(())
 }
 
 /// Places of an argument, as many as there are iterations.

@@ -795,9 +795,14 @@ impl Tape {
     /// ");
     /// # Ok::<(), ad_core::Error>(())
     /// ```
+    ///
+    /// Control characters, which would break the printed tables, are replaced by
+    /// `\u{FFFD}`; a name of nothing but white space is none.
     #[must_use]
     pub fn named(&self, name: &str) -> Tape {
-        Tape { name: Some(name.into()), ..self.clone() }
+        let printed = name.replace(char::is_control, "\u{FFFD}");
+        let name = if name.trim().is_empty() { None } else { Some(printed.into()) };
+        Tape { name, ..self.clone() }
     }
 
     /// Calls this tape in a recording: one row, whose results are the m outputs
