@@ -628,7 +628,9 @@ fn sweeps_on_a_warm_workspace_allocate_nothing() {
 /// What derivatives of an operation are made of is gone with the last tape that calls it.
 #[test]
 fn nothing_is_kept_for_ever() {
-    struct Counted(Arc<()>);
+    struct Counted {
+        _held: Arc<()>,
+    }
     impl CustomOp for Counted {
         fn name(&self) -> &str {
             "counted"
@@ -648,7 +650,7 @@ fn nothing_is_kept_for_ever() {
     }
     let count = Arc::new(());
     {
-        let square = Custom::new(Counted(count.clone()));
+        let square = Custom::new(Counted { _held: count.clone() });
         let tape = Tape::record(&[3.0], |x| square.call(x)[0] * x[0]).unwrap();
         assert_eq!(tape.hessian(&[3.0]).unwrap()[(0, 0)], 18.0);
         let third = tape.gradient_tape().unwrap().gradient_tape().unwrap().gradient_tape().unwrap();
