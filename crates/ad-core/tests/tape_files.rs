@@ -357,7 +357,7 @@ fn golden_files_are_readable_for_ever() {
         let loaded = Tape::load(path).unwrap();
         loaded.check().unwrap();
         text += &golden_text(name, &loaded, &points());
-        // It is written with the bytes that it has.
+        // As long as version 1 is what is written, with the same bytes.
         assert!(fs::read(golden_path(name)).unwrap() == bytes_of(&loaded), "{name} is written otherwise");
     }
     let path = write("tapes-v1.txt", &|path| fs::write(path, &text).unwrap());
