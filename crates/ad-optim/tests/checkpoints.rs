@@ -428,7 +428,12 @@ fn equal_runs_are_equal_though_they_hold_nan() {
         grad[0] = 0.0;
         f64::NAN
     });
-    let run = || Trainer::new(&cliff, GradientDescent::new(1.0), vec![0.0]).validate(&nowhere as &dyn Differentiable).run().unwrap();
+    let run = || {
+        Trainer::new(&cliff, GradientDescent::new(1.0), vec![0.0])
+            .validate(&nowhere as &dyn Differentiable)
+            .run()
+            .unwrap()
+    };
     let (out, again) = (run(), run());
     assert!(matches!(out.stop, StopReason::NonFinite { .. }) && out.history[0].validation.unwrap().is_nan());
     assert_eq!(out, again);

@@ -419,7 +419,9 @@ fn verified(from: &mut impl Read) -> Result<VecDeque<Vec<u8>>, Failure> {
     let mut header = [0; HEADER];
     let found = read_full(from, &mut header)?;
     let magic = &header[..found.min(MAGIC.len())];
-    // A tape file that is cut off within the magic is not told from another file.
+    if magic.len() < MAGIC.len() && MAGIC.starts_with(magic) {
+        return Err(Failure::Bad(found as u64, TapeFileProblem::CutOff { expected: None, found: found as u64 }));
+    }
     if magic != MAGIC {
         return Err(Failure::Bad(0, TapeFileProblem::NotATapeFile { found: magic.to_vec() }));
     }

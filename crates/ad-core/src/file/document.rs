@@ -208,7 +208,12 @@ impl<'de> Deserialize<'de> for Number {
                     let bits = u64::from_str_radix(digits, 16).map_err(|_| wrong())?;
                     return Some(f64::from_bits(bits)).filter(|nan| nan.is_nan()).map(Number).ok_or_else(wrong);
                 }
-                text.parse().map(Number).map_err(|_| wrong())
+                let number: f64 = text.parse().map_err(|_| wrong())?;
+                // Digits that overflow are not what they say; infinity has a name.
+                match number.is_infinite() && text.contains(|c: char| c.is_ascii_digit()) {
+                    true => Err(wrong()),
+                    false => Ok(Number(number)),
+                }
             }
         }
         match deserializer.is_human_readable() {

@@ -272,6 +272,7 @@ impl fmt::Display for TapeFileProblem {
             TapeFileProblem::CutOff { expected: Some(expected), found } => {
                 write!(f, "the file should have {expected} bytes and has {found}: it was cut off; use another copy")
             }
+            TapeFileProblem::CutOff { expected: None, found: 0 } => write!(f, "the file is empty; use another copy"),
             TapeFileProblem::CutOff { expected: None, found } => {
                 write!(f, "the file is cut off after {found} bytes, within its header; use another copy")
             }
@@ -280,7 +281,8 @@ impl fmt::Display for TapeFileProblem {
             }
             TapeFileProblem::Checksum { stored, computed } => write!(
                 f,
-                "the file is damaged: its checksum is {stored:016x}, that of its bytes {computed:016x}; use another copy"
+                "the file is damaged somewhere before its last 8 bytes, the checksum {stored:016x}, \
+                 where that of its bytes is {computed:016x}; use another copy"
             ),
             TapeFileProblem::UnknownOperation { name } => write!(
                 f,
