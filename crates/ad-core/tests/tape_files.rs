@@ -222,7 +222,7 @@ fn assorted() -> Tape {
             ]
         })
         .unwrap()
-        .named("a \u{1F600} name\nof two lines")
+        .named("a \u{1F600} name, and what belongs to it")
 }
 
 #[test]
