@@ -497,7 +497,7 @@ fn rows_that_do_not_fit_the_tape() {
         vec![Column::numbers("a", vec![1.0]), Column::categories("c", &["x"]), Column::numbers("b", vec![2.0])];
     let data = Dataset::from_columns(columns).unwrap();
     let tape = |names: &[&str]| {
-        Tape::builder().inputs(&[], &[1.0]).params(names, &vec![0.0; 2]).record(|x, k| x[0] * k[0] + k[1]).unwrap()
+        Tape::builder().inputs(&[], &[1.0]).params(names, &[0.0; 2]).record(|x, k| x[0] * k[0] + k[1]).unwrap()
     };
     assert_eq!(data.samples(&tape(&["a", "b"]), &["a", "b"]).unwrap().row(0), [1.0, 2.0]);
     let swapped = problem(data.samples(&tape(&["a", "b"]), &["b", "a"])).to_string();
