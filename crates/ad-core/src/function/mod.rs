@@ -693,6 +693,7 @@ impl fmt::Debug for Function {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::NumberVec;
     use crate::error::Error;
