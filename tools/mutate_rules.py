@@ -506,7 +506,7 @@ def build(scratch, tests):
 
 def run(program, number, directory, limit):
     """Whether the tests pass, with the last lines that they print."""
-    environment = os.environ | {"MUTANT": str(number), "INSTA_UPDATE": "no", "PROPTEST_CASES": "64",
+    environment = os.environ | {"MUTANT": str(number), "INSTA_UPDATE": "no", "LAW_CASES": "64",
                                 "RUST_BACKTRACE": "0", "RUST_TEST_THREADS": "2"}
     try:
         done = subprocess.run([program, "-q"], cwd=directory, env=environment, capture_output=True, timeout=limit)
