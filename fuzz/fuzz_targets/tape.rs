@@ -17,12 +17,15 @@ fuzz_target!(|bytes: &[u8]| {
         field.copy_from_slice(&length.to_le_bytes());
     }
     if let Ok(tape) = Tape::read_from(&seal::sealed(forged)[..]) {
-        use_it(&tape);
+        assert_eq!(tape.check(), Ok(()));
+        // To use a tape takes a hundred times as long as to load it.
+        if bytes.len().is_multiple_of(16) {
+            use_it(&tape);
+        }
     }
 });
 
 fn use_it(tape: &Tape) {
-    assert_eq!(tape.check(), Ok(()));
     let mut written = Vec::new();
     tape.write_to(&mut written).expect("what was loaded can be saved");
     let again = Tape::read_from(&written[..]).expect("what was saved can be loaded");

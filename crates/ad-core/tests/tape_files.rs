@@ -1226,6 +1226,16 @@ fn documents_can_be_read_by_people() {
     assert_eq!(json["parts"][1]["tape"]["list"], 0);
 }
 
+/// The document that the page on tape files shows.
+#[test]
+fn the_document_of_the_page_is_a_tape() {
+    let page = include_str!("../../../docs/tape-files.md");
+    let json = page.split("```json").nth(1).unwrap().split("```").next().unwrap();
+    let tape: Tape = serde_json::from_str(json).unwrap();
+    assert_eq!(tape.to_string(), "v₀ = x\nk = parameter\nv₁ = sin(v₀)\nv₂ = v₁·k\ny = v₂\n");
+    assert_eq!(tape.guards()[0].to_string(), "x < 2.5 was true");
+}
+
 #[test]
 fn hostile_documents_are_errors() {
     let tape = small_tapes().swap_remove(2);
