@@ -26,7 +26,7 @@ address() {
 memcheck() {
     command -v valgrind >/dev/null || { echo "skipped: valgrind is not installed"; return; }
     cargo build -p ad-optim --example quickstart
-    valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite,indirect \
+    valgrind --quiet --error-exitcode=1 --leak-check=full --show-leak-kinds=definite,indirect --errors-for-leak-kinds=definite,indirect \
         "${CARGO_TARGET_DIR:-target}/debug/examples/quickstart" >/dev/null
     echo "valgrind: the quickstart has no error and leaks nothing"
 }
