@@ -98,7 +98,8 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn constants(&self) -> Vec<Constant> {
-        let mut constants = self.own_constants(&[]);
+        let mut located = HashSet::new();
+        let mut constants = self.own_constants(&[], &mut located);
         let mut places: HashMap<u64, usize> =
             constants.iter().enumerate().map(|(i, constant)| (number_bits(constant.value), i)).collect();
         let mut seen = HashSet::new();
@@ -108,11 +109,11 @@ impl Tape {
                 continue;
             }
             waiting.extend(body.functions().iter().rev().filter_map(Function::body));
-            for other in body.own_constants(&body.params) {
+            for other in body.own_constants(&body.params, &mut located) {
                 match places.get(&number_bits(other.value)) {
                     Some(&place) => {
                         constants[place].uses += other.uses;
-                        other.locations.iter().for_each(|location| constants[place].add_location(location));
+                        constants[place].locations.extend(other.locations);
                     }
                     None => {
                         places.insert(number_bits(other.value), constants.len());
@@ -124,8 +125,10 @@ impl Tape {
         constants
     }
 
-    /// The literals of this list alone, and the parameters if they are fixed.
-    fn own_constants(&self, fixed: &[f64]) -> Vec<Constant> {
+    /// The literals of this list alone, and the parameters if they are fixed, each
+    /// with those places where no equal number has been `located` before: a set,
+    /// since a list may have as many places as rows.
+    fn own_constants<'a>(&'a self, fixed: &[f64], located: &mut HashSet<(u64, &'a SourceLocation)>) -> Vec<Constant> {
         let data = &*self.data;
         let unused = |&value: &f64| Constant { value, uses: 0, locations: Vec::new() };
         let mut constants: Vec<Constant> = data.constants.iter().chain(fixed).map(unused).collect();
@@ -136,22 +139,19 @@ impl Tape {
             parameter if parameter >= first_param => parameter - first_param + first_input,
             _ => usize::MAX,
         };
-        let mut seen = HashSet::new();
-        for row in 0..data.num_rows() {
-            for &operand in data.operands(row) {
-                let Some(constant) = constants.get_mut(place(operand)) else { continue };
-                constant.uses += 1;
-                if seen.insert((operand, data.rows[row].location())) {
-                    constant.add_location(data.location(row));
-                }
+        let mut used = |operand: u32, location: &'a SourceLocation| {
+            let Some(constant) = constants.get_mut(place(operand)) else { return };
+            constant.uses += 1;
+            // Two places of one line are one for a reader.
+            if located.insert((number_bits(constant.value), location)) {
+                constant.locations.push(location.clone());
             }
+        };
+        for row in 0..data.num_rows() {
+            data.operands(row).iter().for_each(|&operand| used(operand, data.location(row)));
         }
         for guard in &data.guards {
-            for &operand in &guard.operands[..guard.question().operands()] {
-                let Some(constant) = constants.get_mut(place(operand)) else { continue };
-                constant.uses += 1;
-                constant.add_location(guard.location());
-            }
+            guard.operands[..guard.question().operands()].iter().for_each(|&operand| used(operand, guard.location()));
         }
         for &output in &data.outputs {
             if let Some(constant) = constants.get_mut(place(output)) {
@@ -160,15 +160,6 @@ impl Tape {
         }
         constants.retain(|constant| constant.uses > 0);
         constants
-    }
-}
-
-impl Constant {
-    /// Two places of one line are one for a reader.
-    fn add_location(&mut self, location: &SourceLocation) {
-        if !self.locations.contains(location) {
-            self.locations.push(location.clone());
-        }
     }
 }
 

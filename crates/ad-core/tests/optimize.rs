@@ -30,7 +30,7 @@ fn identities_are_exact_at_every_probe_point() {
         }
         for &x in probes.iter().chain(&MORE) {
             for seed in [1.0, -0.7, 5e-324, 1e-310, 1e300, 0.0] {
-                check_optimized(tape, &shorter, &[x], &[seed], &[seed]);
+                check_optimized(tape, &shorter, &[x], &[seed], &vec![seed; tape.num_outputs()]);
             }
         }
     };
@@ -52,13 +52,25 @@ fn identities_are_exact_at_every_probe_point() {
             }
         }
     }
-    let probes = Op::Neg.info().probes[0];
+    // Every operation of what a sign was changed of.
+    for &op in Op::ALL.iter().filter(|&&op| !takes_constant(op)) {
+        let name = op.info().name;
+        let tape = |operands: &dyn Fn(Var) -> Vec<Var>| {
+            Tape::record(&[0.75], |x| call(op, &operands(x[0]), 0.0)).unwrap()
+        };
+        let probes = Op::Neg.info().probes[0];
+        match operands_of(op) {
+            1 => compare(&tape(&|x| vec![-x]), format!("{name} (-x)"), probes),
+            2 => {
+                compare(&tape(&|x| vec![-x, x.sin()]), format!("{name} (-a) b"), probes);
+                compare(&tape(&|x| vec![x.sin(), -x]), format!("{name} a (-b)"), probes);
+            }
+            _ => {}
+        }
+    }
     let y = 0.75;
-    compare(&Tape::record(&[0.5], |x| -(-x[0])).unwrap(), "-(-x)".to_owned(), probes);
-    compare(&Tape::record(&[0.5], |x| x[0].sin() + -x[0]).unwrap(), "a + (-b)".to_owned(), probes);
-    compare(&Tape::record(&[0.5], |x| -x[0] + x[0].sin()).unwrap(), "-a + b".to_owned(), probes);
-    compare(&Tape::record(&[0.5], |x| x[0].sin() - (-x[0])).unwrap(), "a - (-b)".to_owned(), probes);
-    compare(&Tape::record(&[0.5], |x| -x[0] - (y - x[0])).unwrap(), "no identity".to_owned(), probes);
+    let tape = Tape::record(&[0.5], |x| -x[0] - (y - x[0])).unwrap();
+    compare(&tape, "no identity".to_owned(), Op::Neg.info().probes[0]);
     #[rustfmt::skip]
     let expected = [
         "add -0 x", "add x -0",
@@ -66,7 +78,7 @@ fn identities_are_exact_at_every_probe_point() {
         "mul 1 x", "mul -1 x", "mul x 1", "mul x -1",
         "div x 1", "div x -1", "div x 2", "div x -2", "div x 0.5", "div x 1024",
         "powi x 0", "powi x 1", "powf x 0", "powf x 1", "chain_mul -1 x", "chain_mul x 1", "div x -0.25",
-        "-(-x)", "a + (-b)", "-a + b", "a - (-b)",
+        "neg (-x)", "add a (-b)", "add (-a) b", "sub a (-b)",
     ];
     let fired: Vec<&str> = fired.iter().map(String::as_str).collect();
     for name in &expected {
@@ -75,6 +87,8 @@ fn identities_are_exact_at_every_probe_point() {
     for name in ["add x 0", "sub 0 x", "sub x -0", "mul x 0", "div x 3", "powi x 2", "chain_mul 0 x", "no identity"] {
         assert!(!fired.contains(&name), "{name} is not exact");
     }
+    let signs: Vec<&str> = fired.iter().copied().filter(|name| name.contains("(-")).collect();
+    assert_eq!(signs, ["add (-a) b", "add a (-b)", "sub a (-b)", "neg (-x)"], "operations that heed a changed sign");
 }
 
 #[test]
