@@ -455,7 +455,6 @@ impl<'a> Node<'a> {
             (Some(p), Some(d)) => p.chain_mul(d),
             (Some(p), None) => -p.chain_mul(derivative),
             (None, Some(d)) => -partial.chain_mul(d),
-            (None, None) if derivative.constant() == Some(1.0) => partial,
             (None, None) => partial.chain_mul(derivative),
         };
         (!product.is_zero()).then_some(product)

@@ -1941,6 +1941,38 @@ mod tests {
     }
 
     #[test]
+    fn derivatives_of_as_many_inputs_as_an_index_can_name_and_no_more() {
+        let first = |n: usize| Tape::record(&vec![1.0; n], |x| x[0]).unwrap();
+        let jvp = first(LIMIT / 2).jvp_tape().unwrap();
+        assert_eq!(jvp.num_inputs(), LIMIT);
+        assert_too_large(first(LIMIT / 2 + 1).jvp_tape(), "inputs, seeds and parameters");
+        let (m, n) = (LIMIT / 512, 512);
+        let outputs = |m: usize| Tape::record(&[1.0; 512], |x| vec![x[0]; m]).unwrap();
+        assert_eq!(outputs(m).jacobian_tape().unwrap().num_outputs(), m * n);
+        assert_too_large(outputs(m + 1).jacobian_tape(), "derivatives");
+    }
+
+    #[test]
+    fn a_tape_whose_identities_need_too_many_constants_stays_as_it_is() {
+        // A quotient by a power of two becomes a product with another constant.
+        let quotients = 20;
+        let of_rows = |rows: usize| {
+            let tape = recorded(|x| {
+                let y = (1..=quotients).fold(x[0], |y, i| y / 2.0_f64.powi(i));
+                (0..rows).fold(y, |y, _| y.sin())
+            });
+            tape.unwrap()
+        };
+        let fits = of_rows(LIMIT - 2 - 3 * quotients as usize);
+        assert_eq!(fits.optimized().report.after, fits.len());
+        assert_eq!(fits.optimized().tape.constants()[0].value, 0.5);
+        let too_many = of_rows(LIMIT - 1 - 3 * quotients as usize);
+        let optimized = too_many.optimized();
+        assert_eq!((optimized.report.before, optimized.report.after), (too_many.len(), too_many.len()));
+        assert_eq!(optimized.tape.constants()[0].value, 2.0);
+    }
+
+    #[test]
     fn as_many_results_of_a_call_as_an_index_can_name_and_no_more() {
         let body = recorded(|x| [x[0], x[1], x[0] * x[1]]).unwrap();
         let mapped = |count: usize| recorded(|x| body.map(std::iter::repeat_n(x, count)));

@@ -304,9 +304,26 @@ fn outside_the_domain_derivatives_are_nan() {
     assert!(dy[0].is_nan() && dy[1] == 1.0 && none == [0.0, 0.0]);
     let of_tape = jvp.eval(&[-1.0, 1.0, 0.0, 1.0]).unwrap();
     assert!(of_tape[0].is_nan() && of_tape[1] == 1.0, "{of_tape:?}");
+    // Operands that move alike, or against each other, move.
+    for p in [[1.0, 1.0], [1.0, -1.0]] {
+        assert!(jvp.eval(&[-1.0, 1.0, p[0], p[1]]).unwrap()[0].is_nan(), "{p:?}");
+    }
     assert_eq!(jvp.eval(&[-1.0, 1.0, 0.0, 0.0]).unwrap(), [0.0, 0.0]);
     assert_eq!(tape.vjp(&[-1.0, 1.0], &[0.0, 2.0]).unwrap().1, [0.0, 2.0]);
     assert!(tape.vjp(&[-1.0, 1.0], &[1.0, 2.0]).unwrap().1.iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn derivatives_of_named_functions_have_their_names() {
+    let ln = Custom::unary("ln", f64::ln, |x, _| 1.0 / x);
+    let ln = ln.with_derivative(&Tape::record(&[1.0], |x| x[0].recip()).unwrap()).unwrap();
+    let square = Tape::record(&[1.0], |x| x[0] * x[0]).unwrap().named("square");
+    let tape = Tape::record(&[2.0, 3.0], |x| [ln.call(&[x[0]])[0], square.call(&x[1..])[0]]).unwrap();
+    for derivative in [tape.jvp_tape().unwrap(), tape.jvp_tape().unwrap().jvp_tape().unwrap()] {
+        let names: Vec<_> = derivative.functions().iter().map(|function| function.name()).collect();
+        println!("{names:?}");
+        assert!(names.iter().all(Option::is_some), "{names:?}");
+    }
 }
 
 #[test]

@@ -282,6 +282,13 @@ fn a_tape_without_rows_has_derivatives() {
 }
 
 #[test]
+fn derivative_tapes_of_sums_do_not_ask_for_infinities() {
+    let tape = Tape::record(&[1.0, 2.0, 3.0], |x| Var::sum_of(x)).unwrap();
+    let gradient = tape.gradient_tape().unwrap();
+    assert_eq!(gradient.eval(&[f64::INFINITY, f64::NEG_INFINITY, 1.0]).unwrap(), [1.0; 3]);
+}
+
+#[test]
 fn several_outputs_have_no_gradient() {
     let tape = Tape::record(&[1.0], |x| [x[0], x[0]]).unwrap();
     let error = tape.gradient_tape().unwrap_err();
@@ -294,7 +301,7 @@ fn more_derivatives_than_can_be_named_are_an_error() {
     let tape = Tape::record(&vec![1.0; n], |x| x.to_vec()).unwrap();
     let line = line!() + 1;
     let error = tape.jacobian_tape().unwrap_err();
-    let Error::TooLarge { location, .. } = &error else { panic!("{error}") };
+    let Error::TooLarge { location, what: "derivatives", .. } = &error else { panic!("{error}") };
     assert_eq!(location.line(), line);
 }
 
