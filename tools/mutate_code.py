@@ -38,8 +38,9 @@ import tree_sitter_rust
 
 from mutate_rules import ROOT, build, copy_workspace
 
-# Tests that reach everything and take minutes, or compare figures of a machine.
+# Test programs that reach everything and take long; tests that start themselves again and kill that.
 SLOW = {"accuracy", "huge"}
+KILLING = re.compile("kill")
 ACCEPTED = ROOT / "tools" / "missed_mutants.txt"
 
 SWITCH = '''
@@ -57,7 +58,7 @@ pub mod mutant {
     static FILE: OnceLock<std::fs::File> = OnceLock::new();
 
     // Not inlined: the compiler would take a quarter of an hour for the engines.
-    #[inline(never)]
+    #[inline]
     pub fn is(number: u32) -> bool {
         let active = ACTIVE.load(Ordering::Relaxed);
         if active < TRACE { active == number } else { ask(number) }
@@ -232,6 +233,8 @@ def main():
     arguments.add_argument("files", nargs="+", help="source files of one crate, from the workspace's root")
     arguments.add_argument("--scratch", type=pathlib.Path, default=ROOT / "target" / "mutants", help="where the copy goes")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
+    arguments.add_argument("--opt-level", type=int, default=1, help="0 for the engines: a question in each of their "
+                           "unrolled loops takes the optimiser a quarter of an hour")
     arguments.add_argument("--shard", default="0/1", help="k/n: each nth mutant, from the kth on")
     arguments.add_argument("--only", default="", help="a regular expression that the names of the mutants match")
     arguments.add_argument("--list", action="store_true", help="print the mutants and stop")
@@ -266,7 +269,7 @@ def main():
             text, owners[file] = source.with_switches(
                 [mutant for mutant in mutants if mutant.file == file and mutant.number not in dropped])
             (chosen.scratch / file).write_text(text)
-        programs, failed = build(chosen.scratch, ["-p", package, "--lib", "--tests"])
+        programs, failed = build(chosen.scratch, ["-p", package, "--lib", "--tests"], chosen.opt_level)
         if programs is not None:
             break
         wrong = {owners[file][line] for file, line in failed[0] if line in owners.get(file, {})}
@@ -281,7 +284,8 @@ def main():
     for name, program in programs.items():
         if name not in SLOW:
             listed = subprocess.run([program, "--list", "--format=terse"], cwd=directory, check=True, stdout=subprocess.PIPE, text=True).stdout
-            tests += [(program, line.removesuffix(": test")) for line in listed.splitlines() if line.endswith(": test")]
+            tests += [(program, line.removesuffix(": test")) for line in listed.splitlines()
+                      if line.endswith(": test") and not KILLING.search(line)]
     traces = chosen.scratch / "traces"
     traces.mkdir(exist_ok=True)
 

@@ -476,10 +476,11 @@ def copy_workspace(scratch):
                                                           ignore=shutil.ignore_patterns("target"))
 
 
-def build(scratch, chosen):
+def build(scratch, chosen, opt_level=1):
     """The test programs by name, or the files and lines that do not compile."""
-    command = ["cargo", "test", "--no-run", "--message-format=json", "--profile", "mutants", *chosen]
-    profile = {"CARGO_PROFILE_MUTANTS_INHERITS": "dev", "CARGO_PROFILE_MUTANTS_OPT_LEVEL": "1",
+    command = ["cargo", "test", "--no-run", "--message-format=json", "--profile", "mutants", *chosen,
+               "--config", 'profile.mutants.package."*".opt-level=1']
+    profile = {"CARGO_PROFILE_MUTANTS_INHERITS": "dev", "CARGO_PROFILE_MUTANTS_OPT_LEVEL": str(opt_level),
                "CARGO_PROFILE_MUTANTS_DEBUG": "none", "CARGO_INCREMENTAL": "0",
                "CARGO_TARGET_DIR": str(scratch / "target")}
     cargo = subprocess.run(command, cwd=scratch, env=os.environ | profile, stdout=subprocess.PIPE, text=True)
