@@ -21,7 +21,7 @@ case $amount in
 esac
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(tape programs checkpoint data)
+[ ${#targets[@]} -gt 0 ] || targets=(tape parts programs checkpoint data)
 
 export RUSTC_BOOTSTRAP=1
 host=$(rustc -vV | sed -n 's/^host: //p')

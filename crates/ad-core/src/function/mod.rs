@@ -40,12 +40,14 @@ mod rolled;
 mod series;
 mod stored;
 mod structure;
+mod unplaced;
 
 pub use custom::{Custom, CustomOp, CustomProducts, RuleCheck};
 pub use implicit::Implicit;
 pub(crate) use rolled::{Column, Given, Loop, Source, Taken, Target};
 pub(crate) use series::{Series, SeriesMemory, SeriesVec};
 pub(crate) use stored::Stored;
+pub(crate) use unplaced::Unplaced;
 
 /// Functions called inside of functions, no deeper than this.
 pub(crate) const DEEPEST: usize = 64;
