@@ -166,7 +166,7 @@ impl Row {
 
     /// The row at another place, by its number.
     pub fn at(self, location: u32) -> Row {
-        Row { head: self.head & (1 << 10) - 1 | location << 10, ..self }
+        Row { head: self.head & 0x3FF | location << 10, ..self }
     }
 
     /// Replaces the operands that lie in the row itself.

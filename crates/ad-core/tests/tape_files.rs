@@ -1175,7 +1175,9 @@ fn a_program_killed_while_it_saves_leaves_a_whole_file() {
     if let Some(folder) = std::env::var_os("CHILD") {
         let path = Path::new(&folder).join("model.tape");
         println!("{STARTED}");
-        tapes.iter().cycle().for_each(|tape| tape.save(&path).unwrap());
+        loop {
+            tapes.iter().for_each(|tape| tape.save(&path).unwrap());
+        }
     }
     let folder = Folder::new("killed");
     let path = folder.0.join("model.tape");

@@ -153,8 +153,8 @@ impl Tape {
     ///
     /// Pass `&mut r`. It is read in large pieces and needs no buffer; where it has
     /// one, such as a [`BufReader`](std::io::BufReader), go on reading from that
-    /// and not from what it wraps. For what is promised see [`Tape::read_from`]:
-    /// memory is in proportion to the tape, not to the stream.
+    /// and not from what it wraps. For what is promised see [`Tape::read_from`]; the
+    /// memory that it takes is in proportion to the tape, whatever follows it.
     ///
     /// # Errors
     ///
