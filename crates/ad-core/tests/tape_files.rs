@@ -285,9 +285,9 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 /// All that is computed at a point, and the traces and errors but for the places in them.
 fn results_but_for_places(tape: &Tape, x: &[f64]) -> Vec<Result<Vec<u64>, String>> {
-    let places = tape.guards().iter().map(|guard| guard.location().to_string());
-    let places: Vec<String> =
-        places.chain(tape.functions().iter().flat_map(|f| f.body().map(places_of)).flatten()).collect();
+    let mut places = places_of(tape);
+    // One may be the beginning or the end of another.
+    places.sort_by_key(|place| std::cmp::Reverse(place.len()));
     let texts = [tape.primal_trace(x), tape.tangent_trace(x, &vec![1.0; x.len()])];
     let texts = texts.map(|trace| trace.map(|trace| trace.to_string().bytes().map(u64::from).collect()));
     let texts = texts.into_iter().map(|trace| trace.map_err(|error| error.to_string()));
@@ -318,7 +318,11 @@ fn without_places_no_file_of_code_is_named() {
     .unwrap();
     let gradient = outer.gradient_tape().unwrap();
     let second = outer.gradient_tape().unwrap().jvp_tape().unwrap();
-    let all = small_tapes().into_iter().chain([assorted(), outer.clone(), gradient, second]);
+    let mut all = [small_tapes(), vec![assorted(), outer.clone(), gradient, second]].concat();
+    for index in 0..10 {
+        let random = &mut Random::new(76, index);
+        all.push(Program::new(random, Purpose { single: true, params: true, guarded: 40, calls: 60 }).tape);
+    }
     for tape in all {
         let anonymous = tape.without_locations();
         anonymous.check().unwrap();
@@ -331,7 +335,7 @@ fn without_places_no_file_of_code_is_named() {
         for path in ["tape_files.rs", "programs.rs", "tests", ".rs", file!()] {
             assert!(!contains(&bytes, path), "{path} in the file of\n{tape}");
         }
-        assert!(contains(&bytes_of(&tape), file!()));
+        assert!(contains(&bytes_of(&tape), ".rs"));
         assert!(bytes.len() <= bytes_of(&tape).len());
         let loaded = round_trip(&anonymous);
         assert_reads_the_same(&anonymous, &loaded);
@@ -340,6 +344,11 @@ fn without_places_no_file_of_code_is_named() {
         for x in [vec![0.5; tape.num_inputs()], vec![-2.0; tape.num_inputs()], vec![f64::NAN; tape.num_inputs()]] {
             let expected = results_but_for_places(&tape, &x);
             assert_eq!(results_but_for_places(&anonymous, &x), expected, "at {x:?} of\n{tape}");
+            if let (1, Ok(gradient)) = (tape.num_outputs(), tape.gradient(&x)) {
+                let (y, g) = anonymous.gradient(&x).unwrap();
+                assert_same(&[gradient.0], &[y], "value");
+                assert_same(&gradient.1, &g, "gradient");
+            }
             assert_eq!(results(&anonymous, &x), results(&loaded, &x));
         }
         for guard in anonymous.guards() {
