@@ -10,6 +10,12 @@ pub fn use_it(tape: &Tape) {
     let mut twice = Vec::new();
     again.write_to(&mut twice).expect("what was loaded can be saved");
     assert_eq!(written, twice);
+    twice.extend(&written);
+    let mut stream = &twice[..];
+    for left in [1, 0] {
+        let next = Tape::read_next(&mut stream).expect("two tapes were saved").expect("two tapes were saved");
+        assert_eq!((next.content_hash(), stream.len()), (tape.content_hash(), left * written.len()));
+    }
     assert_eq!(tape.content_hash(), again.content_hash());
     let unplaced = tape.without_locations();
     assert_eq!((unplaced.check(), unplaced.content_hash()), (Ok(()), tape.content_hash()));
