@@ -635,8 +635,8 @@ impl<'a> Side<'a> {
 
     fn location(&self, part: Part, index: usize) -> Option<SourceLocation> {
         match part {
-            Part::Row => Some(self.data.location(index).clone()),
-            Part::Guard => Some(self.data.guards[index].location().clone()),
+            Part::Row => self.data.known_location(index),
+            Part::Guard => Some(self.data.guards[index].location().clone()).filter(SourceLocation::is_known),
             _ => None,
         }
     }
@@ -1431,7 +1431,7 @@ impl Patient<'_> {
             operation,
             value: self.values[index],
             derivative: data.active[index].then(|| self.derivatives[index]),
-            location: row.map(|row| data.location(row).clone()),
+            location: row.and_then(|row| data.known_location(row)),
         }
     }
 
@@ -1486,7 +1486,7 @@ impl Patient<'_> {
         if let (None, Some(&constant)) = (&at.location, self.data().constants.get(origin)) {
             let constants = self.tape.constants();
             let found = constants.iter().find(|other| other.value.to_bits() == constant.to_bits());
-            at.location = found.and_then(|found| found.locations.first().cloned());
+            at.location = found.and_then(|found| found.locations.first().cloned()).filter(SourceLocation::is_known);
         }
         let what = match at.value.is_finite() {
             false if !adjoint => NonFinite::Value,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::file::TapeFileProblem;
+use crate::formula::{Accent, DIGITS, Name, Script};
 use crate::record::{Answer, Guard, SourceLocation};
 
 /// Every error of this crate.
@@ -454,10 +455,15 @@ pub enum Error {
     NoThreads,
 
     /// The tape breaks one of its own invariants; a defect of this crate or of a file.
-    #[error("row {row}: {reason}")]
+    #[error(
+        "the tape breaks an invariant: {}{reason}; a defect of ad-core, or of the file that it came from: please report it",
+        operation.map(|name| row_text(*row, Some(name)) + ": ").unwrap_or_default()
+    )]
     Malformed {
-        /// The row.
+        /// The row, counted from 0: printed traces call row 0 v₁.
         row: usize,
+        /// The name of its operation; `None` if it is no row that breaks the invariant.
+        operation: Option<&'static str>,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -494,7 +500,17 @@ fn exact(number: f64) -> String {
 }
 
 fn called_at(location: &Option<SourceLocation>) -> String {
-    location.as_ref().map(|location| format!(", called at {location}")).unwrap_or_default()
+    let known = location.as_ref().filter(|location| location.is_known());
+    known.map(|location| format!(", called at {location}")).unwrap_or_default()
+}
+
+/// A row as traces call it, and the name of its operation.
+pub(crate) fn row_text(row: usize, operation: Option<&str>) -> String {
+    let name = Name::Indexed("v", Accent::None, row as i64 + 1).render(Script::Unicode, DIGITS);
+    match operation {
+        Some(operation) => format!("row {name} ({operation})"),
+        None => format!("row {name}"),
+    }
 }
 
 fn file_text(path: &Option<Box<Path>>, offset: u64) -> String {

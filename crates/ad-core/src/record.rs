@@ -154,6 +154,9 @@ impl serde::Serialize for FileName {
 }
 
 impl SourceLocation {
+    /// Stands where there is no place any more; a file that has no name tells it from the others.
+    pub(crate) const UNKNOWN: SourceLocation = SourceLocation { file: FileName::Compiled(""), line: 0, nearest: false };
+
     pub(crate) fn new(location: &'static Location<'static>) -> Self {
         SourceLocation { file: FileName::Compiled(location.file()), line: location.line(), nearest: false }
     }
@@ -168,12 +171,18 @@ impl SourceLocation {
         SourceLocation { file: FileName::Loaded(file), line, nearest }
     }
 
-    /// The file, as the compiler was given it.
+    /// Whether there is a place: not in a tape from which they were taken away, by
+    /// [`Tape::without_locations`](crate::Tape::without_locations).
+    pub fn is_known(&self) -> bool {
+        !self.file.is_empty()
+    }
+
+    /// The file, as the compiler was given it; empty if the place is not known.
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// The line, counted from 1.
+    /// The line, counted from 1; 0 if the place is not known.
     pub fn line(&self) -> u32 {
         self.line
     }
@@ -188,6 +197,9 @@ impl SourceLocation {
 
 impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_known() {
+            return f.write_str("an unknown place");
+        }
         let near = if self.nearest { "near " } else { "" };
         write!(f, "{near}{}:{}", &*self.file, self.line)
     }
@@ -1792,7 +1804,11 @@ impl Builder {
             Ok(self.finish(recording, outputs))
         });
         // While the closure ran, nothing else could take the recording away.
-        tape.unwrap_or(Err(Error::Malformed { row: 0, reason: "the recording ended before its function did" }))
+        tape.unwrap_or(Err(Error::Malformed {
+            row: 0,
+            operation: None,
+            reason: "the recording ended before its function did",
+        }))
     }
 
     /// Brings the recording into the tape's index space: constants, inputs,

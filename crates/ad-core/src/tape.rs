@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, expect_len};
 use crate::formula::{Accent, Call, DIGITS, Formula, Formulas, Name, Script};
-use crate::function::Function;
+use crate::function::{Function, Unplaced};
 use crate::ops::Op;
 use crate::record::{Builder, Escape, Guard, LIMIT, Outputs, SourceLocation, Var};
 use crate::replay::{self, Program, Programs};
@@ -56,7 +56,7 @@ pub struct Tape {
 /// An operand is such an index. A row with several results is followed by a
 /// [`Op::FurtherResult`] row for each result after the first. The operands of an
 /// [`Op::Call`] row lie in `wide`, behind the number of its function.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct TapeData {
     pub num_inputs: usize,
     pub num_params: usize,
@@ -164,6 +164,11 @@ impl Row {
         Row { head: self.head, operands: [self.operands[0].wrapping_add(a), self.operands[1].wrapping_add(b)] }
     }
 
+    /// The row at another place, by its number.
+    pub fn at(self, location: u32) -> Row {
+        Row { head: self.head & 0x3FF | location << 10, ..self }
+    }
+
     /// Replaces the operands that lie in the row itself.
     #[inline]
     pub fn replace_operands(&mut self, index: impl Fn(u32) -> u32) {
@@ -206,6 +211,11 @@ impl TapeData {
     #[inline]
     pub fn op(&self, row: usize) -> Op {
         self.rows[row].op()
+    }
+
+    /// The name of the operation of a row, if there is such a row.
+    pub fn operation_name(&self, row: usize) -> Option<&'static str> {
+        self.rows.get(row).map(|row| row.op().info().name)
     }
 
     /// The operands of a row.
@@ -419,6 +429,21 @@ impl TapeData {
     pub fn location(&self, row: usize) -> &SourceLocation {
         &self.locations[self.rows[row].location() as usize]
     }
+
+    /// The same, if it is known.
+    pub fn known_location(&self, row: usize) -> Option<SourceLocation> {
+        Some(self.location(row)).filter(|location| location.is_known()).cloned()
+    }
+
+    /// The same list without places in the code, and with other functions in the place of its own.
+    pub fn without_locations(&self, functions: Vec<Function>) -> TapeData {
+        let mut data = TapeData { functions, ..self.clone() };
+        data.rows.iter_mut().for_each(|row| *row = row.at(0));
+        data.guards.iter_mut().for_each(|guard| guard.location = SourceLocation::UNKNOWN);
+        data.escapes.iter_mut().for_each(|escape| escape.location = SourceLocation::UNKNOWN);
+        data.locations = vec![SourceLocation::UNKNOWN];
+        data
+    }
 }
 
 impl Tape {
@@ -505,6 +530,39 @@ impl Tape {
     pub fn with_params(&self, params: &[f64]) -> Result<Tape, Error> {
         expect_len("params (one number per parameter)", params.len(), self.num_params())?;
         Ok(Tape { params: params.into(), passive: Arc::default(), ..self.clone() })
+    }
+
+    /// The same tape without the places in your code: of the tapes that it calls,
+    /// too, and of guards and escapes.
+    ///
+    /// A tape, and a file of it, names the files and lines that recorded it, which
+    /// say how your folders are called. Take them away before you give a tape to
+    /// others. All results keep their bits, traces and errors their text but for
+    /// the places: errors name rows, guards and functions as before and say "an
+    /// unknown place", [`SourceLocation::is_known`] is false, and the column of
+    /// [`Trace::with_locations`](crate::Trace::with_locations) is empty. Names of variables and
+    /// of tapes stay, since they are yours; functions that are code
+    /// ([`Custom`](crate::Custom)) are those of this tape.
+    ///
+    /// Do it last: what is made of the tape later, such as [`Tape::jvp_tape`], may
+    /// name the line that asked for it, and a recording that calls it its own lines.
+    ///
+    /// It takes the time and the memory of a copy of the tape.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let tape = Tape::record(&[2.0], |x| if x[0] > 0.0 { x[0].ln() } else { x[0] })?;
+    /// assert!(tape.guards()[0].location().is_known());
+    ///
+    /// let anonymous = tape.without_locations();
+    /// assert_eq!(anonymous.gradient(&[4.0])?, tape.gradient(&[4.0])?);
+    /// assert_eq!(anonymous.to_string(), tape.to_string());
+    /// let error = anonymous.eval(&[-1.0]).unwrap_err().to_string();
+    /// assert!(error.starts_with("the branch taken at an unknown place would change: v₀ > 0 was true"), "{error}");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn without_locations(&self) -> Tape {
+        Unplaced::default().tape(self)
     }
 
     /// n, the number of independent variables.
@@ -623,7 +681,8 @@ impl Tape {
     ///
     /// [`Error::Malformed`] with the first row that breaks one.
     pub fn check(&self) -> Result<(), Error> {
-        self.data.check().map_err(|(row, reason)| Error::Malformed { row, reason })
+        let named = |(row, reason)| Error::Malformed { row, operation: self.data.operation_name(row), reason };
+        self.data.check().map_err(named)
     }
 }
 

@@ -47,7 +47,8 @@ pub struct TraceRow {
     pub value: f64,
     /// The tangent of each seed, or the adjoint; none in a primal trace.
     pub derivatives: Vec<TraceDerivative>,
-    /// Where the operation stands in your code; none for inputs, parameters and outputs.
+    /// Where the operation stands in your code; none for inputs, parameters and
+    /// outputs, and for a tape without places ([`Tape::without_locations`]).
     pub location: Option<SourceLocation>,
 }
 
@@ -559,7 +560,7 @@ impl<'a> RowWriter<'a> {
             operation,
             value: self.trace.values[value],
             derivatives: (0..k).map(derivative).collect(),
-            location: value.checked_sub(data.first_row()).map(|row| data.location(row).clone()),
+            location: value.checked_sub(data.first_row()).and_then(|row| data.known_location(row)),
         }
     }
 

@@ -108,3 +108,31 @@ fn a_rearrangement_has_operands_and_pairs() {
     }
     assert!(forged >= 4, "{forged}");
 }
+
+/// No recording has operands that its loop does not look at.
+#[test]
+fn loops_with_operands_that_they_ignore_stay_apart() {
+    let body = Tape::record(&[0.5], |x| x[0] * x[0]).unwrap();
+    let tape = Tape::record(&[0.5, 1.5, 2.5], |x| {
+        [body.map_sum([[x[0]], [x[1]]])[0], body.map_sum([[x[0]], [x[1]], [x[2]]])[0]]
+    })
+    .unwrap();
+    let gradient = tape.vjp_tape().unwrap();
+    for tape in [tape, gradient] {
+        let bytes = bytes_of(&tape);
+        let is_long = |head: &usize| bytes[head + 32..head + 40] == 3_u64.to_le_bytes();
+        let long = heads(&bytes, 3).find(is_long).unwrap();
+        let mut forged = bytes.clone();
+        // One iteration less: the loops are one but for an operand.
+        forged[long + 32] = 2;
+        let forged = Tape::read_from(&sealed(forged)[..]).unwrap();
+        let [one, other] = forged.functions() else { panic!("{:?}", forged.functions()) };
+        assert!(one != other && one.num_operands().abs_diff(other.num_operands()) == 1, "{one:?} {other:?}");
+        let optimized = forged.optimized().tape;
+        optimized.check().unwrap();
+        let x = vec![2.0; forged.num_inputs()];
+        assert_eq!(optimized.eval(&x).unwrap(), forged.eval(&x).unwrap());
+        assert_eq!(optimized.jacobian(&x).unwrap(), forged.jacobian(&x).unwrap());
+        forged.jvp_tape().unwrap().check().unwrap();
+    }
+}

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ad_core::durable::Crc64;
-use ad_core::{Custom, Error, Matrix, Op, Rule, Samples, Tape, TapeFileProblem, Var};
+use ad_core::{Custom, Error, Implicit, Matrix, Op, Rule, Samples, Tape, TapeFileProblem, Var};
 use allocation_counter::measure;
 use common::programs::{Program, Purpose, Random, call, operands_of};
 use common::{assert_same, takes_constant};
@@ -275,6 +275,146 @@ fn functions_nested_as_deep_as_may_be_come_back() {
     let loaded = round_trip(&tape);
     assert_same(&tape.eval(&[0.25]).unwrap(), &loaded.eval(&[0.25]).unwrap(), "values");
     assert_eq!(tape.gradient(&[0.25]).unwrap(), loaded.gradient(&[0.25]).unwrap());
+}
+
+// Without places.
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// All that is computed at a point, and the traces and errors but for the places in them.
+fn results_but_for_places(tape: &Tape, x: &[f64]) -> Vec<Result<Vec<u64>, String>> {
+    let mut places = places_of(tape);
+    // One may be the beginning or the end of another.
+    places.sort_by_key(|place| std::cmp::Reverse(place.len()));
+    let texts = [tape.primal_trace(x), tape.tangent_trace(x, &vec![1.0; x.len()])];
+    let texts = texts.map(|trace| trace.map(|trace| trace.to_string().bytes().map(u64::from).collect()));
+    let texts = texts.into_iter().map(|trace| trace.map_err(|error| error.to_string()));
+    let mut all: Vec<_> = results(tape, x).drain(..4).chain(texts).collect();
+    for error in all.iter_mut().filter_map(|result| result.as_mut().err()) {
+        for place in &places {
+            *error = error.replace(&**place, "an unknown place");
+        }
+    }
+    all
+}
+
+fn places_of(tape: &Tape) -> Vec<String> {
+    let places = tape.guards().iter().map(|guard| guard.location().to_string());
+    places.chain(tape.functions().iter().filter_map(|f| f.body()).flat_map(places_of)).collect()
+}
+
+#[test]
+fn without_places_no_file_of_code_is_named() {
+    let random = &mut Random::new(75, 3);
+    // Its rows stand in another file.
+    let elsewhere = Program::new(random, Purpose { single: true, params: false, guarded: 100, calls: 0 });
+    let inner = Tape::record(&elsewhere.x0, |x| elsewhere.tape.call(x)[0].sin()).unwrap();
+    let outer = Tape::record(&elsewhere.x0, |x| {
+        let looked = if x[0].value() < f64::INFINITY { x[0] } else { -x[0] };
+        inner.map_sum([x, x])[0] + if looked == looked { inner.call(x)[0] } else { looked }
+    })
+    .unwrap();
+    let gradient = outer.gradient_tape().unwrap();
+    let second = outer.gradient_tape().unwrap().jvp_tape().unwrap();
+    let mut all = [small_tapes(), vec![assorted(), outer.clone(), gradient, second]].concat();
+    for index in 0..10 {
+        let random = &mut Random::new(76, index);
+        all.push(Program::new(random, Purpose { single: true, params: true, guarded: 40, calls: 60 }).tape);
+    }
+    for tape in all {
+        let anonymous = tape.without_locations();
+        anonymous.check().unwrap();
+        assert_eq!(anonymous.content_hash(), tape.content_hash());
+        assert!(tape.diff(&anonymous).is_empty(), "{}", tape.diff(&anonymous));
+        assert_eq!(anonymous.to_string(), tape.to_string());
+        assert_eq!(anonymous.len(), tape.len());
+        assert_eq!(anonymous.functions().len(), tape.functions().len());
+        let bytes = bytes_of(&anonymous);
+        for path in ["tape_files.rs", "programs.rs", "tests", ".rs", file!()] {
+            assert!(!contains(&bytes, path), "{path} in the file of\n{tape}");
+        }
+        assert!(contains(&bytes_of(&tape), ".rs"));
+        assert!(bytes.len() <= bytes_of(&tape).len());
+        let loaded = round_trip(&anonymous);
+        assert_reads_the_same(&anonymous, &loaded);
+        // Once more changes nothing.
+        assert!(bytes_of(&loaded.without_locations()) == bytes);
+        for x in [vec![0.5; tape.num_inputs()], vec![-2.0; tape.num_inputs()], vec![f64::NAN; tape.num_inputs()]] {
+            let expected = results_but_for_places(&tape, &x);
+            assert_eq!(results_but_for_places(&anonymous, &x), expected, "at {x:?} of\n{tape}");
+            if let (1, Ok(gradient)) = (tape.num_outputs(), tape.gradient(&x)) {
+                let (y, g) = anonymous.gradient(&x).unwrap();
+                assert_same(&[gradient.0], &[y], "value");
+                assert_same(&gradient.1, &g, "gradient");
+            }
+            assert_eq!(results(&anonymous, &x), results(&loaded, &x));
+        }
+        for guard in anonymous.guards() {
+            assert!(!guard.location().is_known());
+            assert_eq!((guard.location().file(), guard.location().line()), ("", 0));
+        }
+    }
+    let whole = bytes_of(&outer);
+    assert!(contains(&whole, "tape_files.rs") && contains(&whole, "programs.rs"));
+    // What two rows share is shared again.
+    let shares = Tape::record(&[0.5], |x| inner_of(&elsewhere.tape).map_sum([[x[0]], [x[0]]])[0]).unwrap();
+    assert!(bytes_of(&shares.without_locations()).len() <= bytes_of(&shares).len());
+    let json = serde_json::to_string(&outer.without_locations()).unwrap();
+    assert!(!json.contains(".rs"), "{json}");
+    let loaded: Tape = serde_json::from_str(&json).unwrap();
+    assert!(bytes_of(&loaded) == bytes_of(&outer.without_locations()));
+}
+
+fn inner_of(body: &Tape) -> Tape {
+    let ones = vec![1.0; body.num_inputs()];
+    Tape::record(&[0.5], |x| body.call(&ones.iter().map(|&one| x[0] * one).collect::<Vec<_>>())).unwrap()
+}
+
+#[test]
+fn without_places_errors_name_rows_guards_and_functions() {
+    let tape = Tape::record(&[2.0], |x| if x[0] > 0.0 { x[0].ln() } else { x[0] }).unwrap();
+    let error = tape.without_locations().eval(&[-1.0]).unwrap_err();
+    let Error::BranchChanged { location, guard, .. } = &error else { panic!("{error}") };
+    assert!(!location.is_known() && guard.to_string() == "v₀ > 0 was true");
+    assert!(
+        error.to_string().contains("the branch taken at an unknown place would change: v₀ > 0 was true"),
+        "{error}"
+    );
+    let slope = Tape::record(&[0.0], |x| x[0].sqrt()).unwrap();
+    let found = slope.without_locations().diagnose(&[-1.0], &[1.0]).unwrap().unwrap().to_string();
+    assert!(found.contains("v₁ = sqrt(v₀)") && !found.contains("unknown"), "{found}");
+    assert!(slope.diagnose(&[-1.0], &[1.0]).unwrap().unwrap().to_string().contains("tape_files.rs"));
+    // A column of places has nothing to say.
+    let trace = slope.without_locations().primal_trace(&[4.0]).unwrap();
+    assert!(trace.rows().iter().all(|row| row.location.is_none()));
+    assert!(!trace.with_locations().to_string().contains("place"));
+
+    // Code stays what it is, and what it is called by has no place.
+    let twice = Custom::unary("twice", |x| 2.0 * x, |_, _| 2.0);
+    let g = Tape::record(&[2.0, 4.0], |v| v[1] * v[1] - v[0]).unwrap();
+    let root = Implicit::new(&g, |x: &[f64]| Ok::<_, String>(vec![x[0].sqrt()])).unwrap();
+    let both = Tape::record(&[2.0], |x| twice.call(&root.call(x))[0]).unwrap();
+    let root = Tape::record(&[2.0], |x| root.call(x)[0]).unwrap();
+    for tape in [both, root.vjp_tape().unwrap().jvp_tape().unwrap()] {
+        let (anonymous, x) = (tape.without_locations(), vec![1.5; tape.num_inputs()]);
+        let named = |tape: &Tape| tape.functions().iter().map(|f| format!("{f}")).collect::<Vec<_>>();
+        assert_eq!(named(&anonymous), named(&tape));
+        assert_eq!(results(&anonymous, &x)[..4], results(&tape, &x)[..4]);
+        let places = |tape: &Tape| -> Vec<bool> {
+            let bodies = tape.functions().iter().filter_map(|f| f.body());
+            bodies
+                .map(|body| {
+                    format!("{}", body.primal_trace(&vec![1.0; body.num_inputs()]).unwrap().with_locations())
+                        .contains(".rs")
+                })
+                .collect()
+        };
+        assert!(places(&tape).contains(&true) && !places(&anonymous).contains(&true));
+        let error = anonymous.write_to(&mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains(", called at an unknown place, cannot be written to a file"), "{error}");
+    }
 }
 
 // The golden files.
@@ -792,13 +932,23 @@ fn rows_are_checked_with_their_places() {
     // Constants, inputs, rows: 0 | 1, 2 | 3, 4.
     let (offset, text) = changed(rows + 4, 3);
     assert_eq!(offset, rows);
-    assert!(text.contains("part 0: row 0: it reads a row that is not above it"), "{text}");
+    assert!(text.starts_with("part 0: row v₁ (mul): it reads a row that is not above it; "), "{text}");
+    assert!(text.ends_with("use another copy, or save the tape again"), "{text}");
     let (offset, text) = changed(rows + 12 + 4, 0);
-    assert_eq!((offset, text.contains("reads constants alone")), (rows + 12, true), "{text}");
+    assert_eq!((offset, text.contains("row v₂ (powi): it reads constants alone; ")), (rows + 12, true), "{text}");
     let head = u32::from_le_bytes(bytes[rows..rows + 4].try_into().unwrap());
     assert!(changed(rows, head | 0x3f_ffff << 10).1.contains("its place in the code is not on the list"));
-    assert!(changed(rows, head | 0xff).1.contains("the number of an operation"));
-    assert!(changed(rows, head & !(3 << 8) | 1 << 8).1.contains("the operands of a row"));
+    let (_, text) = changed(rows, head | 0xff);
+    assert!(text.starts_with("the number of an operation: found 255 for row v₁, expected less than 2, "), "{text}");
+    let (_, text) = changed(rows, head & !(3 << 8) | 1 << 8);
+    assert!(
+        text.starts_with("the operands of a row: found 1 for row v₁ (mul), the words 1 and 2, expected "),
+        "{text}"
+    );
+    let error = Error::Malformed { row: 1, operation: Some("sin"), reason: "it is wrong" }.to_string();
+    assert!(error.starts_with("the tape breaks an invariant: row v₂ (sin): it is wrong; "), "{error}");
+    let error = Error::Malformed { row: 0, operation: None, reason: "there is no input" }.to_string();
+    assert!(error.starts_with("the tape breaks an invariant: there is no input; "), "{error}");
 }
 
 #[test]
@@ -928,6 +1078,150 @@ fn readers_may_halt_and_fail() {
         assert!(matches!(&error, Error::Io { kind: io::ErrorKind::ConnectionReset, .. }), "{error}");
         assert_eq!(error.to_string(), "reading the tape file: gone");
     }
+}
+
+// Streams.
+
+/// Gives what it has, and counts what was taken.
+struct Taken<'a>(&'a [u8], usize);
+
+impl Read for Taken<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(to)?;
+        self.1 += read;
+        Ok(read)
+    }
+}
+
+#[test]
+fn tapes_of_one_stream_are_read_one_by_one() {
+    let tapes = [small_tapes(), vec![assorted()]].concat();
+    let mut stream = Vec::new();
+    let mut ends = vec![0];
+    for tape in &tapes {
+        tape.write_to(&mut stream).unwrap();
+        ends.push(stream.len());
+    }
+    let mut reader = Taken(&stream, 0);
+    for (number, tape) in tapes.iter().enumerate() {
+        assert_reads_the_same(tape, &Tape::read_next(&mut reader).unwrap().unwrap());
+        // Not a byte more than the tape.
+        assert_eq!(reader.1, ends[number + 1]);
+    }
+    assert!(Tape::read_next(&mut reader).unwrap().is_none());
+    assert!(Tape::read_next(&mut reader).unwrap().is_none(), "the end stays the end");
+
+    // Through a buffer, in small pieces, from a file, and between other things.
+    let mut reader = io::BufReader::with_capacity(100, Halting(&stream, false, false));
+    let count = std::iter::from_fn(|| Tape::read_next(&mut reader).unwrap()).count();
+    assert_eq!(count, tapes.len());
+    let folder = Folder::new("streams");
+    let path = folder.0.join("several.tape");
+    fs::write(&path, &stream).unwrap();
+    let mut file = fs::File::open(&path).unwrap();
+    assert_eq!(std::iter::from_fn(|| Tape::read_next(&mut file).unwrap()).count(), tapes.len());
+    let mixed = [&stream[..ends[1]], b"some text"].concat();
+    let mut reader = &mixed[..];
+    assert_reads_the_same(&tapes[0], &Tape::read_next(&mut reader).unwrap().unwrap());
+    assert_eq!(reader, b"some text");
+    let Err(Error::TapeFile { problem, .. }) = Tape::read_next(&mut reader) else { panic!("text is no tape") };
+    assert_eq!(*problem, TapeFileProblem::NotATapeFile { found: b"some tex".to_vec() });
+
+    // What is to be one tape is one.
+    let expected = ends[1] as u64;
+    for error in [Tape::load(&path).unwrap_err(), Tape::read_from(&stream[..]).unwrap_err()] {
+        let Error::TapeFile { offset, problem, .. } = &error else { panic!("{error}") };
+        assert_eq!((*offset, &**problem), (expected, &TapeFileProblem::TooLong { expected }));
+        assert!(error.to_string().contains("Tape::read_next"), "{error}");
+    }
+}
+
+#[test]
+fn a_stream_that_ends_within_a_tape_is_an_error() {
+    let tape = Tape::record(&[2.0], |x| x[0] * 3.0).unwrap();
+    let bytes = bytes_of(&tape);
+    let stream = bytes.repeat(2);
+    for len in bytes.len() + 1..stream.len() {
+        let mut reader = &stream[..len];
+        Tape::read_next(&mut reader).unwrap().unwrap();
+        let Err(Error::TapeFile { offset, problem, path: None }) = Tape::read_next(&mut reader) else {
+            panic!("{len} bytes")
+        };
+        // Counted from the beginning of the second.
+        let found = (len - bytes.len()) as u64;
+        let expected = (found >= 24).then_some(bytes.len() as u64);
+        assert_eq!((offset, *problem), (found, TapeFileProblem::CutOff { expected, found }));
+    }
+    // A damaged tape is read to its end, and nothing of the next one.
+    let mut damaged = stream.clone();
+    damaged[40] ^= 1;
+    let mut reader = Taken(&damaged, 0);
+    let Err(Error::TapeFile { problem, .. }) = Tape::read_next(&mut reader) else { panic!("damaged") };
+    assert!(matches!(*problem, TapeFileProblem::Checksum { .. }), "{problem}");
+    assert_eq!(reader.1, bytes.len());
+    // A reader that fails between two tapes does not end the stream.
+    let error = Tape::read_next(Halting(&[], false, true)).unwrap_err();
+    assert!(matches!(error, Error::Io { kind: io::ErrorKind::ConnectionReset, .. }), "{error}");
+    // And a length that lies takes no memory that is not filled.
+    let mut hostile = stream;
+    hostile[16..24].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    let memory = measure(|| assert!(Tape::read_next(&hostile[..]).is_err()));
+    assert!(memory.bytes_max < 300_000, "{}", memory.bytes_max);
+}
+
+/// A program that saves one tape and then the other, again and again, is killed at moments of chance.
+#[cfg(unix)]
+#[test]
+fn a_program_killed_while_it_saves_leaves_a_whole_file() {
+    use std::io::BufRead;
+    use std::time::{Duration, Instant};
+    const KILLS: usize = 25;
+    const STARTED: &str = "saving begins";
+    const ROWS: usize = 20_000;
+    let sum = |c: f64| Tape::record(&[1.0], |x| (0..ROWS).fold(x[0], |sum, i| sum * c + i as f64)).unwrap();
+    // Of different lengths, too.
+    let tapes = [sum(0.5), Tape::record(&[1.0], |x| (0..ROWS / 3).fold(x[0], |sum, _| sum.sin())).unwrap()];
+    if let Some(folder) = std::env::var_os("CHILD") {
+        let path = Path::new(&folder).join("model.tape");
+        println!("{STARTED}");
+        loop {
+            tapes.iter().for_each(|tape| tape.save(&path).unwrap());
+        }
+    }
+    let folder = Folder::new("killed");
+    let path = folder.0.join("model.tape");
+    let start = Instant::now();
+    tapes[1].save(&path).unwrap();
+    // Some saves on this disk, and no more than keeps the test short.
+    let longest = (4 * start.elapsed().as_micros() as u64).clamp(1_000, 100_000);
+    let contents = tapes.each_ref().map(Tape::content_hash);
+    let (mut moment, mut left, mut seen) = (12345_u64, 0, [0; 2]);
+    for _ in 0..KILLS {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_program_killed_while_it_saves_leaves_a_whole_file", "--nocapture"])
+            .env("CHILD", &folder.0)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains(STARTED)));
+        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_micros((moment >> 33) % longest));
+        assert!(child.try_wait().unwrap().is_none(), "it saves for ever");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The file is one of the two, and at most the one that was being written lies beside it.
+        let found = Tape::load(&path).unwrap().content_hash();
+        let which = contents.iter().position(|&content| content == found);
+        seen[which.expect("the file is neither of the two")] += 1;
+        let others: Vec<String> = folder.files().into_iter().filter(|name| name != "model.tape").collect();
+        let temporary = format!("model.tape.{}-0.tmp", child.id());
+        assert!(others.is_empty() || others == [&*temporary], "{others:?}");
+        left += others.len();
+        others.iter().for_each(|name| fs::remove_file(folder.0.join(name)).unwrap());
+    }
+    eprintln!("{KILLS} kills, {left} of them while a file was written; the file was {seen:?} times each of the two");
+    assert!(left > 0, "no kill struck a file that was being written");
 }
 
 #[test]

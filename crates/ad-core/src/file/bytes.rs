@@ -9,7 +9,7 @@ use super::parts::{
 };
 use super::{TapeFileProblem, VERSION};
 use crate::durable::Crc64;
-use crate::error::Error;
+use crate::error::{Error, row_text};
 use crate::formula::{Accent, Name};
 use crate::function::{Column, Function, Source, Stored, Target};
 use crate::ops::Op;
@@ -391,12 +391,24 @@ pub(super) enum Failure {
     Bad(u64, TapeFileProblem),
 }
 
-/// The tape in a file.
+/// The tape in a file, which has nothing else in it.
 pub(super) fn read(mut from: impl Read) -> Result<Tape, Failure> {
-    let chunks = verified(&mut from)?;
-    let mut decoder = Decoder { chunks, at: 0, offset: HEADER as u64, end: 0, start_of_item: 0 };
-    decoder.end = decoder.offset + decoder.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-    tape_from(&mut decoder).map_err(|problem| Failure::Bad(decoder.start_of_item, problem))
+    let mut header = [0; HEADER];
+    let found = read_full(&mut from, &mut header)?;
+    let body = Body::read(&mut from, &header[..found])?;
+    match read_full(&mut from, &mut [0])? {
+        0 => body.tape(),
+        _ => Err(Failure::Bad(body.whole, TapeFileProblem::TooLong { expected: body.whole })),
+    }
+}
+
+/// The tape that a stream goes on with, of which no byte more is read; none where the stream ends.
+pub(super) fn read_next(mut from: impl Read) -> Result<Option<Tape>, Failure> {
+    let mut header = [0; HEADER];
+    match read_full(&mut from, &mut header)? {
+        0 => Ok(None),
+        found => Body::read(&mut from, &header[..found])?.tape().map(Some),
+    }
 }
 
 /// Fills the buffer, or reads to the end of the file; gives how many bytes there were.
@@ -413,68 +425,87 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Failure> 
     Ok(len)
 }
 
-/// The body of the file, in chunks, if it is as long as the header says and has
-/// the checksum at the end.
-fn verified(from: &mut impl Read) -> Result<VecDeque<Vec<u8>>, Failure> {
-    let mut header = [0; HEADER];
-    let found = read_full(from, &mut header)?;
-    let magic = &header[..found.min(MAGIC.len())];
-    if magic.len() < MAGIC.len() && MAGIC.starts_with(magic) {
-        return Err(Failure::Bad(found as u64, TapeFileProblem::CutOff { expected: None, found: found as u64 }));
-    }
-    if magic != MAGIC {
-        return Err(Failure::Bad(0, TapeFileProblem::NotATapeFile { found: magic.to_vec() }));
-    }
-    let cut_off = |expected, found| Failure::Bad(found, TapeFileProblem::CutOff { expected, found });
-    if found < HEADER {
-        return Err(cut_off(None, found as u64));
-    }
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let version = word(8);
-    if version != VERSION {
-        return Err(Failure::Bad(8, TapeFileProblem::UnknownVersion { found: version, known: VERSION }));
-    }
-    if word(12) != 0 {
-        let (found, expected) = (word(12).to_string(), "0".to_owned());
-        return Err(Failure::Bad(12, TapeFileProblem::Unexpected { what: "a word of the header", found, expected }));
-    }
-    let length = u64::from(word(16)) | u64::from(word(20)) << 32;
-    let most = u64::MAX - (HEADER + CHECKSUM) as u64;
-    if length > most {
-        return Err(Failure::Bad(16, TapeFileProblem::TooMany { what: "bytes", found: length, most }));
-    }
-    let whole = length + (HEADER + CHECKSUM) as u64;
+/// The body of a file, in chunks, and the length of the whole.
+struct Body {
+    chunks: VecDeque<Vec<u8>>,
+    whole: u64,
+}
 
-    let mut crc = Crc64::new();
-    crc.update(&header);
-    let (mut chunks, mut read) = (VecDeque::new(), 0);
-    while read < length {
-        let size = (length - read).min(CHUNK as u64) as usize;
-        let no_room = |_| Failure::Bad(HEADER as u64 + read, TapeFileProblem::OutOfMemory { bytes: length });
-        let mut chunk = Vec::new();
-        chunk.try_reserve_exact(size).map_err(no_room)?;
-        chunks.try_reserve(1).map_err(no_room)?;
-        chunk.resize(size, 0);
-        let found = read_full(from, &mut chunk)?;
-        read += found as u64;
-        if found < size {
-            return Err(cut_off(Some(whole), HEADER as u64 + read));
+impl Body {
+    /// What follows the header, if it is as long as that says and has the checksum at the end.
+    /// A header that is too short is all that there was.
+    fn read(from: &mut impl Read, header: &[u8]) -> Result<Body, Failure> {
+        let found = header.len();
+        let magic = &header[..found.min(MAGIC.len())];
+        if magic.len() < MAGIC.len() && MAGIC.starts_with(magic) {
+            return Err(Failure::Bad(found as u64, TapeFileProblem::CutOff { expected: None, found: found as u64 }));
         }
-        crc.update(&chunk);
-        chunks.push_back(chunk);
+        if magic != MAGIC {
+            return Err(Failure::Bad(0, TapeFileProblem::NotATapeFile { found: magic.to_vec() }));
+        }
+        let cut_off = |expected, found| Failure::Bad(found, TapeFileProblem::CutOff { expected, found });
+        if found < HEADER {
+            return Err(cut_off(None, found as u64));
+        }
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let version = word(8);
+        if version != VERSION {
+            return Err(Failure::Bad(8, TapeFileProblem::UnknownVersion { found: version, known: VERSION }));
+        }
+        if word(12) != 0 {
+            let (found, expected) = (word(12).to_string(), "0".to_owned());
+            return Err(Failure::Bad(
+                12,
+                TapeFileProblem::Unexpected { what: "a word of the header", found, expected },
+            ));
+        }
+        let length = u64::from(word(16)) | u64::from(word(20)) << 32;
+        let most = u64::MAX - (HEADER + CHECKSUM) as u64;
+        if length > most {
+            return Err(Failure::Bad(16, TapeFileProblem::TooMany { what: "bytes", found: length, most }));
+        }
+        let whole = length + (HEADER + CHECKSUM) as u64;
+
+        let mut crc = Crc64::new();
+        crc.update(header);
+        let (mut chunks, mut read) = (VecDeque::new(), 0);
+        while read < length {
+            let size = (length - read).min(CHUNK as u64) as usize;
+            let no_room = |_| Failure::Bad(HEADER as u64 + read, TapeFileProblem::OutOfMemory { bytes: length });
+            let mut chunk = Vec::new();
+            chunk.try_reserve_exact(size).map_err(no_room)?;
+            chunks.try_reserve(1).map_err(no_room)?;
+            chunk.resize(size, 0);
+            let found = read_full(from, &mut chunk)?;
+            read += found as u64;
+            if found < size {
+                return Err(cut_off(Some(whole), HEADER as u64 + read));
+            }
+            crc.update(&chunk);
+            chunks.push_back(chunk);
+        }
+        let mut stored = [0; CHECKSUM];
+        let found = read_full(from, &mut stored)?;
+        if found < CHECKSUM {
+            return Err(cut_off(Some(whole), HEADER as u64 + read + found as u64));
+        }
+        let (stored, computed) = (u64::from_le_bytes(stored), crc.value());
+        if stored != computed {
+            return Err(Failure::Bad(HEADER as u64 + length, TapeFileProblem::Checksum { stored, computed }));
+        }
+        Ok(Body { chunks, whole })
     }
-    let mut stored = [0; CHECKSUM];
-    let found = read_full(from, &mut stored)?;
-    if found < CHECKSUM {
-        return Err(cut_off(Some(whole), HEADER as u64 + read + found as u64));
-    }
-    let (stored, computed) = (u64::from_le_bytes(stored), crc.value());
-    if stored != computed {
-        return Err(Failure::Bad(HEADER as u64 + length, TapeFileProblem::Checksum { stored, computed }));
-    }
-    match read_full(from, &mut [0])? {
-        0 => Ok(chunks),
-        _ => Err(Failure::Bad(whole, TapeFileProblem::TooLong { expected: whole })),
+
+    fn tape(self) -> Result<Tape, Failure> {
+        let length = self.whole - (HEADER + CHECKSUM) as u64;
+        let mut decoder = Decoder {
+            chunks: self.chunks,
+            at: 0,
+            offset: HEADER as u64,
+            end: HEADER as u64 + length,
+            start_of_item: 0,
+        };
+        tape_from(&mut decoder).map_err(|problem| Failure::Bad(decoder.start_of_item, problem))
     }
 }
 
@@ -876,7 +907,7 @@ fn rows_from(from: &mut Decoder, tables: &Tables, rows: u32, operands: u32, data
     let count = from.expect_items("rows", rows, 12)?;
     data.rows = room(count)?;
     let (mut functions, mut next) = (Vec::new(), 0_u64);
-    for _ in 0..count {
+    for number in 0..count {
         from.begin();
         let bytes: [u8; 12] = from.bytes()?;
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -884,8 +915,8 @@ fn rows_from(from: &mut Decoder, tables: &Tables, rows: u32, operands: u32, data
         let Some(&op) = tables.operations.get((head & 0xFF) as usize) else {
             return unexpected(
                 "the number of an operation",
-                head & 0xFF,
-                format!("less than {}", tables.operations.len()),
+                format!("{} for {}", head & 0xFF, row_text(number, None)),
+                format!("less than {}, since so many operations stand at the beginning", tables.operations.len()),
             );
         };
         let (in_row, location) = ((head >> 8 & 3) as usize, head >> 10);
@@ -907,7 +938,15 @@ fn rows_from(from: &mut Decoder, tables: &Tables, rows: u32, operands: u32, data
                     _ => return Err(TapeFileProblem::TooMany { what: "operands", found: next, most: MOST }),
                 }
             }
-            _ => return unexpected("the operands of a row", format!("{in_row}, {a}, {b}"), "0 where it has none"),
+            _ => {
+                let row = row_text(number, Some(op.info().name));
+                let expected = "zeros behind the operands that it has";
+                return unexpected(
+                    "the operands of a row",
+                    format!("{in_row} for {row}, the words {a} and {b}"),
+                    expected,
+                );
+            }
         });
     }
     from.begin();

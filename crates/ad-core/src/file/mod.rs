@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use crate::durable;
-use crate::error::Error;
+use crate::error::{Error, row_text};
 use crate::tape::Tape;
 
 mod bytes;
@@ -117,7 +117,8 @@ impl Tape {
     }
 
     /// Reads what [`Tape::write_to`] wrote, to the end: bytes that follow the
-    /// tape are an error. For errors and what is promised see [`Tape::load`].
+    /// tape are an error, and [`Tape::read_next`] is for streams that go on. For
+    /// errors and what is promised see [`Tape::load`].
     ///
     /// `r` is read in large pieces and needs no buffer. All that it gives is kept
     /// until its length is known; of a stranger's stream take no more than you
@@ -140,6 +141,42 @@ impl Tape {
     /// ```
     pub fn read_from(r: impl Read) -> Result<Tape, Error> {
         bytes::read(r).map_err(|failure| reading_failed(None, failure))
+    }
+
+    /// Reads the tape that a stream goes on with, and no byte more: what follows
+    /// is left in `r`, such as the next tape. `None` where the stream ends.
+    ///
+    /// So several [`Tape::write_to`] to one writer are read back by as many calls,
+    /// and a tape can stand between other things. A tape knows its length; what
+    /// else is to tell the pieces of a stream apart is up to you. For a whole file
+    /// use [`Tape::load`], which says so where something was added to it.
+    ///
+    /// Pass `&mut r`. It is read in large pieces and needs no buffer; where it has
+    /// one, such as a [`BufReader`](std::io::BufReader), go on reading from that
+    /// and not from what it wraps. For what is promised see [`Tape::read_from`]; the
+    /// memory that it takes is in proportion to the tape, whatever follows it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::load`], without a path; bytes are counted from the
+    /// beginning of the tape. After an error `r` stands somewhere in the tape, or
+    /// behind it: nothing that follows can be trusted to be a beginning.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let mut stream = Vec::new();
+    /// Tape::record(&[3.0], |x| x[0] * x[0])?.write_to(&mut stream)?;
+    /// Tape::record(&[3.0], |x| x[0].sqrt())?.write_to(&mut stream)?;
+    ///
+    /// let (mut reader, mut values) = (&stream[..], Vec::new());
+    /// while let Some(tape) = Tape::read_next(&mut reader)? {
+    ///     values.extend(tape.eval(&[4.0])?);
+    /// }
+    /// assert_eq!(values, [16.0, 2.0]);
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn read_next(r: impl Read) -> Result<Option<Tape>, Error> {
+        bytes::read_next(r).map_err(|failure| reading_failed(None, failure))
     }
 }
 
@@ -228,8 +265,10 @@ pub enum TapeFileProblem {
     Malformed {
         /// The part of the file, counted from 0; `None` if it is all of them.
         part: Option<usize>,
-        /// The row, if one breaks it.
+        /// The row, if one breaks it, counted from 0: printed traces call row 0 v₁.
         row: Option<usize>,
+        /// The name of that row's operation.
+        operation: Option<&'static str>,
         /// What is wrong.
         reason: &'static str,
     },
@@ -240,12 +279,16 @@ pub enum TapeFileProblem {
     },
 }
 
+/// What to do about a file that is whole, and whose content is none that a recording leaves.
+const ADVICE: &str = "ad-core saves nothing like that, so another program made or changed it: \
+                      use another copy, or save the tape again";
+
 impl TapeFileProblem {
     /// The same problem, said to be in a part of the file.
     fn in_part(self, number: usize) -> TapeFileProblem {
         match self {
-            TapeFileProblem::Malformed { row, reason, .. } => {
-                TapeFileProblem::Malformed { part: Some(number), row, reason }
+            TapeFileProblem::Malformed { row, operation, reason, .. } => {
+                TapeFileProblem::Malformed { part: Some(number), row, operation, reason }
             }
             other => other,
         }
@@ -257,7 +300,8 @@ impl fmt::Display for TapeFileProblem {
         match self {
             TapeFileProblem::NotATapeFile { found } => write!(
                 f,
-                "this is no tape file: it begins with \"{}\", and tape files with \"{}\"",
+                "this is no tape file: it begins with \"{}\", and tape files with \"{}\"; \
+                 give a file that Tape::save or Tape::write_to wrote",
                 found.escape_ascii(),
                 bytes::MAGIC.escape_ascii()
             ),
@@ -277,7 +321,11 @@ impl fmt::Display for TapeFileProblem {
                 write!(f, "the file is cut off after {found} bytes, within its header; use another copy")
             }
             TapeFileProblem::TooLong { expected } => {
-                write!(f, "the file should end here, after {expected} bytes, and does not: something was added to it")
+                write!(
+                    f,
+                    "the tape ends here, after {expected} bytes, and the file does not: something was added to it; \
+                     use another copy, or Tape::read_next if there is to be more than one tape"
+                )
             }
             TapeFileProblem::Checksum { stored, computed } => write!(
                 f,
@@ -290,21 +338,24 @@ impl fmt::Display for TapeFileProblem {
                  a newer version may have written it; load it with that one"
             ),
             TapeFileProblem::TooMany { what, found, most } => {
-                write!(f, "there are to be {found} {what}, and there can be {most} at most; no recording leaves that")
+                write!(f, "it says that there are {found} {what}, and there is room for {most} at most; {ADVICE}")
             }
             TapeFileProblem::Unexpected { what, found, expected } => {
-                write!(f, "{what}: found {found}, expected {expected}; no recording leaves that")
+                write!(f, "{what}: found {found}, expected {expected}; {ADVICE}")
             }
-            TapeFileProblem::Malformed { part, row, reason } => {
+            TapeFileProblem::Malformed { part, row, operation, reason } => {
                 if let Some(part) = part {
                     write!(f, "part {part}: ")?;
                 }
-                match row {
-                    Some(row) => write!(f, "row {row}: {reason}"),
-                    None => write!(f, "{reason}; no recording leaves that"),
+                if let Some(row) = *row {
+                    write!(f, "{}: ", row_text(row, *operation))?;
                 }
+                write!(f, "{reason}; {ADVICE}")
             }
-            TapeFileProblem::OutOfMemory { bytes } => write!(f, "there is no memory for {bytes} bytes of the tape"),
+            TapeFileProblem::OutOfMemory { bytes } => write!(
+                f,
+                "there is no memory for {bytes} bytes of the tape: make room, or load it on a machine that has more"
+            ),
         }
     }
 }

@@ -208,7 +208,7 @@ pub(super) struct Assembler {
 }
 
 fn malformed(reason: &'static str) -> TapeFileProblem {
-    TapeFileProblem::Malformed { part: None, row: None, reason }
+    TapeFileProblem::Malformed { part: None, row: None, operation: None, reason }
 }
 
 impl Assembler {
@@ -246,11 +246,9 @@ impl Assembler {
 
     /// Takes a list, in which guards and escapes have no names yet.
     pub fn push_list(&mut self, mut data: TapeData) -> Result<(), TapeFileProblem> {
-        let num_rows = data.num_rows();
-        data.check().map_err(|(row, reason)| TapeFileProblem::Malformed {
-            part: None,
-            row: (row < num_rows).then_some(row),
-            reason,
+        data.check().map_err(|(row, reason)| {
+            let operation = data.operation_name(row);
+            TapeFileProblem::Malformed { part: None, row: operation.map(|_| row), operation, reason }
         })?;
         check_names(&data)?;
         name_operands(&mut data)?;

@@ -212,6 +212,15 @@ impl System {
         &self.0.g
     }
 
+    /// The same system with each of its tapes, of equations and of their tangents, replaced by what `replace` gives.
+    pub fn with_equations(&self, replace: &mut impl FnMut(&Tape) -> Tape) -> System {
+        let solver = match &self.0.solver {
+            Solver::User(solver) => Solver::User(solver.clone()),
+            Solver::Tangent(base) => Solver::Tangent(base.with_equations(replace)),
+        };
+        System(Arc::new(Data { g: replace(&self.0.g), solver, ..Data::clone(&self.0) }))
+    }
+
     fn unknowns(&self) -> usize {
         self.0.g.num_outputs()
     }

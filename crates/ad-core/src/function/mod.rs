@@ -40,12 +40,14 @@ mod rolled;
 mod series;
 mod stored;
 mod structure;
+mod unplaced;
 
 pub use custom::{Custom, CustomOp, CustomProducts, RuleCheck};
 pub use implicit::Implicit;
 pub(crate) use rolled::{Column, Given, Loop, Source, Taken, Target};
 pub(crate) use series::{Series, SeriesMemory, SeriesVec};
 pub(crate) use stored::Stored;
+pub(crate) use unplaced::Unplaced;
 
 /// Functions called inside of functions, no deeper than this.
 pub(crate) const DEEPEST: usize = 64;
@@ -662,8 +664,12 @@ pub(crate) fn operation_count(tape: &Tape) -> u64 {
 }
 
 impl PartialEq for Function {
-    /// Whether they are the same one.
+    /// Whether they are the same one. What takes another number of operands is another, though a
+    /// file may hold two loops that differ in nothing but operands that they do not look at.
     fn eq(&self, other: &Function) -> bool {
+        if self.num_operands() != other.num_operands() {
+            return false;
+        }
         Arc::ptr_eq(&self.0, &other.0)
             || match (&self.0.kind, &other.0.kind) {
                 (Kind::Loop(one), Kind::Loop(other)) => one == other,

@@ -327,7 +327,11 @@ impl Tape {
                 // The scalar engine says which guard it was.
                 return match self.gradient_at(ws, x, Some(samples.row(i)), &mut []) {
                     Err(error) => Err(error.at_sample(i)),
-                    Ok(_) => Err(Error::Malformed { row: 0, reason: "two engines answer a guard differently" }),
+                    Ok(_) => Err(Error::Malformed {
+                        row: 0,
+                        operation: None,
+                        reason: "two engines answer a guard differently",
+                    }),
                 };
             }
             let output = program.outputs[0];
