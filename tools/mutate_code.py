@@ -212,7 +212,7 @@ def limit_memory():
 def run(program, test, directory, limit, **variables):
     """Whether this test passes, and how long it took."""
     environment = os.environ | {"INSTA_UPDATE": "no", "INSTA_FORCE_PASS": "0", "LAW_CASES": "64", "PROPTEST_CASES": "64",
-                                "RUST_BACKTRACE": "0"} | variables
+                                "RUST_BACKTRACE": "0", "RUST_MIN_STACK": str(64 << 20)} | variables
     began = time.monotonic()
     try:
         done = subprocess.run([program, "-q", "--exact", test], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
