@@ -23,11 +23,12 @@ read Rust: pip install tree-sitter tree-sitter-rust.
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
 import re
-import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -204,22 +205,25 @@ class Source:
         return text, owner
 
 
-def limit_memory():
-    """A mutant that loops for ever may not take the machine's memory with it."""
-    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
-
-
 def run(program, test, directory, limit, **variables):
-    """Whether this test passes, and how long it took."""
+    """Whether this test passes within so many seconds of the processor, and how long it took."""
     environment = os.environ | {"INSTA_UPDATE": "no", "INSTA_FORCE_PASS": "0", "LAW_CASES": "64", "PROPTEST_CASES": "64",
                                 "RUST_BACKTRACE": "0", "RUST_MIN_STACK": str(64 << 20)} | variables
+    # A mutant that loops for ever may not take the machine's memory with it. The
+    # processor's time is the limit, since others may use the machine as well.
+    limits = f'ulimit -v {4 << 20}; ulimit -t {int(limit) + 1}; exec "$@"'
     began = time.monotonic()
+    process = subprocess.Popen(["sh", "-c", limits, "sh", program, "-q", "--exact", test], cwd=directory, env=environment,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)
     try:
-        done = subprocess.run([program, "-q", "--exact", test], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit, preexec_fn=limit_memory)
-        passed = done.returncode == 0
+        passed = process.wait(timeout=4 * limit + 30) == 0
     except subprocess.TimeoutExpired:
         passed = False
+    # With what it started: a test may run itself again.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     return passed, time.monotonic() - began
 
 
@@ -235,6 +239,8 @@ def main():
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments.add_argument("--opt-level", type=int, default=1, help="0 for the engines: a question in each of their "
                            "unrolled loops takes the optimiser a quarter of an hour")
+    arguments.add_argument("--budget", type=float, default=float("inf"), help="how many seconds of tests a mutant is tried "
+                           "with at most; beyond that it counts as missed")
     arguments.add_argument("--shard", default="0/1", help="k/n: each nth mutant, from the kth on")
     arguments.add_argument("--only", default="", help="a regular expression that the names of the mutants match")
     arguments.add_argument("--list", action="store_true", help="print the mutants and stop")
@@ -247,11 +253,19 @@ def main():
     entries = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     sources = {file: Source(file) for file in sorted({entry["file"] for entry in entries})}
     part, parts = map(int, chosen.shard.split("/"))
+    if not 0 <= part < parts:
+        arguments.error("--shard is k/n with k from 0 to n − 1")
     mutants, unknown = [], []
     for number, entry in enumerate(entries, 1):
         if number % parts == part and re.search(chosen.only, entry["name"]):
             mutant = sources[entry["file"]].mutant(number, entry)
             mutants.append(mutant) if mutant else unknown.append(entry["name"])
+    # Of several alike on one line the first has no number.
+    alike = collections.Counter()
+    for mutant in mutants:
+        alike[mutant.key] += 1
+        if alike[mutant.key] > 1:
+            mutant.name, mutant.key = (f"{text} #{alike[mutant.key]}" for text in (mutant.name, mutant.key))
     if chosen.list:
         print("\n".join(mutant.name for mutant in mutants))
         print(f"{len(mutants)} mutants, and {len(unknown)} that this script cannot try")
@@ -272,10 +286,11 @@ def main():
         programs, failed = build(chosen.scratch, ["-p", package, "--lib", "--tests"], chosen.opt_level)
         if programs is not None:
             break
-        wrong = {owners[file][line] for file, line in failed[0] if line in owners.get(file, {})}
+        wrong = next(filter(None, ({owners[file][line] for file, line in places if line in owners.get(file, {})}
+                                   for places in failed[0])), None)
         if not wrong:
             sys.exit("the copy does not build:\n" + "\n".join(failed[1][:5]))
-        print(f"{len(wrong)} mutants do not compile", flush=True)
+        print("\n".join(f"does not compile: {mutant.name}" for mutant in mutants if mutant.number in wrong), flush=True)
         dropped |= wrong
     mutants = [mutant for mutant in mutants if mutant.number not in dropped]
 
@@ -306,16 +321,26 @@ def main():
                 reached[number].append((program, test))
     print(f"{len(mutants)} mutants; {len(seconds)} tests that take {sum(seconds.values()):.0f} s", flush=True)
 
-    kills, lock = collections.Counter(), threading.Lock()
+    kills, lock, unsteady = collections.Counter(), threading.Lock(), set()
 
     def try_one(mutant):
         with lock:
             order = sorted(reached[mutant.number], key=lambda test: (seconds[test] + 0.02) / (1 + kills[test]))
+        spent = 0
         for test in order:
-            if not run(*test, directory, 10 * seconds[test] + 5, MUTANT=str(mutant.number))[0]:
-                with lock:
-                    kills[test] += 1
-                return mutant, True
+            spent += seconds[test]
+            if spent > chosen.budget:
+                break
+            if test in unsteady or run(*test, directory, 10 * seconds[test] + 5, MUTANT=str(mutant.number))[0]:
+                continue
+            # A test that fails without a mutant as well tells nothing, now or later.
+            if not run(*test, directory, 10 * seconds[test] + 5, MUTANT="0")[0]:
+                unsteady.add(test)
+                print(f"asked no more, since it failed without a mutant: {test[1]}", flush=True)
+                continue
+            with lock:
+                kills[test] += 1
+            return mutant, True
         return mutant, False
 
     listed, used = accepted(), set()

@@ -484,7 +484,7 @@ def build(scratch, chosen, opt_level=1):
                "CARGO_PROFILE_MUTANTS_DEBUG": "none", "CARGO_INCREMENTAL": "0",
                "CARGO_TARGET_DIR": str(scratch / "target")}
     cargo = subprocess.run(command, cwd=scratch, env=os.environ | profile, stdout=subprocess.PIPE, text=True)
-    programs, wrong, messages = {}, set(), []
+    programs, wrong, touched, messages = {}, set(), set(), []
     for message in map(json.loads, filter(None, cargo.stdout.splitlines())):
         if message["reason"] == "compiler-artifact" and message["profile"]["test"] and message.get("executable"):
             programs[message["target"]["name"]] = message["executable"]
@@ -497,10 +497,11 @@ def build(scratch, chosen, opt_level=1):
                     yield from places(span["expansion"]["span"])
 
             for span in message["message"]["spans"]:
-                wrong |= set(places(span))
-    if cargo.returncode != 0 and not wrong:
+                # What an error points at; its other labels may touch what is right.
+                (wrong if span["is_primary"] else touched).update(places(span))
+    if cargo.returncode != 0 and not wrong | touched:
         sys.exit("the copy does not build:\n" + "\n".join(messages[:5]))
-    return (programs, None) if cargo.returncode == 0 else (None, (wrong, messages))
+    return (programs, None) if cargo.returncode == 0 else (None, ((wrong, touched), messages))
 
 
 def run(program, number, directory, limit):
@@ -546,7 +547,8 @@ def main():
         programs, failed = build(chosen.scratch, ["-p", "ad-core", *itertools.chain(*(["--test", test] for test in tests))])
         if programs is not None:
             break
-        wrong = {lines[line].number for file, line in failed[0] if file == TABLE and line in lines}
+        wrong = next(filter(None, ({lines[line].number for file, line in places if file == TABLE and line in lines}
+                                   for places in failed[0])), None)
         if not wrong:
             sys.exit("the copy does not build:\n" + "\n".join(failed[1][:5]))
         print(f"{len(wrong)} mutants do not compile", flush=True)

@@ -56,7 +56,8 @@ pub struct Constant {
     /// How often rows and guards read it, and how many outputs are it.
     pub uses: usize,
     /// The distinct places of the rows that read it, in their order, then those
-    /// of the guards. None if it is an output and nothing else.
+    /// of the guards. None if it is an output and nothing else; of a tape
+    /// [`without_locations`](Tape::without_locations) one that is not known.
     pub locations: Vec<SourceLocation>,
 }
 
@@ -98,18 +99,18 @@ impl Tape {
     /// # Ok::<(), ad_core::Error>(())
     /// ```
     pub fn constants(&self) -> Vec<Constant> {
-        let mut located = HashSet::new();
-        let mut constants = self.own_constants(&[], &mut located);
-        let mut places: HashMap<u64, usize> =
-            constants.iter().enumerate().map(|(i, constant)| (number_bits(constant.value), i)).collect();
-        let mut seen = HashSet::new();
-        let mut waiting: Vec<&Tape> = self.functions().iter().rev().filter_map(Function::body).collect();
-        while let Some(body) = waiting.pop() {
-            if !seen.insert((Arc::as_ptr(&body.data), Arc::as_ptr(&body.params))) {
+        let mut constants: Vec<Constant> = Vec::new();
+        let mut places: HashMap<u64, usize> = HashMap::new();
+        let (mut located, mut seen) = (HashSet::new(), HashSet::new());
+        // Each tape with those parameters that no replay changes.
+        let mut waiting: Vec<(&Tape, &[f64])> = vec![(self, &[])];
+        while let Some((tape, fixed)) = waiting.pop() {
+            if !seen.insert((Arc::as_ptr(&tape.data), std::ptr::from_ref(fixed))) {
                 continue;
             }
-            waiting.extend(body.functions().iter().rev().filter_map(Function::body));
-            for other in body.own_constants(&body.params, &mut located) {
+            let bodies = tape.functions().iter().rev().filter_map(Function::body);
+            waiting.extend(bodies.map(|body| (body, &*body.params)));
+            for other in tape.own_constants(fixed, &mut located) {
                 match places.get(&number_bits(other.value)) {
                     Some(&place) => {
                         constants[place].uses += other.uses;
@@ -1806,7 +1807,7 @@ pub struct RowComparison {
     pub quotient: Option<f64>,
     /// Whether they agree.
     pub verdict: Verdict,
-    /// Where the row stands in your code.
+    /// Where the row stands in your code, if that [is known](SourceLocation::is_known).
     pub location: SourceLocation,
 }
 

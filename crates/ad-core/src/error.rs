@@ -470,14 +470,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error with the place of the call that it comes from, if it has none yet.
+    /// Cannot be: who saw a guard fail in one engine asks another, which says where.
+    pub(crate) fn of_guards() -> Error {
+        Error::Malformed { row: 0, operation: None, reason: "two engines answer a guard differently" }
+    }
+
+    /// The error with the place of the call that it comes from, if it has none yet
+    /// that is known.
     pub(crate) fn called_at(mut self, place: &SourceLocation) -> Error {
         if let Error::NoSecondDerivative { location, .. }
         | Error::SingularImplicit { location, .. }
         | Error::NotSolved { location, .. }
         | Error::SolverFailed { location, .. } = &mut self
         {
-            location.get_or_insert_with(|| place.clone());
+            if place.is_known() {
+                location.get_or_insert_with(|| place.clone());
+            }
         }
         self
     }
@@ -500,8 +508,7 @@ fn exact(number: f64) -> String {
 }
 
 fn called_at(location: &Option<SourceLocation>) -> String {
-    let known = location.as_ref().filter(|location| location.is_known());
-    known.map(|location| format!(", called at {location}")).unwrap_or_default()
+    location.as_ref().map(|location| format!(", called at {location}")).unwrap_or_default()
 }
 
 /// A row as traces call it, and the name of its operation.

@@ -162,8 +162,11 @@ impl SourceLocation {
     }
 
     /// A place that was noted in another program. Control characters, which would break what is
-    /// printed, are replaced.
+    /// printed, are replaced. One without the name of a file is no place.
     pub(crate) fn loaded(file: Arc<str>, line: u32, nearest: bool) -> Self {
+        if file.is_empty() {
+            return SourceLocation::UNKNOWN;
+        }
         let file = match file.contains(char::is_control) {
             true => file.replace(char::is_control, "\u{FFFD}").into(),
             false => file,
@@ -173,6 +176,17 @@ impl SourceLocation {
 
     /// Whether there is a place: not in a tape from which they were taken away, by
     /// [`Tape::without_locations`](crate::Tape::without_locations).
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let tape = Tape::record(&[2.0], |x| if x[0] > 0.0 { x[0].ln() } else { x[0] })?;
+    /// assert!(tape.guards()[0].location().is_known());
+    /// let anonymous = tape.without_locations();
+    /// let place = anonymous.guards()[0].location();
+    /// assert!(!place.is_known());
+    /// assert_eq!(place.to_string(), "an unknown place");
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
     pub fn is_known(&self) -> bool {
         !self.file.is_empty()
     }

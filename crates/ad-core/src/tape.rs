@@ -542,7 +542,8 @@ impl Tape {
     /// unknown place", [`SourceLocation::is_known`] is false, and the column of
     /// [`Trace::with_locations`](crate::Trace::with_locations) is empty. Names of variables and
     /// of tapes stay, since they are yours; functions that are code
-    /// ([`Custom`](crate::Custom)) are those of this tape.
+    /// ([`Custom`](crate::Custom)) are those of this tape, and so are the tapes that
+    /// state their derivatives: no file can hold them.
     ///
     /// Do it last: what is made of the tape later, such as [`Tape::jvp_tape`], may
     /// name the line that asked for it, and a recording that calls it its own lines.

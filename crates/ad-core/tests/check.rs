@@ -40,6 +40,14 @@ fn constants_come_in_the_order_of_their_first_use_with_their_places() {
 }
 
 #[test]
+fn every_nan_is_one_constant() {
+    let tape = Tape::record(&[1.0], |x| [x[0] * f64::NAN + x[0] * -f64::NAN, x[0] + f64::NAN]).unwrap();
+    let constants = tape.constants();
+    assert_eq!(constants.len(), 1, "{constants:?}");
+    assert!(constants[0].value.is_nan() && constants[0].uses == 3 && constants[0].locations.len() == 1);
+}
+
+#[test]
 fn what_escaped_is_among_the_constants() {
     let tape = Tape::record(&[3.0], |x| x[0] * (x[0].value() + 1.0)).unwrap();
     assert_eq!((tape.constants()[0].value, tape.escapes()[0].value()), (4.0, 3.0));

@@ -238,6 +238,15 @@ fn errors_say_what_failed_and_where() {
         let location = matches!(&error, Error::SolverFailed { location: Some(at), .. } if at.line() == line);
         assert!(location, "{error}");
     }
+    // The innermost place that is known.
+    let anonymous = tape.without_locations();
+    assert!(matches!(anonymous.eval(&[9.0]).unwrap_err(), Error::SolverFailed { location: None, .. }));
+    let line = line!() + 1;
+    let outer = Tape::record(&[4.0], |x| anonymous.call(x)).unwrap();
+    for error in [outer.eval(&[9.0]).unwrap_err(), outer.gradient(&[9.0]).unwrap_err()] {
+        let location = matches!(&error, Error::SolverFailed { location: Some(at), .. } if at.line() == line);
+        assert!(location, "{error}");
+    }
     let count = root(|x| Ok(vec![x.sqrt(); if x > 5.0 { 2 } else { 1 }]));
     let (_, error) = failure(&count, &[4.0], &[9.0]);
     assert!(matches!(&error, Error::RuleShape { function, expected: 1, got: 2, .. } if function == "root"), "{error}");

@@ -275,6 +275,9 @@ fn functions_nested_as_deep_as_may_be_come_back() {
     let loaded = round_trip(&tape);
     assert_same(&tape.eval(&[0.25]).unwrap(), &loaded.eval(&[0.25]).unwrap(), "values");
     assert_eq!(tape.gradient(&[0.25]).unwrap(), loaded.gradient(&[0.25]).unwrap());
+    let anonymous = round_trip(&tape.without_locations());
+    assert!(!contains(&bytes_of(&anonymous), file!()));
+    assert_eq!(tape.gradient(&[0.25]).unwrap(), anonymous.gradient(&[0.25]).unwrap());
 }
 
 // Without places.
@@ -1181,7 +1184,7 @@ fn a_program_killed_while_it_saves_leaves_a_whole_file() {
     let sum = |c: f64| Tape::record(&[1.0], |x| (0..ROWS).fold(x[0], |sum, i| sum * c + i as f64)).unwrap();
     // Of different lengths, too.
     let tapes = [sum(0.5), Tape::record(&[1.0], |x| (0..ROWS / 3).fold(x[0], |sum, _| sum.sin())).unwrap()];
-    if let Some(folder) = std::env::var_os("CHILD") {
+    if let Some(folder) = std::env::var_os("AD_CORE_SAVES_FOR_EVER_IN") {
         let path = Path::new(&folder).join("model.tape");
         println!("{STARTED}");
         loop {
@@ -1199,7 +1202,7 @@ fn a_program_killed_while_it_saves_leaves_a_whole_file() {
     for _ in 0..KILLS {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_program_killed_while_it_saves_leaves_a_whole_file", "--nocapture"])
-            .env("CHILD", &folder.0)
+            .env("AD_CORE_SAVES_FOR_EVER_IN", &folder.0)
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();

@@ -338,7 +338,11 @@ impl fmt::Display for TapeFileProblem {
                  a newer version may have written it; load it with that one"
             ),
             TapeFileProblem::TooMany { what, found, most } => {
-                write!(f, "it says that there are {found} {what}, and there is room for {most} at most; {ADVICE}")
+                write!(
+                    f,
+                    "it says that there are {found} {what}, and there is room for {most} at most: another program made or \
+                     changed it, or a machine with longer words wrote it; use another copy, or load it there"
+                )
             }
             TapeFileProblem::Unexpected { what, found, expected } => {
                 write!(f, "{what}: found {found}, expected {expected}; {ADVICE}")

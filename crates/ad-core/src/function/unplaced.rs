@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::{Function, Kind, Loop, Rearranged};
 use crate::tape::{Tape, TapeData};
 
-/// Takes the places away: what is shared is shared again, and seen to once,
-/// however often functions call functions.
+/// Takes the places away: tapes and functions that are shared are shared again, and
+/// seen to once, however often functions call functions. (The equations of an
+/// `Implicit` are each function's own afterwards.)
 #[derive(Default)]
 pub(crate) struct Unplaced {
     /// For each list the first tape that was made of its new one.
@@ -34,7 +35,7 @@ impl Unplaced {
             return known.clone();
         }
         let kind = match &function.0.kind {
-            // Code has no places of a recording.
+            // No file can hold code, and it is told from other code by its address.
             Kind::Custom(_) => return function.clone(),
             Kind::Loop(rolled) => Kind::Loop(Loop { body: self.tape(&rolled.body), ..rolled.clone() }),
             Kind::Implicit(system) => Kind::Implicit(system.with_equations(&mut |equations| self.tape(equations))),

@@ -245,11 +245,7 @@ impl Tape {
                 let (x, params) = self.point(points, first + lane);
                 let found = self.eval_at(ws, x, params, &mut y).map_err(|error| error.at_sample(first + lane));
                 ws.y = y;
-                found.and(Err(Error::Malformed {
-                    row: 0,
-                    operation: None,
-                    reason: "two engines answer a guard differently",
-                }))
+                found.and(Err(Error::of_guards()))
             }
         }
     }

@@ -165,7 +165,7 @@ impl Mapped<'_> {
         let mut y = vec![0.0; self.body.num_outputs()];
         match self.body.eval_at(ws, x, None, &mut y) {
             Err(error) => error,
-            Ok(()) => Error::Malformed { row: 0, operation: None, reason: "two engines answer a guard differently" },
+            Ok(()) => Error::of_guards(),
         }
     }
 }

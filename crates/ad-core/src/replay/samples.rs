@@ -327,11 +327,7 @@ impl Tape {
                 // The scalar engine says which guard it was.
                 return match self.gradient_at(ws, x, Some(samples.row(i)), &mut []) {
                     Err(error) => Err(error.at_sample(i)),
-                    Ok(_) => Err(Error::Malformed {
-                        row: 0,
-                        operation: None,
-                        reason: "two engines answer a guard differently",
-                    }),
+                    Ok(_) => Err(Error::of_guards()),
                 };
             }
             let output = program.outputs[0];
