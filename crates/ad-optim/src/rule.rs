@@ -691,25 +691,41 @@ mod tests {
             x.iter().enumerate().map(|(i, x)| (i + 1) as f64 * (x - 0.1).cosh()).sum()
         });
         resumes_on(&objective, &method);
-        // Without its state it goes another way, unless it has none.
         let mut fresh = method.prepare(DIM).unwrap();
         let saved = save_state(&method, &mut fresh).unwrap();
-        let numbers = saved.iter().map(|slice| match slice {
-            StateSlice::Floats { values, .. } => values.len(),
-            StateSlice::Counts { values, .. } => values.len(),
-        });
-        let total: usize = numbers.sum();
-        // A slice less, a slice more, and a state for more unknowns are refused.
-        if total > 0 {
-            assert!(matches!(load_state(&method, &mut fresh, &saved[1..]), Err(Error::StateMismatch { .. })));
-            assert!(matches!(
-                load_state(&method, &mut fresh, &saved[..saved.len() - 1]),
-                Err(Error::StateMismatch { .. })
-            ));
+        for other in states_of_others(&saved) {
+            let error = load_state(&method, &mut fresh, &other).unwrap_err();
+            assert!(matches!(&error, Error::StateMismatch { kind: k, .. } if k == kind), "{error}");
         }
-        let mut more = saved.clone();
-        more.push(StateSlice::Counts { name: "t".to_owned(), values: vec![0] });
-        assert!(matches!(load_state(&method, &mut fresh, &more), Err(Error::StateMismatch { .. })));
+    }
+
+    /// What is almost `saved`: a slice of another name, another length or another type, one slice less, one more.
+    fn states_of_others(saved: &[StateSlice]) -> Vec<Vec<StateSlice>> {
+        use StateSlice::{Counts, Floats};
+        let mut others = Vec::new();
+        for (place, slice) in saved.iter().enumerate() {
+            let renamed = |name: &str| format!("{name} of another");
+            let changed = match slice.clone() {
+                Floats { name, values } => [
+                    Floats { name: renamed(&name), values: values.clone() },
+                    Floats { name: name.clone(), values: [&values[..], &[0.0]].concat() },
+                    Counts { name, values: vec![0; values.len()] },
+                ],
+                Counts { name, values } => [
+                    Counts { name: renamed(&name), values: values.clone() },
+                    Counts { name: name.clone(), values: [&values[..], &[0]].concat() },
+                    Floats { name, values: vec![0.0; values.len()] },
+                ],
+            };
+            for slice in changed {
+                others.push(saved.to_vec());
+                others.last_mut().unwrap()[place] = slice;
+            }
+            others.push([&saved[..place], &saved[place + 1..]].concat());
+        }
+        others.push(saved.to_vec());
+        others.last_mut().unwrap().push(Counts { name: "t".to_owned(), values: vec![0] });
+        others
     }
 
     fn resumes_on<M: Method>(objective: &dyn Differentiable, method: &M) {
@@ -769,26 +785,179 @@ mod tests {
         resumes_on(&fit, &GaussNewton::new());
     }
 
+    /// Two methods differ in their settings or in their names wherever they make different steps; that every setting
+    /// stands in these lists is what a resumed run relies on.
     #[test]
-    fn settings_tell_rules_of_one_kind_apart() {
-        fn settings(method: impl Method) -> Vec<(&'static str, f64)> {
-            let mut all = Vec::new();
-            method.report_settings(&mut |name, value| all.push((name, value)));
-            all
+    fn every_method_reports_all_its_settings() {
+        #[track_caller]
+        fn reports(method: impl Method, expected: &[(&'static str, f64)]) {
+            let mut settings = Vec::new();
+            method.report_settings(&mut |name, value| settings.push((name, value)));
+            assert_eq!(settings, expected, "{}", method.name());
         }
-        let tuple = settings((ClipNorm(2.0), GradientDescent::new(0.5).momentum(0.25)));
-        assert_eq!(tuple, [("norm", 2.0), ("learning rate", 0.5), ("momentum", 0.25), ("nesterov", 0.0)]);
-        assert_ne!(settings(RmsProp::new(0.1)), settings(RmsProp::new(0.1).eps_inside_root()));
-        assert_ne!(settings(RmsProp::new(0.1)), settings(RmsProp::new(0.1).centered()));
-        assert_ne!(settings(Adagrad::new(0.1)), settings(Adagrad::new(0.1).eps_inside_root()));
-        assert_ne!(settings(Nadam::new(0.1)), settings(Nadam::new(0.1).constant_momentum()));
-        assert_ne!(settings(Schedule::cosine(10)), settings(Schedule::one_cycle(10)));
-        assert_ne!(settings(Schedule::cosine(10)), settings(Schedule::cosine(10).per_epoch()));
-        assert_ne!(settings(ProjectBox::all(0.0, 1.0)), settings(ProjectBox::all(0.0, 2.0)));
-        assert_ne!(settings(AdamW::new(0.1)), settings(AdamW::new(0.1).weight_decay(0.5)));
-        assert_ne!(settings(Adam::new(0.1)), settings(Adam::new(0.1).eps(0.5)));
-        assert_ne!(settings(AmsGrad::torch(0.1)), settings(AmsGrad::torch(0.2)));
-        assert_ne!(settings(Lbfgs::new()), settings(Lbfgs::new().memory(3)));
+        let adam = [("learning rate", 0.1), ("beta1", 0.5), ("beta2", 0.75), ("eps", 0.25), ("l2", 0.0)];
+        let (l2, decay) = ([&adam[..4], &[("l2", 0.125)]].concat(), [&adam[..], &[("decay", 0.125)]].concat());
+        reports(Adam::new(0.1).betas(0.5, 0.75).eps(0.25).l2(0.125), &l2);
+        reports(AdamW::new(0.1).betas(0.5, 0.75).eps(0.25).weight_decay(0.125), &decay);
+        for variant in [AmsGrad::reddi(0.1), AmsGrad::torch(0.1), AmsGrad::optax(0.1)] {
+            reports(variant.betas(0.5, 0.75).eps(0.25), &adam);
+        }
+        reports(Adamax::new(0.1).betas(0.5, 0.75).eps(0.25), &adam[..4]);
+        let nadam = || Nadam::new(0.1).betas(0.5, 0.75).eps(0.25);
+        reports(nadam().momentum_decay(0.125), &[&adam[..], &[("momentum decay", 0.125)]].concat());
+        reports(nadam().constant_momentum(), &[&adam[..], &[("momentum decay", -1.0)]].concat());
+        reports(GradientDescent::new(0.1), &[("learning rate", 0.1), ("momentum", 0.0), ("nesterov", 0.0)]);
+        let nesterov = [("learning rate", 0.1), ("momentum", 0.5), ("nesterov", 1.0)];
+        reports(GradientDescent::new(0.1).momentum(0.5).nesterov(), &nesterov);
+        let rms_prop = |[rate, decay, eps, inside, centered, momentum, nesterov]: [f64; 7]| {
+            [
+                ("learning rate", rate),
+                ("decay", decay),
+                ("eps", eps),
+                ("eps inside the root", inside),
+                ("centered", centered),
+                ("momentum", momentum),
+                ("nesterov", nesterov),
+            ]
+        };
+        let plain = || RmsProp::new(0.1).decay(0.5).eps(0.25);
+        reports(plain(), &rms_prop([0.1, 0.5, 0.25, 0.0, 0.0, 0.0, 0.0]));
+        reports(plain().eps_inside_root(), &rms_prop([0.1, 0.5, 0.25, 1.0, 0.0, 0.0, 0.0]));
+        reports(plain().centered(), &rms_prop([0.1, 0.5, 0.25, 0.0, 1.0, 0.0, 0.0]));
+        reports(plain().momentum(0.75).nesterov(), &rms_prop([0.1, 0.5, 0.25, 0.0, 0.0, 0.75, 1.0]));
+        let adagrad = |inside, initial| {
+            [("learning rate", 0.1), ("eps", 0.25), ("eps inside the root", inside), ("initial accumulator", initial)]
+        };
+        reports(Adagrad::new(0.1).eps(0.25), &adagrad(0.0, 0.0));
+        reports(Adagrad::new(0.1).eps(0.25).initial_accumulator(2.0).eps_inside_root(), &adagrad(1.0, 2.0));
+        let lbfgs = [
+            ("memory", 3.0),
+            ("decrease of the Wolfe conditions", 0.25),
+            ("curvature of the Wolfe conditions", 0.5),
+            ("largest number of evaluations", 7.0),
+        ];
+        reports(Lbfgs::new().memory(3).wolfe(0.25, 0.5).max_evaluations(7), &lbfgs);
+        let marquardt = LevenbergMarquardt::new().damping(0.5).x_tol(0.25).f_tol(0.125);
+        reports(marquardt, &[("damping", 0.5), ("x_tol", 0.25), ("f_tol", 0.125)]);
+        reports(GaussNewton::new().x_tol(0.25).f_tol(0.125), &[("x_tol", 0.25), ("f_tol", 0.125)]);
+
+        reports(ClipNorm(2.0), &[("norm", 2.0)]);
+        reports(ClipValue(2.0), &[("largest value", 2.0)]);
+        reports(WeightDecay(2.0), &[("decay", 2.0)]);
+        reports(L2(2.0), &[("lambda", 2.0)]);
+        reports(Freeze, &[]);
+        reports(ProjectBox::all(1.0, 2.0), &[("lower bound", 1.0), ("upper bound", 2.0)]);
+        let bounds = [("lower bound", 1.0), ("lower bound", 2.0), ("upper bound", 3.0), ("upper bound", 4.0)];
+        reports(ProjectBox::each(vec![1.0, 2.0], vec![3.0, 4.0]), &bounds);
+
+        let none = ("no further setting of the shape", 0.0);
+        let shapes = [
+            (Schedule::constant(), [("constant", 1.0), none, none]),
+            (Schedule::step(5, 0.25), [("step", 1.0), ("number of steps between changes", 5.0), ("factor", 0.25)]),
+            (Schedule::exponential(0.25), [("exponential", 1.0), ("factor", 0.25), none]),
+            (Schedule::polynomial(9, 2.0), [("polynomial", 1.0), ("total of steps", 9.0), ("power", 2.0)]),
+            (Schedule::cosine(9), [("cosine", 1.0), ("total of steps", 9.0), none]),
+            (Schedule::one_cycle(9), [("one_cycle", 1.0), ("total of steps", 9.0), none]),
+        ];
+        for (schedule, shape) in shapes {
+            let all = |end, warm_up, per_epoch| {
+                let rest = [("factor at the end", end), ("warm-up", warm_up), ("per epoch", per_epoch)];
+                [&shape[..], &rest].concat()
+            };
+            reports(schedule.clone(), &all(0.0, 0.0, 0.0));
+            reports(schedule.end(0.5).warm_up(3).per_epoch(), &all(0.5, 3.0, 1.0));
+        }
+        reports(schedule_fn(|_| 1.0), &[]);
+        let plateau =
+            [("factor", 0.5), ("patience", 3.0), ("threshold", 0.25), ("cooldown", 2.0), ("smallest factor", 0.125)];
+        reports(ReduceOnPlateau::new(0.5).patience(3).threshold(0.25).cooldown(2).min_factor(0.125), &plateau);
+
+        // What is made of several rules reports those of each, in their order.
+        reports((ClipNorm(2.0), GradientDescent::new(0.1), L2(3.0)), &{
+            let descent = [("learning rate", 0.1), ("momentum", 0.0), ("nesterov", 0.0)];
+            [&[("norm", 2.0)], &descent[..], &[("lambda", 3.0)]].concat()
+        });
+        reports(
+            Accumulate::new(4, (ClipNorm(2.0), L2(3.0))),
+            &[("number of batches", 4.0), ("norm", 2.0), ("lambda", 3.0)],
+        );
+        let groups = Groups::new().with(0..1, ClipNorm(2.0)).with(1..2, Freeze).rest((L2(3.0), ClipValue(4.0)));
+        reports(groups, &[("norm", 2.0), ("lambda", 3.0), ("largest value", 4.0)]);
+    }
+
+    /// A checkpoint holds what the rule needs and nothing else, under names that later versions must still know.
+    #[test]
+    fn states_hold_what_their_rules_need() {
+        #[track_caller]
+        fn holds(rule: impl Rule, expected: &[(&str, usize)]) {
+            let saved = save_state(&rule, &mut rule.init(DIM).unwrap()).unwrap();
+            let found = saved.iter().map(|slice| match slice {
+                StateSlice::Floats { name, values } => (name.as_str(), values.len()),
+                StateSlice::Counts { name, values } => (name.as_str(), values.len()),
+            });
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{}", rule.kind());
+        }
+        holds(GradientDescent::new(0.1), &[("velocity", 0)]);
+        holds(GradientDescent::new(0.1).momentum(0.9), &[("velocity", DIM)]);
+        holds(Adam::new(0.1), &[("m", DIM), ("v", DIM), ("t", 1)]);
+        holds(AdamW::new(0.1), &[("m", DIM), ("v", DIM), ("t", 1)]);
+        holds(AmsGrad::torch(0.1), &[("m", DIM), ("v", DIM), ("t", 1), ("w", DIM)]);
+        holds(RmsProp::new(0.1), &[("v", DIM), ("mean", 0), ("b", 0)]);
+        holds(RmsProp::new(0.1).centered(), &[("v", DIM), ("mean", DIM), ("b", 0)]);
+        holds(RmsProp::new(0.1).momentum(0.9), &[("v", DIM), ("mean", 0), ("b", DIM)]);
+        holds(Adagrad::new(0.1), &[("sums", DIM)]);
+        holds(Adamax::new(0.1), &[("m", DIM), ("u", DIM), ("t", 1)]);
+        holds(Nadam::new(0.1), &[("m", DIM), ("v", DIM), ("t", 1), ("product of the momenta", 1)]);
+        holds((ClipNorm(1.0), Freeze, Schedule::cosine(9), ProjectBox::all(0.0, 1.0)), &[]);
+    }
+
+    /// δ of each step of a rule over one unknown, given the gradients.
+    fn steps<R: Rule>(rule: &R, state: &mut R::State, gradients: &[f64]) -> Vec<f64> {
+        let step = |(index, &gradient): (usize, &f64)| {
+            let mut delta = [gradient];
+            let (x, gradient) = (&[1.0][..], &[gradient][..]);
+            let step = index + 1;
+            let at = Iterate { step, epoch: step, samples: 1, value: 1.0, validation: None, x, gradient };
+            rule.step(state, &at, &mut Update { delta: &mut delta, rate: 1.0 });
+            delta[0]
+        };
+        gradients.iter().enumerate().map(step).collect()
+    }
+
+    #[test]
+    fn the_centred_mean_of_rms_prop() {
+        let rule = RmsProp::new(1.0).decay(0.5).centered();
+        let mut state = rule.init(1).unwrap();
+        let delta = steps(&rule, &mut state, &[2.0, 4.0]);
+        // v = 2, then 1 + 8; the mean is 1, then 0.5 + 2; the spread v − mean² is 1, then 2.75. The sign of the mean
+        // shows in the state alone, which a checkpoint passes on.
+        let expected = [2.0 / (1.0 + 1e-8), 4.0 / (f64::sqrt(2.75) + 1e-8)];
+        assert!(delta.iter().zip(expected).all(|(d, e)| (d - e).abs() < 1e-15), "{delta:?}");
+        let floats = |name: &str, values: &[f64]| StateSlice::Floats { name: name.to_owned(), values: values.to_vec() };
+        let expected = [floats("v", &[9.0]), floats("mean", &[2.5]), floats("b", &[])];
+        assert_eq!(save_state(&rule, &mut state).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_state_of_another_is_refused_with_what_it_has() {
+        let floats = |name: &str, len: usize| StateSlice::Floats { name: name.to_owned(), values: vec![0.0; len] };
+        let counts = |name: &str, len: usize| StateSlice::Counts { name: name.to_owned(), values: vec![0; len] };
+        let (m, v, t) = (floats("m", 2), floats("v", 2), counts("t", 1));
+        let table = [
+            (vec![], "nothing where there must be 2 numbers m"),
+            (vec![v.clone()], "2 numbers v where there must be 2 numbers m"),
+            (vec![floats("m", 3)], "3 numbers m where there must be 2 numbers m"),
+            (vec![m.clone(), counts("v", 2)], "2 counts v where there must be 2 numbers v"),
+            (vec![m.clone(), v.clone(), counts("u", 1)], "1 counts u where there must be 1 counts t"),
+            (vec![m.clone(), v.clone(), counts("t", 2)], "2 counts t where there must be 1 counts t"),
+            (vec![m.clone(), v.clone()], "nothing where there must be 1 counts t"),
+            (vec![m, v, t, floats("w", 2)], "2 numbers w where there must be nothing more"),
+        ];
+        let adam = Adam::new(0.1);
+        for (saved, difference) in table {
+            let error = load_state(&adam, &mut adam.init(2).unwrap(), &saved).unwrap_err().to_string();
+            assert!(error.contains(&format!("does not belong to Adam: it has {difference}; resume with")), "{error}");
+        }
     }
 
     #[test]
@@ -825,5 +994,26 @@ mod tests {
         let rule = (Adam::new(0.1), Hidden);
         let error = save_state(&rule, &mut rule.init(2).unwrap()).unwrap_err();
         assert!(matches!(&error, Error::StateNotVisited { kind } if kind == "Hidden"), "{error}");
+
+        // The same holds for methods: without a state there is nothing to save, and one that is hidden is an error.
+        struct Searching<S>(std::marker::PhantomData<S>);
+        impl<S: Default> Method for Searching<S> {
+            type State = S;
+            fn prepare(&self, _: usize) -> Result<S, Error> {
+                Ok(S::default())
+            }
+            fn advance(
+                &self,
+                _: &mut S,
+                _: &Iterate<'_>,
+                _: &mut Update<'_>,
+                _: &mut Oracle<'_>,
+            ) -> Result<Option<StopReason>, Error> {
+                Ok(None)
+            }
+        }
+        assert_eq!(save_state(&Searching::<()>(std::marker::PhantomData), &mut ()).unwrap(), []);
+        let error = save_state(&Searching::<u64>(std::marker::PhantomData), &mut 0).unwrap_err();
+        assert!(matches!(&error, Error::StateNotVisited { kind } if kind == "Searching"), "{error}");
     }
 }

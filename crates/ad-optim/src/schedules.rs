@@ -421,3 +421,55 @@ fn scale(factor: f64, update: &mut Update<'_>) {
     update.rate *= factor;
     update.delta.iter_mut().for_each(|d| *d *= factor);
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The factor in each epoch, given the samples and the value of each of its batches.
+    fn factors(rule: &ReduceOnPlateau, epochs: &[&[(usize, f64)]]) -> Vec<f64> {
+        let mut state = rule.init(1).unwrap();
+        let mut factor = |(index, batches): (usize, &&[(usize, f64)])| {
+            let rates = batches.iter().map(|&(samples, value)| {
+                let mut delta = [1.0];
+                let mut update = Update { delta: &mut delta, rate: 1.0 };
+                let (x, epoch) = (&[1.0][..], index + 1);
+                let at = Iterate { step: 1, epoch, samples, value, validation: None, x, gradient: x };
+                rule.step(&mut state, &at, &mut update);
+                update.rate
+            });
+            let rates: Vec<f64> = rates.collect();
+            assert!(rates.iter().all(|rate| *rate == rates[0]), "the factor changed within an epoch: {rates:?}");
+            rates[0]
+        };
+        epochs.iter().enumerate().map(&mut factor).collect()
+    }
+
+    #[test]
+    fn the_mean_of_an_epoch_is_over_its_samples() {
+        // By samples the means are 4, 3 and 3.5; by batches they would be 4, 4 and 2.3.
+        let epochs: [&[_]; 4] = [&[(3, 4.0)], &[(1, 6.0), (3, 2.0)], &[(1, 0.5), (5, 4.1)], &[(1, 0.0)]];
+        let rule = ReduceOnPlateau::new(0.5).patience(0).threshold(0.0);
+        assert_eq!(factors(&rule, &epochs), [1.0, 1.0, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn a_mean_must_fall_by_a_fraction_of_the_best() {
+        let rule = |threshold| ReduceOnPlateau::new(0.5).patience(0).threshold(threshold);
+        let values = |rule: &ReduceOnPlateau, values: [f64; 3]| {
+            let batches = values.map(|value| [(1, value)]);
+            factors(rule, &batches.each_ref().map(|batch| &batch[..]))[2]
+        };
+        // A fraction of 1/4 of 64 is 16, and of −64 too: a fall by exactly that much is none, by more it is one.
+        let falls = [(64.0, 48.5, 0.5), (64.0, 48.0, 0.5), (64.0, 47.5, 1.0)];
+        let below_zero = [(-64.0, -79.5, 0.5), (-64.0, -80.0, 0.5), (-64.0, -80.5, 1.0)];
+        for (best, next, factor) in falls.into_iter().chain(below_zero) {
+            assert_eq!(values(&rule(0.25), [best, next, 0.0]), factor, "from {best} to {next}");
+        }
+        // Without a threshold the same value again is no fall.
+        assert_eq!(values(&rule(0.0), [64.0, 64.0, 0.0]), 0.5);
+        assert_eq!(values(&rule(0.0), [64.0, 63.5, 0.0]), 1.0);
+    }
+}

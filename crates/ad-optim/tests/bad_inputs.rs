@@ -379,6 +379,16 @@ fn rules_out_of_order() {
          write (Groups(0..1 Adam, rest Freeze), Schedule)",
     );
 
+    // Groups that only change the gradient stand before the update; where one of them may do more, anywhere.
+    let penalties = || Groups::new().with(0..1, L2(0.1)).rest(L2(0.2));
+    misplaced((adam(), penalties()), &after.replace("ClipNorm", "Groups(0..1 L2, rest L2)"));
+    let decays = Groups::new().with(0..1, WeightDecay(0.1)).rest(WeightDecay(0.2));
+    misplaced(
+        (decays, adam()),
+        "Groups(0..1 WeightDecay, rest WeightDecay) stands before Adam, where it would change the gradient in place of \
+         the step: write (Adam, Groups(0..1 WeightDecay, rest WeightDecay))",
+    );
+
     assert!(message((adam(), GradientDescent::new(0.1))).starts_with("Adam and GradientDescent each turn a gradient"));
     assert!(message((adam(), adam())).starts_with("Adam and Adam each turn a gradient into a step"));
     assert_eq!(
@@ -406,7 +416,10 @@ fn rules_out_of_order() {
     }
     runs((L2(0.1), ClipNorm(1.0), adam(), decreasing.clone(), WeightDecay(0.1)));
     runs((ProjectBox::all(0.0, 1.0), (L2(0.1), adam()), (WeightDecay(0.1), decreasing.clone())));
-    runs((Groups::new().with(0..1, L2(0.1)).rest(L2(0.2)), groups, decreasing.clone()));
+    runs((penalties(), groups, decreasing.clone()));
+    runs((adam(), Groups::new().with(0..1, ClipNorm(1.0)).rest(Freeze)));
+    runs((Groups::new().with(0..1, WeightDecay(0.1)).rest(Freeze), adam()));
+    runs((Groups::new().with(0..1, Freeze).rest(WeightDecay(0.1)), adam()));
     runs((Mine, adam(), Mine));
     runs((L2(0.1), Mine, decreasing.clone()));
     runs((decreasing, Mine));

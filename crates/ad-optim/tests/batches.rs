@@ -95,6 +95,8 @@ fn impossible_sizes_are_typed_errors() {
     assert!(matches!(Batches::full().epoch(0, 1), Err(Error::NoSamples)));
     assert!(matches!(Batches::sequential(0).epoch(3, 1), Err(Error::ZeroBatchSize)));
     assert!(matches!(Batches::shuffled(4).drop_last(true).epoch(3, 1), Err(Error::NoBatch { size: 4, samples: 3 })));
+    // A batch of all samples is not smaller than the others, and stays.
+    assert_eq!(Batches::sequential(3).drop_last(true).epoch(3, 1).unwrap(), [[0, 1, 2]]);
 }
 
 #[test]

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use ad_optim::{
-    Accumulate, Adam, Batches, ClipNorm, Differentiable, Error, Freeze, GradientDescent, Groups, History, ProjectBox,
-    ReduceOnPlateau, Rule, Schedule, Trainer, WeightDecay, from_fn,
+    Accumulate, Adam, Batches, ClipNorm, Differentiable, Error, Freeze, GradientDescent, Groups, History, Iterate, L2,
+    ProjectBox, ReduceOnPlateau, Rule, Schedule, Trainer, Update, WeightDecay, from_fn,
 };
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// The mean over data k of ½·(x − k)², with one unknown.
 struct Spread(Vec<f64>);
@@ -34,6 +36,42 @@ fn slope(gradient: Vec<f64>) -> impl Differentiable {
 fn rates(rule: impl Rule, steps: usize) -> Vec<f64> {
     let out = Trainer::new(slope(vec![1.0]), rule, vec![0.0]).max_steps(steps).run().unwrap();
     out.history.iter().map(|record| record.rate).collect()
+}
+
+/// What a rule was shown in a step.
+#[derive(Clone, Debug, PartialEq)]
+struct Seen {
+    step: usize,
+    samples: usize,
+    value: f64,
+    x: Vec<f64>,
+    gradient: Vec<f64>,
+    delta: Vec<f64>,
+}
+
+/// Descends with rate 0.25, and keeps what it was shown.
+#[derive(Clone, Default)]
+struct Witness(Rc<RefCell<Vec<Seen>>>);
+
+impl Rule for Witness {
+    type State = ();
+    fn init(&self, _: usize) -> Result<(), Error> {
+        Ok(())
+    }
+    fn step(&self, _: &mut (), at: &Iterate<'_>, update: &mut Update<'_>) {
+        let Iterate { step, samples, value, .. } = *at;
+        let [x, gradient, delta] = [at.x, at.gradient, update.delta].map(|slice| slice.to_vec());
+        self.0.borrow_mut().push(Seen { step, samples, value, x, gradient, delta });
+        update.delta.iter_mut().for_each(|d| *d *= 0.25);
+    }
+}
+
+#[test]
+fn the_penalty_adds_its_gradient() {
+    let step = |rule| Trainer::new(slope(vec![1.0, -2.0]), rule, vec![3.0, 5.0]).max_steps(1).run().unwrap().x;
+    // x − (g + λ·x), with λ = 1/2.
+    assert_eq!(step((L2(0.5), GradientDescent::new(1.0))), [3.0 - (1.0 + 1.5), 5.0 - (-2.0 + 2.5)]);
+    assert_eq!(step((L2(0.0), GradientDescent::new(1.0))), [2.0, 7.0]);
 }
 
 #[test]
@@ -91,6 +129,61 @@ fn accumulated_batches_are_weighted_by_their_size() {
     let decayed =
         Trainer::new(slope(vec![0.0]), (Accumulate::new(2, GradientDescent::new(0.5)), WeightDecay(0.5)), vec![1.0]);
     assert_eq!(decayed.max_steps(3).run().unwrap().x, [0.75]);
+}
+
+#[test]
+fn the_rule_inside_sees_one_batch_of_all_that_was_collected() {
+    let data = [1.0, 2.0, 4.0, 8.0, 16.0];
+    let witness = Witness::default();
+    // Batches of 2, 2 and 1; what is collected first starts anew for the second step.
+    let out = Trainer::new(Spread(data.to_vec()), Accumulate::new(3, witness.clone()), vec![0.0])
+        .batches(Batches::sequential(2))
+        .max_epochs(2)
+        .run()
+        .unwrap();
+    let mut x = 0.0;
+    for (index, seen) in witness.0.borrow().iter().enumerate() {
+        let value = data.iter().map(|k| 0.5 * (x - k) * (x - k)).sum::<f64>() / 5.0;
+        let gradient = x - data.iter().sum::<f64>() / 5.0;
+        assert_eq!((seen.step, seen.samples, &seen.x), (index + 1, 5, &vec![x]));
+        assert!((seen.value - value).abs() < 1e-13, "{seen:?}");
+        assert!((seen.gradient[0] - gradient).abs() < 1e-14, "{seen:?}");
+        assert_eq!(seen.delta, seen.gradient);
+        x -= 0.25 * seen.gradient[0];
+    }
+    assert_eq!((witness.0.borrow().len(), out.x), (2, vec![x]));
+}
+
+#[test]
+fn boxes_inside_hold_too() {
+    let f = slope(vec![1.0, -1.0, 1.0]);
+    let boxed = |lower, upper| (GradientDescent::new(0.7), ProjectBox::all(lower, upper));
+    let end = |rule, steps| Trainer::new(&f, rule, vec![3.0; 3]).max_steps(steps).run().unwrap().x;
+    let accumulated = Accumulate::new(2, boxed(0.1, 0.9));
+    assert_eq!(end(accumulated.clone(), 0), [0.9; 3]);
+    assert_eq!(end(accumulated, 4), [0.1, 0.9, 0.1]);
+    // Each group has a box of its own, the first as well as the last.
+    let end = |steps| {
+        let rule = Groups::new().with(0..1, boxed(0.25, 0.5)).with(1..2, boxed(-1.0, 2.0)).rest(boxed(0.125, 1.0));
+        Trainer::new(&f, rule, vec![3.0; 3]).max_steps(steps).run().unwrap().x
+    };
+    assert_eq!(end(0), [0.5, 2.0, 1.0]);
+    assert_eq!(end(4), [0.25, 2.0, 0.125]);
+}
+
+#[test]
+fn a_group_sees_its_components_alone() {
+    let (first, rest) = (Witness::default(), Witness::default());
+    let grouped = Groups::new().with(1..3, (ClipNorm(0.5), first.clone())).rest(rest.clone());
+    let f = slope(vec![1.0, 3.0, 4.0, 2.0]);
+    Trainer::new(&f, grouped, vec![5.0, 6.0, 7.0, 8.0]).max_steps(1).run().unwrap();
+    let seen = |x: [f64; 2], gradient: [f64; 2], delta: [f64; 2]| {
+        let value = 5.0 + 18.0 + 28.0 + 16.0;
+        vec![Seen { step: 1, samples: 1, value, x: x.into(), gradient: gradient.into(), delta: delta.into() }]
+    };
+    // The gradient stays what it was before the clipping.
+    assert_eq!(*first.0.borrow(), seen([6.0, 7.0], [3.0, 4.0], [0.1 * 3.0, 0.1 * 4.0]));
+    assert_eq!(*rest.0.borrow(), seen([5.0, 8.0], [1.0, 2.0], [1.0, 2.0]));
 }
 
 #[test]
@@ -233,7 +326,7 @@ fn counts_at_the_end_of_their_range_do_not_overflow() {
         load_state(&rule, &mut state, &saved).unwrap();
         // A step from there, in a run that has all of them behind it.
         let kind = rule.kind();
-        let started = std::cell::RefCell::new(Some(state));
+        let started = RefCell::new(Some(state));
         let resumed = Resumed { rule, started };
         let out = Trainer::new(slope(vec![1.0]), resumed, vec![0.0]).max_steps(3).run();
         assert!(out.is_ok(), "{kind}");
@@ -241,14 +334,14 @@ fn counts_at_the_end_of_their_range_do_not_overflow() {
     /// A rule whose state is one that was loaded.
     struct Resumed<R: Rule> {
         rule: R,
-        started: std::cell::RefCell<Option<R::State>>,
+        started: RefCell<Option<R::State>>,
     }
     impl<R: Rule> Rule for Resumed<R> {
         type State = R::State;
         fn init(&self, dim: usize) -> Result<R::State, Error> {
             self.started.take().map_or_else(|| self.rule.init(dim), Ok)
         }
-        fn step(&self, state: &mut R::State, at: &ad_optim::Iterate<'_>, update: &mut ad_optim::Update<'_>) {
+        fn step(&self, state: &mut R::State, at: &Iterate<'_>, update: &mut Update<'_>) {
             self.rule.step(state, at, update);
         }
     }
