@@ -503,7 +503,7 @@ impl Method for LevenbergMarquardt {
             let along = norm(&work.triangle.product(update.delta));
             let predicted = 0.5 * along * along + *damping * length * length;
             // Beyond the largest damping there is no shorter step.
-            let is_short = length <= self.x_tol * length_of_x || length == 0.0 || *damping == f64::INFINITY;
+            let is_short = length <= self.x_tol * length_of_x || *damping == f64::INFINITY;
             let value = match length.is_finite() {
                 true => oracle.evaluate(update.delta, &mut work.gradient)?,
                 false => f64::NAN,
@@ -642,7 +642,7 @@ impl Method for GaussNewton {
         let (length_of_x, mut rate) = (scaled(at.x), 1.0);
         loop {
             let length = scaled(update.delta);
-            let is_short = length <= self.x_tol * length_of_x || length == 0.0;
+            let is_short = length <= self.x_tol * length_of_x;
             let value = oracle.evaluate(update.delta, &mut work.gradient)?;
             let predicted = rate * (1.0 - 0.5 * rate) * along * along;
             let decrease = at.value - value;
@@ -712,8 +712,7 @@ impl Triangle {
         let n = upper.n;
         self.clear(2 * n, n);
         for j in 0..=n {
-            let height = if j < n { j + 1 } else { n };
-            self.columns[j * 2 * n..][..height].copy_from_slice(&upper.columns[j * upper.rows..][..height]);
+            self.columns[j * 2 * n..][..n].copy_from_slice(&upper.columns[j * upper.rows..][..n]);
         }
         for j in 0..n {
             self.columns[j * 2 * n + n + j] = diagonal(j);
