@@ -461,7 +461,7 @@ mod tests {
                 OnLine { length, value, slope: k * (length - m) * (length + r) }
             }
         };
-        for (k, m, r) in [(1.0, 2.0, 1.0), (3.0, 1.5, 7.0), (0.5, 3.75, 0.0), (2.0, 2.5, -0.5)] {
+        for (k, m, r) in [(1.0, 2.0, 1.0), (3.0, 1.5, 7.0), (0.5, 3.5, 0.0), (2.0, 2.5, -0.5)] {
             let at = on_cubic(k, m, r);
             for (low, high) in [(1.0, 4.0), (4.0, 1.0)] {
                 let found = between(at(low), at(high));

@@ -78,8 +78,8 @@ impl LeastSquares {
     ///
     /// # Errors
     ///
-    /// [`Error::NoResiduals`] if the tape has no output, [`Error::NoSamples`] without samples, and
-    /// [`Error::ParameterMismatch`] unless each sample has as many values as the tape has parameters.
+    /// [`Error::NoResiduals`] if the tape has no output, and [`Error::ParameterMismatch`] unless each sample has as many
+    /// values as the tape has parameters.
     pub fn over_samples(tape: Tape, samples: Samples) -> Result<Self, Error> {
         if tape.num_outputs() == 0 {
             return Err(Error::NoResiduals);
@@ -87,12 +87,9 @@ impl LeastSquares {
         if samples.width() != tape.num_params() {
             return Err(Error::ParameterMismatch { tape: tape.num_params(), sample: samples.width() });
         }
-        // Tapes with other parameters share all but these.
+        // Tapes with other parameters share all but these. There is at least one, as there is at least one sample.
         let tapes: Result<Vec<Tape>, _> = (0..samples.len()).map(|i| tape.with_params(samples.row(i))).collect();
-        match tapes? {
-            tapes if tapes.is_empty() => Err(Error::NoSamples),
-            tapes => Ok(LeastSquares { tapes, scratch: Mutex::default() }),
-        }
+        Ok(LeastSquares { tapes: tapes?, scratch: Mutex::default() })
     }
 
     /// The number m of residuals.
