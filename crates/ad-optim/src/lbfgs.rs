@@ -332,3 +332,179 @@ pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     }
     sums.iter().sum()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::from_fn;
+    use crate::rule::Trial;
+    use std::cell::RefCell;
+
+    const NAN: f64 = f64::NAN;
+    const START: OnLine = OnLine { length: 0.0, value: 0.0, slope: -1.0 };
+
+    /// What a search tried, the length that it found, and the slope that belongs to the gradient it left.
+    type Searched = (Vec<f64>, Option<(f64, f64)>);
+
+    /// Searches from a first length of 1 on a line where the k-th length tried has the k-th value and slope of
+    /// `answers`, or the last of them.
+    fn search(lbfgs: &Lbfgs, start: OnLine, answers: &[(f64, f64)]) -> Searched {
+        let lengths = RefCell::new(Vec::new());
+        // The direction is −2: the point x − a·d is 2·a, from 0, and the slope −gᵀd is 2·g.
+        let objective = from_fn(1, |x, gradient| {
+            let mut lengths = lengths.borrow_mut();
+            let (value, slope) = answers[lengths.len().min(answers.len() - 1)];
+            lengths.push(x[0] / 2.0);
+            gradient[0] = slope / 2.0;
+            value
+        });
+        let (mut state, mut delta) = (lbfgs.prepare(1).unwrap(), [NAN]);
+        state.direction[0] = -2.0;
+        let (mut evaluations, mut trial) = (0, Trial::default());
+        let oracle = &mut Oracle {
+            objective: &objective,
+            x: &[0.0],
+            all: &[0],
+            threads: 1,
+            evaluations: &mut evaluations,
+            trial: &mut trial,
+        };
+        let found = lbfgs.search(&mut state, start, 1.0, &mut delta, oracle).unwrap();
+        if let Some(length) = found {
+            assert_eq!(delta, [-2.0 * length]);
+        }
+        let found = found.map(|length| (length, 2.0 * state.trial[0]));
+        (lengths.into_inner(), found)
+    }
+
+    #[test]
+    fn the_search_tries_the_lengths_of_nocedal_and_wright() {
+        fn check(what: &str, answers: &[(f64, f64)], lengths: &[f64]) {
+            let (tried, found) = search(&Lbfgs::new(), START, answers);
+            let near = tried.iter().zip(lengths).all(|(tried, length)| (tried - length).abs() < 1e-14);
+            assert!(near && tried.len() == lengths.len(), "{what}: {tried:?} for {lengths:?}");
+            assert_eq!(found.map(|(length, _)| length), tried.last().copied(), "{what}");
+        }
+        // Values and slopes, and the lengths at which they are asked; the minima of the cubics were found by hand.
+        check("both conditions hold at once", &[(-0.5, 0.5)], &[1.0]);
+        check("steep is doubled", &[(-1.0, -1.0), (-2.0, -1.0), (-3.0, -0.5)], &[1.0, 2.0, 4.0]);
+        check("a parabola", &[(7.0 / 3.0 - 1.0, 17.0 / 3.0 - 2.0), (-0.15, 0.0)], &[1.0, 3.0 / 14.0]);
+        check("flat, but above the start", &[(5.0, 0.0), (-0.05, 0.0)], &[1.0, 0.1]);
+        let risen = (-1.0 + 1.0 / 24.0, -1.0);
+        check("below the start, but above the last", &[(-1.0, -1.0), risen, (-1.1, 0.0)], &[1.0, 2.0, 1.2]);
+        // The second length has the third between itself and 0, since its value is the smallest and its slope leads back.
+        let uphill = [(-0.5, 4.0 / 3.0), (-0.6, 1.0), (-0.65, 0.0)];
+        check("uphill at the smallest value", &uphill, &[1.0, 0.75, 0.625]);
+        check("a NaN", &[(NAN, NAN), (-0.5, 0.0)], &[1.0, 0.5]);
+        check("a slope that is NaN", &[(-1.0, NAN), (-0.5, 0.0)], &[1.0, 0.5]);
+        check("a value without bound", &[(f64::NEG_INFINITY, -1.0), (-0.5, 0.0)], &[1.0, 0.5]);
+    }
+
+    #[test]
+    fn values_that_cannot_tell_leave_it_to_the_slopes() {
+        // The value does not change, while the slope still leads down: the search goes on ahead.
+        let start = OnLine { value: 1.0, ..START };
+        assert_eq!(search(&Lbfgs::new(), start, &[(1.0, -1.0), (0.5, 0.0)]), (vec![1.0, 2.0], Some((2.0, 0.0))));
+        // Where it never falls beyond doubt, such a length is not taken.
+        assert_eq!(search(&Lbfgs::new().max_evaluations(1), start, &[(1.0, -1.0)]), (vec![1.0], None));
+    }
+
+    #[test]
+    fn a_search_that_ends_early_takes_the_best_length_it_saw() {
+        let two = Lbfgs::new().max_evaluations(2);
+        assert_eq!(search(&two, START, &[(-1.0, -1.0), (3.0, 1.0)]), (vec![1.0, 2.0], Some((1.0, -1.0))));
+        assert_eq!(search(&two, START, &[(-1.0, -1.0), (-2.0, -1.5)]), (vec![1.0, 2.0], Some((2.0, -1.5))));
+        assert_eq!(search(&two, START, &[(5.0, 1.0)]).1, None);
+        // Halved until nothing is left of it, a length is not tried any more.
+        let (tried, found) = search(&Lbfgs::new().max_evaluations(5000), START, &[(NAN, NAN)]);
+        assert_eq!((tried.len(), found), (1075, None));
+        assert_eq!(tried.last(), Some(&f64::from_bits(1)));
+        // Nor is one that grew beyond all numbers; the point is at infinity one doubling earlier.
+        let (tried, _) = search(&Lbfgs::new().max_evaluations(5000), START, &[(-1.0, -1.0), (-2.0, -1.0)]);
+        assert!(tried.len() < 1200, "{}", tried.len());
+    }
+
+    #[test]
+    fn the_first_condition() {
+        // c₁ = ¼: the value must fall by a quarter of what the slope promises, from 0 at the slope −4 by the length.
+        let lbfgs = Lbfgs::new().wolfe(0.25, 0.5);
+        let at = |value, slope| OnLine { length: 1.0, value, slope };
+        let start = OnLine { slope: -4.0, ..START };
+        for (value, holds) in [(-1.5, true), (-1.0, true), (-0.75, false), (0.75, false), (1.0, false)] {
+            assert_eq!(lbfgs.decreases(start, at(value, 9.0)), holds, "{value}");
+        }
+        // From 1024 differences of 8 roundings, 2⁻³⁹, tell nothing: the slope must be at most (2·¼ − 1)·(−4) = 2.
+        let start = OnLine { value: 1024.0, ..start };
+        let rounding = 2f64.powi(-39);
+        let cases = [
+            (1024.0, 2.0, true),
+            (1024.0 + rounding, 2.0, true),
+            (1024.0 + rounding, -50.0, true),
+            (1024.0 + rounding, 2.5, false),
+            (1024.0 - rounding, 2.5, false),
+            (1024.0 + 2.0 * rounding, 2.0, false),
+            (1024.0 + 2.0 * rounding, -50.0, false),
+        ];
+        for (value, slope, holds) in cases {
+            assert_eq!(lbfgs.decreases(start, at(value, slope)), holds, "{value}, slope {slope}");
+        }
+    }
+
+    #[test]
+    fn between_is_the_minimum_of_a_cubic_within_a_tenth_of_the_ends() {
+        // k·(a − m)·(a + r) is the slope of a cubic with its minimum at m.
+        let on_cubic = |k: f64, m: f64, r: f64| {
+            move |length: f64| {
+                let value = k * (length.powi(3) / 3.0 + (r - m) * length * length / 2.0 - r * m * length);
+                OnLine { length, value, slope: k * (length - m) * (length + r) }
+            }
+        };
+        for (k, m, r) in [(1.0, 2.0, 1.0), (3.0, 1.5, 7.0), (0.5, 3.5, 0.0), (2.0, 2.5, -0.5)] {
+            let at = on_cubic(k, m, r);
+            for (low, high) in [(1.0, 4.0), (4.0, 1.0)] {
+                let found = between(at(low), at(high));
+                assert!((found - m).abs() < 1e-13, "{found} for {m}");
+            }
+        }
+        // Minima nearer to an end than a tenth of the width, 3, or beyond it.
+        for (m, end) in [(1.125, 1.3), (0.5, 1.3), (3.875, 3.7), (5.0, 3.7)] {
+            let at = on_cubic(1.0, m, 1.0);
+            for (low, high) in [(1.0, 4.0), (4.0, 1.0)] {
+                let found = between(at(low), at(high));
+                assert!((found - end).abs() < 1e-14, "{found} for {end}");
+            }
+        }
+        // The middle, where one end says nothing, or where the cubic has no minimum.
+        let at = |length, value, slope| OnLine { length, value, slope };
+        assert_eq!(between(at(1.0, 0.0, -1.0), at(4.0, NAN, NAN)), 2.5);
+        assert_eq!(between(at(1.0, 0.0, -1.0), at(4.0, 1.0, f64::INFINITY)), 2.5);
+        assert_eq!(between(at(4.0, 0.0, 1.0), at(1.0, f64::INFINITY, 1.0)), 2.5);
+        assert_eq!(between(at(1.0, 0.0, -1.0), at(4.0, -3.0, -1.0)), 2.5);
+    }
+
+    #[test]
+    fn only_pairs_of_positive_curvature_are_kept() {
+        let keep = |state: &mut LbfgsState, s: f64, y: f64| state.keep_pair(&[-s], &[1.0], &[1.0 + y], 2);
+        let mut state = Lbfgs::new().memory(2).prepare(1).unwrap();
+        // A gradient that did not change, or changed the wrong way, says nothing, whether there is a pair or not.
+        keep(&mut state, 1.0, 0.0);
+        keep(&mut state, 1.0, -1.0);
+        assert_eq!((state.pairs, state.next), (0, 0));
+        keep(&mut state, 1.0, 2.0);
+        keep(&mut state, 1.0, 0.0);
+        assert_eq!(state.places(2).collect::<Vec<_>>(), [0]);
+        keep(&mut state, 1.0, 4.0);
+        assert_eq!(state.places(2).collect::<Vec<_>>(), [1, 0]);
+        // In a full ring a pair that is not kept has taken the place of the oldest one, which is gone with it.
+        keep(&mut state, 1.0, -1.0);
+        assert_eq!(state.places(2).collect::<Vec<_>>(), [1]);
+        state.find_direction(&[8.0], 2);
+        assert_eq!(state.direction, [2.0]);
+        keep(&mut state, 1.0, 8.0);
+        assert_eq!(state.places(2).collect::<Vec<_>>(), [0, 1]);
+        state.find_direction(&[8.0], 2);
+        assert_eq!(state.direction, [1.0]);
+    }
+}

@@ -78,8 +78,8 @@ impl LeastSquares {
     ///
     /// # Errors
     ///
-    /// [`Error::NoResiduals`] if the tape has no output, [`Error::NoSamples`] without samples, and
-    /// [`Error::ParameterMismatch`] unless each sample has as many values as the tape has parameters.
+    /// [`Error::NoResiduals`] if the tape has no output, and [`Error::ParameterMismatch`] unless each sample has as many
+    /// values as the tape has parameters.
     pub fn over_samples(tape: Tape, samples: Samples) -> Result<Self, Error> {
         if tape.num_outputs() == 0 {
             return Err(Error::NoResiduals);
@@ -87,12 +87,9 @@ impl LeastSquares {
         if samples.width() != tape.num_params() {
             return Err(Error::ParameterMismatch { tape: tape.num_params(), sample: samples.width() });
         }
-        // Tapes with other parameters share all but these.
+        // Tapes with other parameters share all but these. There is at least one, as there is at least one sample.
         let tapes: Result<Vec<Tape>, _> = (0..samples.len()).map(|i| tape.with_params(samples.row(i))).collect();
-        match tapes? {
-            tapes if tapes.is_empty() => Err(Error::NoSamples),
-            tapes => Ok(LeastSquares { tapes, scratch: Mutex::default() }),
-        }
+        Ok(LeastSquares { tapes: tapes?, scratch: Mutex::default() })
     }
 
     /// The number m of residuals.
@@ -503,7 +500,7 @@ impl Method for LevenbergMarquardt {
             let along = norm(&work.triangle.product(update.delta));
             let predicted = 0.5 * along * along + *damping * length * length;
             // Beyond the largest damping there is no shorter step.
-            let is_short = length <= self.x_tol * length_of_x || length == 0.0 || *damping == f64::INFINITY;
+            let is_short = length <= self.x_tol * length_of_x || *damping == f64::INFINITY;
             let value = match length.is_finite() {
                 true => oracle.evaluate(update.delta, &mut work.gradient)?,
                 false => f64::NAN,
@@ -642,7 +639,7 @@ impl Method for GaussNewton {
         let (length_of_x, mut rate) = (scaled(at.x), 1.0);
         loop {
             let length = scaled(update.delta);
-            let is_short = length <= self.x_tol * length_of_x || length == 0.0;
+            let is_short = length <= self.x_tol * length_of_x;
             let value = oracle.evaluate(update.delta, &mut work.gradient)?;
             let predicted = rate * (1.0 - 0.5 * rate) * along * along;
             let decrease = at.value - value;
@@ -712,8 +709,7 @@ impl Triangle {
         let n = upper.n;
         self.clear(2 * n, n);
         for j in 0..=n {
-            let height = if j < n { j + 1 } else { n };
-            self.columns[j * 2 * n..][..height].copy_from_slice(&upper.columns[j * upper.rows..][..height]);
+            self.columns[j * 2 * n..][..n].copy_from_slice(&upper.columns[j * upper.rows..][..n]);
         }
         for j in 0..n {
             self.columns[j * 2 * n + n + j] = diagonal(j);

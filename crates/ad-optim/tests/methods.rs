@@ -443,6 +443,8 @@ fn settings_of_methods() {
         assert_eq!(name(Lbfgs::new().wolfe(1e-4, bad)), "curvature of the Wolfe conditions");
     }
     assert_eq!(name(Lbfgs::new().wolfe(0.5, 0.4)), "curvature of the Wolfe conditions");
+    assert_eq!(name(Lbfgs::new().wolfe(0.5, 0.5)), "curvature of the Wolfe conditions");
+    assert_eq!(name(LevenbergMarquardt::new().damping(0.0)), "damping");
     for bad in [f64::NAN, -1.0, f64::INFINITY] {
         assert_eq!(name(LevenbergMarquardt::new().damping(bad)), "damping");
         assert_eq!(name(LevenbergMarquardt::new().x_tol(bad)), "x_tol");
@@ -469,17 +471,17 @@ fn the_same_bits_for_any_number_of_threads() {
     }
 }
 
-/// Value and gradient, and the same as one residual: a function that its derivative may not describe.
-struct Hostile(fn(f64) -> (f64, f64));
+/// Residuals of one unknown, each with what it says is its derivative.
+struct Hostile<F>(F);
 
-impl Differentiable for Hostile {
+impl<F: Fn(f64) -> Vec<(f64, f64)>> Differentiable for Hostile<F> {
     fn dim(&self) -> usize {
         1
     }
     fn value_and_gradient(&self, x: &[f64], _batch: &[usize], grad: &mut [f64]) -> Result<f64, Error> {
-        let (residual, slope) = (self.0)(x[0]);
-        grad[0] = residual * slope;
-        Ok(0.5 * residual * residual)
+        let residuals = (self.0)(x[0]);
+        grad[0] = residuals.iter().map(|(residual, slope)| residual * slope).sum();
+        Ok(0.5 * residuals.iter().map(|(residual, _)| residual * residual).sum::<f64>())
     }
     fn residuals_and_jacobian(
         &self,
@@ -487,9 +489,9 @@ impl Differentiable for Hostile {
         residuals: &mut Vec<f64>,
         jacobian: &mut ad_core::Matrix,
     ) -> Result<(), Error> {
-        let (residual, slope) = (self.0)(x[0]);
-        *residuals = vec![residual];
-        *jacobian = ad_core::Matrix::from_rows(&[[slope]])?;
+        let (values, slopes): (Vec<f64>, Vec<[f64; 1]>) = (self.0)(x[0]).into_iter().map(|(r, j)| (r, [j])).unzip();
+        *residuals = values;
+        *jacobian = ad_core::Matrix::from_rows(&slopes)?;
         Ok(())
     }
 }
@@ -516,7 +518,7 @@ fn hostile_functions_end_every_search() {
         |_| (5e-324, 5e-324),
     ];
     fn run<M: Method>(f: fn(f64) -> (f64, f64), start: f64, method: M) {
-        let objective = Hostile(f);
+        let objective = Hostile(|x| vec![f(x)]);
         let first = 0.5 * f(start).0.powi(2);
         match Trainer::new(&objective, method, vec![start]).max_steps(50).run() {
             Ok(out) => {
@@ -536,6 +538,182 @@ fn hostile_functions_end_every_search() {
             run(f, start, GaussNewton::new().x_tol(0.0).f_tol(0.0));
         }
     }
+}
+
+/// What one step did: the points it tried from 2 on, and whether it went to the last of them.
+struct Step {
+    tried: Vec<f64>,
+    taken: bool,
+    stop: StopReason,
+    rate: Option<f64>,
+}
+
+/// One step from 2 for the residuals r₁(x), which claims the derivative 1, and r₂(x), which claims 0. So Gauss–Newton's
+/// step is δ = r₁, and the predicted decrease is ½·δ².
+fn one_step<M: Method>(method: M, r1: fn(f64) -> f64, r2: fn(f64) -> f64) -> Step {
+    let counted = Counted::new(Hostile(|x| vec![(r1(x), 1.0), (r2(x), 0.0)]));
+    let out = Trainer::new(&counted, method, vec![2.0]).max_steps(1).run().unwrap();
+    let mut tried = counted.points.into_inner().into_iter().map(|x| x[0]).collect::<Vec<_>>();
+    assert_eq!(tried.remove(0), 2.0);
+    assert_eq!(out.x[0], if out.steps == 1 { *tried.last().unwrap() } else { 2.0 });
+    Step { tried, taken: out.steps == 1, stop: out.stop, rate: out.history.first().map(|record| record.rate) }
+}
+
+/// A residual that is `here` at 2, and `elsewhere` at all other points.
+fn jump(x: f64, here: f64, elsewhere: f64) -> f64 {
+    if x == 2.0 { here } else { elsewhere }
+}
+
+#[test]
+fn gauss_newton_ends_as_it_says_it_does() {
+    let check = |what: &str, (x_tol, f_tol), r1, r2, tried: &[f64], taken, stop| {
+        let step = one_step(GaussNewton::new().x_tol(x_tol).f_tol(f_tol), r1, r2);
+        let near = step.tried.iter().zip(tried).all(|(got, want)| (got - want).abs() < 1e-14);
+        assert!(near && step.tried.len() == tried.len(), "{what}: tried {:?}", step.tried);
+        assert_eq!((step.stop, step.taken), (stop, taken), "{what}");
+        // The rate is the part of the full step that was made.
+        let rate = (2.0 - tried[tried.len() - 1]) / (2.0 - tried[0]);
+        assert!(!taken || (step.rate.unwrap() - rate).abs() < 1e-14, "{what}: rate {:?}", step.rate);
+    };
+    use StopReason::{MaxSteps, NoDescent, SmallDecrease, SmallStep};
+    // Steps of 1 where x is 2.
+    check("a short step", (0.6, 0.0), |x| x - 1.0, |_| 0.0, &[1.0], true, SmallStep);
+    check("a long step", (0.4, 0.0), |x| x - 1.0, |_| 0.0, &[1.0], true, MaxSteps);
+    // Steps of 0.1 from the value 0.505 down by 0.005.
+    check("a small decrease", (0.0, 0.02), |x| x - 1.9, |_| 1.0, &[1.9], true, SmallDecrease);
+    check("a large decrease", (0.0, 0.005), |x| x - 1.9, |_| 1.0, &[1.9], true, MaxSteps);
+    let barely = |x| jump(x, 0.5, 0.4999);
+    check("smaller than predicted", (0.0, 0.01), barely, |_| 1.0, &[1.5], true, MaxSteps);
+    check("larger than predicted", (0.0, 0.02), |x| x - 1.9, |x| jump(x, 1.0, 0.5), &[1.9], true, MaxSteps);
+    // The full step decreases by 1e-5 of δ², and that is too little; half of it by 1e-4 of δ², twice what it must.
+    let armijo = |x: f64| {
+        if x == 2.0 {
+            1.0
+        } else if x < 1.25 {
+            (1.0 - 2e-5f64).sqrt()
+        } else {
+            (1.0 - 2e-4f64).sqrt()
+        }
+    };
+    check("too small a decrease", (0.0, 0.0), armijo, |_| 0.0, &[1.0, 1.5], true, MaxSteps);
+    // The value never changes. Steps of 0.1, then of 0.05.
+    check("short, and none down", (0.06, 0.0), |_| 0.1, |_| 1.0, &[1.9], false, SmallStep);
+    check("no part leads down", (0.04, 0.0), |_| 0.1, |_| 1.0, &[1.9, 1.95], false, NoDescent);
+    check("little predicted, and none made", (0.0, 0.02), |_| 0.1, |_| 1.0, &[1.9], false, SmallDecrease);
+    // From 0.52 the full step predicts 0.02, half of it 0.015, and 0.03·0.52 lies between them.
+    check("more predicted, and none made", (0.0, 0.03), |_| 0.2, |_| 1.0, &[1.8, 1.9], false, NoDescent);
+    // The squares of the residual are 0 wherever it looks, so that nothing falls.
+    check("underflow", (0.0, 0.0), |x| 1e-300 * x, |_| 0.0, &[2.0], false, SmallDecrease);
+    let nothing = one_step(GaussNewton::new().x_tol(0.0).f_tol(0.0), |_| 0.1, |_| 1.0);
+    assert!(nothing.stop == NoDescent && !nothing.taken && nothing.tried.len() < 60);
+}
+
+#[test]
+fn levenberg_marquardt_ends_as_it_says_it_does() {
+    use StopReason::{MaxSteps, SmallDecrease, SmallStep};
+    // λ starts at 1e-3 and is multiplied by 2, 4, 8, … after trials that failed. A step is δ = r₁/(1 + λ).
+    const DAMPINGS: [f64; 7] = [1e-3, 2e-3, 8e-3, 6.4e-2, 1.024, 32.768, 2097.152];
+    let check = |what: &str, (x_tol, f_tol), r1: fn(f64) -> f64, r2, trials: usize, taken, stop| {
+        let step = one_step(LevenbergMarquardt::new().x_tol(x_tol).f_tol(f_tol), r1, r2);
+        let near =
+            step.tried.iter().zip(DAMPINGS).all(|(got, damping)| (got - 2.0 + r1(2.0) / (1.0 + damping)).abs() < 1e-14);
+        assert!(near && step.tried.len() == trials, "{what}: tried {:?}", step.tried);
+        assert_eq!((step.stop, step.taken), (stop, taken), "{what}");
+    };
+    check("a short step", (0.6, 0.0), |x| x - 1.0, |_| 0.0, 1, true, SmallStep);
+    check("a long step", (0.4, 0.0), |x| x - 1.0, |_| 0.0, 1, true, MaxSteps);
+    check("a small decrease", (0.0, 0.02), |x| x - 1.9, |_| 1.0, 1, true, SmallDecrease);
+    check("a large decrease", (0.0, 0.005), |x| x - 1.9, |_| 1.0, 1, true, MaxSteps);
+    check("smaller than predicted", (0.0, 0.01), |x| jump(x, 0.5, 0.4999), |_| 1.0, 1, true, MaxSteps);
+    check("larger than predicted", (0.0, 0.02), |x| x - 1.9, |x| jump(x, 1.0, 0.5), 1, true, MaxSteps);
+    // The value never changes. At 0.04·2 the step is short once λ > 0.25; the decrease ½·δ² + λ·δ² predicted with
+    // δ = 0.1/(1 + λ) is at most 0.005·0.505 once λ > 2.4.
+    check("short, and none down", (0.06, 0.0), |_| 0.1, |_| 1.0, 1, false, SmallStep);
+    check("shorter, and none down", (0.04, 0.0), |_| 0.1, |_| 1.0, 5, false, SmallStep);
+    check("little predicted, and none made", (0.0, 0.02), |_| 0.1, |_| 1.0, 1, false, SmallDecrease);
+    check("less predicted, and none made", (0.0, 0.005), |_| 0.1, |_| 1.0, 6, false, SmallDecrease);
+    // A value that rises is no end, however little was predicted: it falls for steps below 0.06.
+    let near = |x: f64| {
+        if x == 2.0 {
+            0.1
+        } else if x > 1.94 {
+            0.05
+        } else {
+            0.2
+        }
+    };
+    check("a rise before the decrease", (0.0, 0.02), near, |_| 1.0, 5, true, SmallDecrease);
+}
+
+#[test]
+fn the_length_of_a_gauss_newton_step_is_scaled_by_columns() {
+    // The step is (1, 0) from (1, 1); the column of the second unknown is 100 times as long, and so is x.
+    let tape = Tape::record(&[0.0, 0.0], |x| [x[0], 100.0 * (x[1] - 1.0)]).unwrap();
+    let fit = LeastSquares::new(tape).unwrap();
+    for (x_tol, stop) in [(0.011, StopReason::SmallStep), (0.009, StopReason::MaxSteps)] {
+        let method = GaussNewton::new().x_tol(x_tol).f_tol(0.0);
+        assert_eq!(Trainer::new(&fit, method, vec![1.0, 1.0]).max_steps(1).run().unwrap().stop, stop);
+    }
+}
+
+#[test]
+fn the_first_steps_of_lbfgs() {
+    // The first length is 1/‖g‖ = ¼, which leads to the minimum of 2·x² from 1; the rate is that length.
+    let tape = Tape::record(&[1.0], |x| 2.0 * x[0] * x[0]).unwrap();
+    let out = Trainer::new(&tape, Lbfgs::new(), vec![1.0]).max_steps(1).run().unwrap();
+    assert_eq!((out.x[0], out.history[0].rate, out.evaluations), (0.0, 0.25, 2));
+    // Where the gradient is 0, no direction leads down.
+    let out = Trainer::new(&tape, Lbfgs::new(), vec![0.0]).run().unwrap();
+    assert_eq!((out.stop.clone(), out.steps, out.evaluations), (StopReason::NoDescent, 0, 1), "{out}");
+}
+
+#[test]
+fn statistics_of_a_line_and_of_no_degrees_of_freedom() {
+    // Through (0, 0), (1, 3), (2, 3): the line 0.5 + 1.5·u, residuals 0.5, −1, 0.5, and with (JᵀJ)⁻¹ = [5 −3; −3 3]/6.
+    let line = |data: &[(f64, f64)]| {
+        let residuals = |b: &[ad_core::Var]| data.iter().map(|&(u, y)| b[0] + b[1] * u - y).collect::<Vec<_>>();
+        LeastSquares::new(Tape::record(&[0.0, 0.0], residuals).unwrap()).unwrap()
+    };
+    let statistics = line(&[(0.0, 0.0), (1.0, 3.0), (2.0, 3.0)]).statistics(&[0.5, 1.5]).unwrap();
+    assert_eq!((statistics.sum_of_squares, statistics.degrees_of_freedom), (1.5, 1));
+    for (i, j, entry) in [(0, 0, 1.25), (0, 1, -0.75), (1, 0, -0.75), (1, 1, 0.75)] {
+        assert!((statistics.covariance[(i, j)] - entry).abs() < 1e-14, "{}", statistics.covariance[(i, j)]);
+    }
+    assert_eq!(statistics.covariance[(0, 1)], statistics.covariance[(1, 0)]);
+    assert!((statistics.standard_errors[0] - 1.25f64.sqrt()).abs() < 1e-14);
+
+    // As many residuals as unknowns, whether they are 0 or not, tell nothing about the errors.
+    for x in [[0.0, 3.0], [1.0, 1.0]] {
+        let statistics = line(&[(0.0, 0.0), (1.0, 3.0)]).statistics(&x).unwrap();
+        assert_eq!(statistics.degrees_of_freedom, 0);
+        assert!(statistics.standard_deviation.is_nan());
+        assert!(statistics.standard_errors.iter().chain(statistics.covariance.as_slice()).all(|entry| entry.is_nan()));
+    }
+}
+
+#[test]
+fn samples_of_several_residuals() {
+    // Three residuals a sample and two unknowns: the rows of the Jacobian are those of the samples, one after the other.
+    let residual = Tape::builder().inputs(&[], &[1.0, 1.0]).params(&[], &[1.0]);
+    let residual = residual.record(|x, k| [k[0] * x[0], k[0] * x[1], x[0] - x[1]]).unwrap();
+    let samples = Samples::from_rows(&residual, &[2.0, 3.0]).unwrap();
+    let fit = LeastSquares::over_samples(residual, samples).unwrap();
+    let (mut residuals, mut jacobian) = (Vec::new(), ad_core::Matrix::zeros(0, 0));
+    fit.residuals_and_jacobian(&[5.0, 7.0], &mut residuals, &mut jacobian).unwrap();
+    assert_eq!(residuals, [10.0, 14.0, -2.0, 15.0, 21.0, -2.0]);
+    assert_eq!(jacobian.as_slice(), [2.0, 0.0, 0.0, 2.0, 1.0, -1.0, 3.0, 0.0, 0.0, 3.0, 1.0, -1.0]);
+}
+
+#[test]
+fn methods_report_their_settings() {
+    fn settings<M: Method>(method: M) -> Vec<(&'static str, f64)> {
+        let mut settings = Vec::new();
+        method.report_settings(&mut |name, value| settings.push((name, value)));
+        settings
+    }
+    let levenberg = LevenbergMarquardt::new().damping(0.5).x_tol(0.25).f_tol(0.125);
+    assert_eq!(settings(levenberg), [("damping", 0.5), ("x_tol", 0.25), ("f_tol", 0.125)]);
+    assert_eq!(settings(GaussNewton::new().x_tol(0.25).f_tol(0.125)), [("x_tol", 0.25), ("f_tol", 0.125)]);
 }
 
 #[test]
