@@ -34,8 +34,11 @@ import sys
 import threading
 import time
 
-import tree_sitter
-import tree_sitter_rust
+try:
+    import tree_sitter
+    import tree_sitter_rust
+except ModuleNotFoundError:
+    sys.exit("this takes two packages: pip install tree-sitter tree-sitter-rust (in a python3 -m venv, if pip refuses)")
 
 from mutate_rules import ROOT, build, copy_workspace
 
@@ -235,7 +238,7 @@ def accepted():
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("files", nargs="+", help="source files of one crate, from the workspace's root")
-    arguments.add_argument("--scratch", type=pathlib.Path, default=ROOT / "target" / "mutants", help="where the copy goes")
+    arguments.add_argument("--scratch", type=pathlib.Path, default=ROOT / "target" / "mutants", help="where the copy and its build go, a few GB (target/mutants)")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments.add_argument("--opt-level", type=int, default=1, help="0 for the engines: a question in each of their "
                            "unrolled loops takes the optimiser a quarter of an hour")
@@ -246,14 +249,18 @@ def main():
     arguments.add_argument("--list", action="store_true", help="print the mutants and stop")
     chosen = arguments.parse_args()
 
-    package = pathlib.Path(chosen.files[0]).parts[1]
+    crates = {file.split("/")[1] for file in chosen.files if re.fullmatch(r"crates/[^/]+/src/.*\.rs", file)}
+    if len(crates) != 1 or not all((ROOT / file).is_file() for file in chosen.files):
+        arguments.error("name files of one crate as from the workspace's root, such as crates/ad-core/src/derive.rs")
+    package = crates.pop()
     command = ["cargo", "mutants", "--list", "--json", "-p", package]
     for file in chosen.files:
         command += ["-f", file]
     entries = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
     sources = {file: Source(file) for file in sorted({entry["file"] for entry in entries})}
-    part, parts = map(int, chosen.shard.split("/"))
-    if not 0 <= part < parts:
+    shard = re.fullmatch(r"(\d+)/(\d+)", chosen.shard)
+    part, parts = map(int, shard.groups()) if shard else (0, 0)
+    if not part < parts:
         arguments.error("--shard is k/n with k from 0 to n − 1")
     mutants, unknown = [], []
     for number, entry in enumerate(entries, 1):

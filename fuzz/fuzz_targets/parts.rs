@@ -1,5 +1,5 @@
 //! A tape file drawn part by part: heads, counts, rows with operations and operands that fit, functions that call
-//! functions and derivatives of them, and one or two words that say something else. So the checks are reached that lie
+//! functions and derivatives of them, and at most two words that say something else. So the checks are reached that lie
 //! behind all counts. What has no such word has to be loaded; what is loaded is used.
 
 #![no_main]

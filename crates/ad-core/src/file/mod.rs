@@ -94,7 +94,7 @@ impl Tape {
     /// an error or a tape that passes [`Tape::check`] and can be used like any
     /// other. Loading takes memory for at most four times the file's bytes and a
     /// mebibyte. How long a tape runs is another matter: a short file can say that a body is to
-    /// run 10¹⁸ times; see [`Function::iterations`](crate::Function::iterations).
+    /// run 10¹⁸ times; [`Tape::operation_count`] says how much work it is.
     ///
     /// # Errors
     ///
@@ -151,7 +151,8 @@ impl Tape {
     /// else is to tell the pieces of a stream apart is up to you. For a whole file
     /// use [`Tape::load`], which says so where something was added to it.
     ///
-    /// Pass `&mut r`. It is read in large pieces and needs no buffer; where it has
+    /// Pass `&mut r`: a `&[u8]` that is passed by value is copied, and gives its first
+    /// tape again and again. It is read in large pieces and needs no buffer; where it has
     /// one, such as a [`BufReader`](std::io::BufReader), go on reading from that
     /// and not from what it wraps. For what is promised see [`Tape::read_from`]; the
     /// memory that it takes is in proportion to the tape, whatever follows it.
@@ -301,7 +302,8 @@ impl fmt::Display for TapeFileProblem {
             TapeFileProblem::NotATapeFile { found } => write!(
                 f,
                 "this is no tape file: it begins with \"{}\", and tape files with \"{}\"; \
-                 give a file that Tape::save or Tape::write_to wrote",
+                 give a file that Tape::save or Tape::write_to wrote, and of a stream \
+                 read first what stands before the tape",
                 found.escape_ascii(),
                 bytes::MAGIC.escape_ascii()
             ),
@@ -329,8 +331,8 @@ impl fmt::Display for TapeFileProblem {
             }
             TapeFileProblem::Checksum { stored, computed } => write!(
                 f,
-                "the file is damaged somewhere before its last 8 bytes, the checksum {stored:016x}, \
-                 where that of its bytes is {computed:016x}; use another copy"
+                "a byte of the file is damaged: the checksum that stands here is {stored:016x}, and that of what \
+                 stands before it {computed:016x}; use another copy"
             ),
             TapeFileProblem::UnknownOperation { name } => write!(
                 f,

@@ -805,6 +805,18 @@ impl Tape {
         Tape { name, ..self.clone() }
     }
 
+    /// The name that [`Tape::named`] gave it; a file keeps it.
+    ///
+    /// ```
+    /// use ad_core::Tape;
+    /// let tape = Tape::record(&[1.0], |x| x[0] * x[0])?;
+    /// assert_eq!((tape.name(), tape.named("square").name()), (None, Some("square")));
+    /// # Ok::<(), ad_core::Error>(())
+    /// ```
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// Calls this tape in a recording: one row, whose results are the m outputs
     /// at the n numbers `x`. See [`Tape::map`] for many calls at once.
     ///
