@@ -482,10 +482,9 @@ impl Error {
         | Error::SingularImplicit { location, .. }
         | Error::NotSolved { location, .. }
         | Error::SolverFailed { location, .. } = &mut self
+            && place.is_known()
         {
-            if place.is_known() {
-                location.get_or_insert_with(|| place.clone());
-            }
+            location.get_or_insert_with(|| place.clone());
         }
         self
     }
