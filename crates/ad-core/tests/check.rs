@@ -40,6 +40,22 @@ fn constants_come_in_the_order_of_their_first_use_with_their_places() {
 }
 
 #[test]
+fn steps_of_a_few_ulps_are_no_alarm() {
+    let tape = Tape::record(&[0.5], |x| [x[0].floor(), x[0].ceil(), x[0].round(), x[0].trunc(), x[0] % 1.0]).unwrap();
+    for power in 40..60 {
+        let binade = 2.0_f64.powi(power);
+        for part in [1.0, 1.25, 1.5868, 1.75, 1.999] {
+            for beside in [0.0, 0.25, 0.5, 0.75] {
+                for x in [(part * binade).trunc() + beside, -(part * binade).trunc() - beside] {
+                    let check = tape.self_check(&[x]).unwrap();
+                    assert!(check.passed(), "{check}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn every_nan_is_one_constant() {
     let tape = Tape::record(&[1.0], |x| [x[0] * f64::NAN + x[0] * -f64::NAN, x[0] + f64::NAN]).unwrap();
     let constants = tape.constants();
