@@ -2073,7 +2073,9 @@ fn is_straight(f: &mut Along<'_>, slope: f64, size: f64, tolerance: f64, scale: 
         let rounding = 4.0 * f64::EPSILON * left.abs().max(right.abs()) / h;
         apart <= 1e-3 * size + 4.0 * f.noise([left, right], h) && bend <= 1e-2 * slope.abs() + rounding
     });
-    let ulps = [1.0, 3.0, 4.0, 7.0].into_iter().all(|ulps| {
+    // The larger ones see what the steps of the quotients jump over and ulps are too
+    // small for, such as the way from pole to pole of lgamma near −1e11.
+    let ulps = [1.0, 3.0, 4.0, 7.0, 256.0, 16384.0, 1048576.0].into_iter().all(|ulps| {
         let h = ulps * f64::EPSILON * scale;
         let Some([left, right]) = f.around(h) else { return false };
         let rounding = f.noise([left, right], 1.0) + 1e-5 * tolerance;

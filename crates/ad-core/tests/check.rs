@@ -56,6 +56,13 @@ fn steps_of_a_few_ulps_are_no_alarm() {
 }
 
 #[test]
+fn poles_between_the_steps_are_no_alarm() {
+    let tape = Tape::record(&[0.5], |x| x[0].lgamma()).unwrap();
+    let check = tape.self_check(&[-204573790605.4501]).unwrap();
+    assert!(check.passed(), "{check}");
+}
+
+#[test]
 fn every_nan_is_one_constant() {
     let tape = Tape::record(&[1.0], |x| [x[0] * f64::NAN + x[0] * -f64::NAN, x[0] + f64::NAN]).unwrap();
     let constants = tape.constants();
