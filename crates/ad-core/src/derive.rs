@@ -212,13 +212,12 @@ impl Tape {
     /// f(x) and J·ẋ as a tape, for functions that run this one with tangents: its
     /// inputs are x and then ẋ, its outputs y and then ẏ.
     pub(crate) fn tangent_body(&self) -> Result<Tape, Error> {
-        let body = self.derivative(Location::caller(), self.tangent_names(), "y", 0, |sweep, seeds| {
+        self.derivative(Location::caller(), self.tangent_names(), "y", 0, |sweep, seeds| {
             let seeds = seeds.iter().map(|&seed| vec![(0, seed)]).collect();
             let tangents = sweep.forward(seeds, 1);
             let tangents = tangents.iter().map(|row| row.first().map_or(Node::lit(0.0), |&(_, t)| t));
             sweep.outputs().into_iter().chain(tangents).collect()
-        })?;
-        Ok(Tape { name: self.name.clone(), ..body })
+        })
     }
 
     /// A tape with the inputs of this one and `seed_names` more, whose outputs,
