@@ -242,6 +242,8 @@ def main():
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments.add_argument("--opt-level", type=int, default=1, help="0 for the engines: a question in each of their "
                            "unrolled loops takes the optimiser a quarter of an hour")
+    arguments.add_argument("--tests", default="", help="the test programs asked, separated by commas; unit tests are named "
+                           "like the crate, ad_core (all that are not slow)")
     arguments.add_argument("--budget", type=float, default=float("inf"), help="how many seconds of tests a mutant is tried "
                            "with at most; beyond that it counts as missed")
     arguments.add_argument("--shard", default="0/1", help="k/n: each nth mutant, from the kth on")
@@ -304,7 +306,7 @@ def main():
     # Every test alone: whether it passes without a mutant, which ones it reaches, how long it takes.
     tests, seconds, reached = [], {}, collections.defaultdict(list)
     for name, program in programs.items():
-        if name not in SLOW:
+        if name in chosen.tests.split(",") or not chosen.tests and name not in SLOW:
             listed = subprocess.run([program, "--list", "--format=terse"], cwd=directory, check=True, stdout=subprocess.PIPE, text=True).stdout
             tests += [(program, line.removesuffix(": test")) for line in listed.splitlines()
                       if line.endswith(": test") and not KILLING.search(line)]
