@@ -444,7 +444,7 @@ pub enum Error {
     },
 
     /// A number of lanes was asked for that the engine does not have.
-    #[error("{lanes} lanes were asked for: there are 16, 32 and 64")]
+    #[error("{lanes} lanes were asked for: ask for 16, 32 or 64")]
     Lanes {
         /// The number asked for.
         lanes: usize,

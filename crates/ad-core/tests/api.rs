@@ -284,6 +284,10 @@ fn names_parameters_and_samples() -> Result<(), Error> {
     assert_eq!(changed.gradient(&x0)?.1, [10.0, 5.0]);
 
     let samples = Samples::from_rows(&tape, &[1.0, 2.0, 4.0])?;
+    assert_eq!((samples.len(), samples.width(), samples.row(2)), (3, 1, &[4.0][..]));
+    let wide = Tape::builder().inputs(&[], &[1.0]).params(&[], &[0.0; 3]).record(|x, k| x[0] * k[2])?;
+    let wide = Samples::from_rows(&wide, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+    assert_eq!((wide.len(), wide.width(), wide.row(1)), (2, 3, &[4.0, 5.0, 6.0][..]));
     let (x, idx) = ([1.0, 2.0], [0, 1, 2, 2]);
     assert_eq!(tape.sum_value(&x, &samples, &idx)?, 22.0);
     let (value, g): (f64, Vec<f64>) = tape.sum_gradient(&x, &samples, &idx)?;

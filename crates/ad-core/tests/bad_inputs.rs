@@ -88,7 +88,7 @@ fn recordings() {
 #[test]
 #[rustfmt::skip]
 fn drivers() {
-    use Error::{Empty, Length, NonFiniteSeed, NotScalar, TooHighOrder};
+    use Error::{Empty, Lanes, Length, NonFiniteSeed, NotScalar, TooHighOrder};
     let (tape, ws) = (square(), &mut Workspace::new());
     let (x, one) = ([3.0, 5.0], [1.0, 1.0]);
     let matrix = |rows, cols| Matrix::zeros(rows, cols);
@@ -154,6 +154,16 @@ fn drivers() {
         case!(tape.taylor(&x, &[1.0, NAN], 0), NonFiniteSeed { what: "p", index: 1, .. }, &["p[1] is NaN"]),
         case!(tape.taylor_into(ws, &x, &[INF, 0.0], 2, &mut matrix(2, 3)), NonFiniteSeed { index: 0, .. }, &["p[0] is inf"]),
         case!(tape.taylor(&x, &one, usize::MAX), TooHighOrder { order: usize::MAX, .. }, &["ask for a lower order"]),
+        // Many points.
+        case!(tape.eval_many(&matrix(3, 1)), Length { expected: 2, got: 1, .. }, &["points (a row per point", "expected 2", "got 1"]),
+        case!(tape.eval_many(&matrix(3, 4)), Length { expected: 2, got: 4, .. }, &["x followed by all parameters"]),
+        case!(tape.jacobian_many(&matrix(20, 3)), Length { expected: 2, got: 3, .. }, &["points (a row per point"]),
+        case!(scalar.eval_many(&matrix(1, 1)), Length { expected: 2, got: 1, .. }, &["points"]),
+        case!(scalar.eval_many(&matrix(20, 4)), Length { expected: 2, got: 4, .. }, &["points"]),
+        case!(scalar.jacobian_many(&matrix(20, 0)), Length { expected: 2, got: 0, .. }, &["points"]),
+        case!(scalar.jacobian_many_into(ws, &matrix(20, 5), &mut matrix(1, 1)), Length { got: 5, .. }, &["points"]),
+        case!(Workspace::new().set_lanes(3), Lanes { lanes: 3, .. }, &["3 lanes", "16, 32 or 64"]),
+        case!(Workspace::new().set_lanes(0), Lanes { lanes: 0, .. }, &["0 lanes"]),
         // Traces.
         case!(tape.primal_trace(&[1.0]), Length { expected: 2, got: 1, .. }, &["x (one number per input)"]),
         case!(tape.tangent_trace(&x, &[1.0]), Length { expected: 2, got: 1, .. }, &["p (one number per input)"]),
@@ -168,6 +178,11 @@ fn drivers() {
         case!(scalar.with_params(&[1.0, 2.0]), Length { expected: 1, got: 2, .. }, &["expected 1", "got 2"]),
         case!(tape.with_params(&[1.0]), Length { expected: 0, got: 1, .. }, &["params"]),
     ]);
+    // Points of inputs alone or with parameters are none, and no points have any width.
+    assert_eq!(scalar.eval_many(&Matrix::from_rows(&[[2.0, 5.0]; 9]).unwrap()).unwrap().as_slice(), [30.0; 9]);
+    assert_eq!(scalar.eval_many(&Matrix::from_rows(&[[2.0, 5.0, 7.0]; 9]).unwrap()).unwrap().as_slice(), [70.0; 9]);
+    assert_eq!(scalar.eval_many(&matrix(0, 7)).unwrap().rows(), 0);
+    assert_eq!(scalar.jacobian_many(&matrix(0, 7)).unwrap().rows(), 0);
     // A workspace that has seen errors serves on.
     let mut y = [0.0; 2];
     tape.eval_into(ws, &x, &mut y).unwrap();

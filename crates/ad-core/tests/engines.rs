@@ -6,7 +6,7 @@
 
 mod common;
 
-use ad_core::{Error, Op, Samples, SimdLevel, Tape, Var, Workspace};
+use ad_core::{Error, Matrix, Op, Samples, SimdLevel, Tape, Var, Workspace};
 use common::agreement::{
     Directions, LANES, Seen, assert_sum, check_many_points, check_scalar_engine, check_sums, expected_sum, fold_of,
     terms_of,
@@ -90,6 +90,118 @@ fn every_operation_alone_in_the_scalar_engine() {
     assert!(seen.times("finite") > 1000 && seen.times("not finite") > 1000, "{seen:?}");
 }
 
+// Operators, and rows that are joined.
+
+type Operator = fn(Var, Var) -> Var;
+
+const OPERATORS: [Operator; 4] = [|a, b| a + b, |a, b| a - b, |a, b| a * b, |a, b| a / b];
+
+/// One operator, or a second one of whose operands the first one's result is the first or the second.
+const OUTER: [Option<(Operator, bool)>; 9] = {
+    let [add, sub, mul, div] = OPERATORS;
+    [
+        None,
+        Some((add, false)),
+        Some((add, true)),
+        Some((sub, false)),
+        Some((sub, true)),
+        Some((mul, false)),
+        Some((mul, true)),
+        Some((div, false)),
+        Some((div, true)),
+    ]
+};
+
+fn joined(inner: Operator, outer: Option<(Operator, bool)>, a: Var, b: Var, c: Var) -> Var {
+    match outer {
+        None => inner(a, b),
+        Some((outer, false)) => outer(inner(a, b), c),
+        Some((outer, true)) => outer(c, inner(a, b)),
+    }
+}
+
+/// A passive operand has no tangent: nothing is added for it, and what an earlier call left
+/// in its place is not read. An added 0 shows where all the other products are −0.
+#[test]
+fn a_passive_operand_has_no_tangent() {
+    let mut ws = Workspace::new();
+    let dirty = Tape::record(&[2.0; 40], |x| Var::sum_of(x)).unwrap();
+    for (inner, outer) in OPERATORS.into_iter().flat_map(|inner| OUTER.map(|outer| (inner, outer))) {
+        for active in 1..1 << 3 {
+            let numbers = [1.5, 0.5, 3.0];
+            let of = |side: bool| -> Vec<f64> {
+                (0..3).filter(|i| (active >> i & 1 == 1) == side).map(|i| numbers[i]).collect()
+            };
+            let record = |x: &[Var], k: &[Var]| {
+                let (mut inputs, mut params) = (x.iter(), k.iter());
+                let operands = [0, 1, 2].map(|i| if active >> i & 1 == 1 { inputs.next() } else { params.next() });
+                let [Some(&a), Some(&b), Some(&c)] = operands else { unreachable!("as many numbers as operands") };
+                joined(inner, outer, a, b, c)
+            };
+            let tape = Tape::builder().inputs(&[], &of(true)).params(&[], &of(false)).record(record).unwrap();
+            let n = tape.num_inputs();
+            for p in product(&vec![&[0.0, -0.0][..]; n]) {
+                for x in product(&vec![&[1.5, -0.5][..]; n]) {
+                    let expected = tape.at(&x).unwrap().jvp(&p).unwrap();
+                    let what = format!("{p:?} at {x:?} of\n{tape}");
+                    let mut dy = [7.0];
+                    dirty.jvp_into(&mut ws, &[2.0; 40], &[9.0; 40], &mut [0.0], &mut dy).unwrap();
+                    tape.jvp_into(&mut ws, &x, &p, &mut [0.0], &mut dy).unwrap();
+                    assert_same(&dy, &expected, &what);
+                    for columns in [3, 8] {
+                        let seeds = |p: &[f64]| {
+                            let all = p.iter().flat_map(|&p| vec![p; columns]).collect();
+                            Matrix::from_vec(p.len(), columns, all).unwrap()
+                        };
+                        let mut many = Matrix::default();
+                        dirty.jvp_many_into(&mut ws, &[2.0; 40], &seeds(&[9.0; 40]), &mut [0.0], &mut many).unwrap();
+                        tape.jvp_many_into(&mut ws, &x, &seeds(&p), &mut [0.0], &mut many).unwrap();
+                        assert_same(many.as_slice(), &vec![expected[0]; columns], &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Neighbouring rows of one kind, which the scalar engine does as one loop: each operand of
+/// row j is number first + step·j of a list, the inputs or the parameters.
+#[test]
+fn neighbouring_rows_have_the_bits_of_each_alone() {
+    const ROWS: usize = 9;
+    let random = &mut Random::new(8, 0);
+    let (mut ws, mut directions, mut seen) = (Workspace::new(), Directions::default(), Seen::default());
+    // Apart; one number for all rows; the same numbers twice; numbers that another operand has a few rows later.
+    let places: [[(usize, usize); 3]; 9] = [
+        [(0, 1), (9, 1), (18, 1)],
+        [(0, 0), (9, 1), (18, 1)],
+        [(0, 1), (9, 0), (18, 1)],
+        [(0, 0), (9, 0), (18, 1)],
+        [(0, 1), (9, 1), (18, 0)],
+        [(0, 1), (0, 1), (18, 1)],
+        [(0, 1), (5, 1), (7, 1)],
+        [(5, 1), (9, 1), (0, 1)],
+        [(2, 0), (0, 1), (5, 1)],
+    ];
+    for (inner, outer) in OPERATORS.into_iter().flat_map(|inner| OUTER.map(|outer| (inner, outer))) {
+        for (active, places) in (1..1 << 3).flat_map(|active| places.map(|places| (active, places))) {
+            let (x, k) = (random.numbers(27, &[], 0), random.numbers(27, &[], 0));
+            let record = |x: &[Var], k: &[Var]| -> Vec<Var> {
+                let operand = |i: usize, row: usize| {
+                    let (first, step) = places[i];
+                    if active >> i & 1 == 1 { x[first + step * row] } else { k[first + step * row] }
+                };
+                // Some more rows of the kind have other distances.
+                let order = (0..ROWS).chain((0..ROWS).rev());
+                order.map(|row| joined(inner, outer, operand(0, row), operand(1, row), operand(2, row))).collect()
+            };
+            let tape = Tape::builder().inputs(&[], &x).params(&[], &k).record(record).unwrap();
+            check_scalar_engine(&tape, &x, 3, random, &mut ws, &mut directions, &mut seen);
+        }
+    }
+    assert!(seen.times("finite") > 1000, "{seen:?}");
+}
+
 #[test]
 fn every_operation_alone_in_lanes() {
     let (mut ws, mut seen, mut sums) = (Workspace::new(), Seen::default(), 0);
@@ -132,6 +244,31 @@ fn every_operation_alone_in_lanes() {
         }
     });
     assert!(seen.times("finite") > 1000 && seen.times("not finite") > 1000 && sums > 500, "{seen:?}, {sums} sums");
+}
+
+// Many points.
+
+/// Of few and many inputs and outputs, so that the directions of a forward sweep are one
+/// lot, full or not, or several.
+#[test]
+fn jacobians_of_every_shape_at_many_points() {
+    let (mut ws, mut seen) = (Workspace::new(), Seen::default());
+    for n in [1, 2, 15, 16, 17, 31, 33] {
+        for m in [1, 2, 5, 9, 20] {
+            let record = |x: &[Var]| -> Vec<Var> {
+                let of = |i: usize| x[i % n];
+                (0..m).map(|j| (of(3 * j) * of(j + 1)).sin() * 0.5 - of(j) / (of(2 * j) * of(2 * j) + 1.0)).collect()
+            };
+            let tape = Tape::record(&vec![0.5; n], record).unwrap();
+            for count in [1, 4, 5, 16, 17, 47, 70] {
+                let points: Vec<Vec<f64>> = scattered(n * count).chunks_exact(n).map(<[f64]>::to_vec).collect();
+                for lanes in LANES {
+                    check_many_points(&tape, &points, (SimdLevel::best(), lanes), &mut ws, &mut seen);
+                }
+            }
+        }
+    }
+    assert!(seen.times("finite") > 1000 && seen.times("not finite") == 0, "{seen:?}");
 }
 
 // Sums over samples.
@@ -190,6 +327,38 @@ fn the_fold_of_every_length() {
         by_loop != tape.sum_value(&x, &samples, &all[..length]).unwrap()
     };
     assert!((100..300).step_by(10).filter(differs).count() >= 5);
+}
+
+/// Sums of products and of inputs, in each number of lanes, with groups that are full and not.
+/// Where all terms are −0 their sum is −0: it does not begin with +0, and the lanes that no
+/// sample is in add nothing.
+#[test]
+fn weighted_sums_of_every_length() {
+    type Loss = fn(&[Var], &[Var]) -> Var;
+    let losses: [Loss; 6] = [
+        |x, k| Var::dot(x, k),
+        |x, k| Var::dot(k, x),
+        |x, k| x.iter().zip(k).fold(x[0] * k[1], |sum, (&x, &k)| sum + x * k),
+        |x, k| x.iter().zip(k).fold(k[1], |sum, (&x, &k)| sum + k * x),
+        |x, k| Var::sum_of(&[k[0] * x[0], k[1], k[2]]),
+        |x, k| x.iter().zip(k).fold(k[0] * k[1], |sum, (&x, &k)| k * x + sum),
+    ];
+    let x = [1.5, 0.5, 2.0];
+    let lists = [vec![-0.0; 3 * 40], scattered(3 * 40)];
+    for (loss, rows) in losses.into_iter().flat_map(|loss| lists.iter().map(move |rows| (loss, rows))) {
+        let tape = Tape::builder().inputs(&[], &x).params(&[], &[1.0, 2.0, 3.0]).record(loss).unwrap();
+        let samples = Samples::from_rows(&tape, rows).unwrap();
+        let terms = terms_of(&tape, &x, &samples);
+        let points: Vec<Vec<f64>> = rows.chunks_exact(3).map(|k| [&x[..], k].concat()).collect();
+        for combination in SimdLevel::available().into_iter().flat_map(|level| LANES.map(|lanes| (level, lanes))) {
+            let mut ws = Workspace::new();
+            for count in (1..140).filter(|count| count % 16 < 2 || count % 16 == 15 || count % 7 == 0) {
+                let idx: Vec<usize> = (0..count).map(|i| i % 40).collect();
+                check_sums(&tape, &x, &samples, &idx, &expected_sum(&terms, &idx), combination, &mut ws);
+                check_many_points(&tape, &points[..count.min(40)], combination, &mut ws, &mut Seen::default());
+            }
+        }
+    }
 }
 
 #[test]

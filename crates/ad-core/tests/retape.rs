@@ -634,6 +634,15 @@ fn a_nan_and_an_infinity_among_the_samples() {
 }
 
 #[test]
+fn a_branch_that_is_an_input_or_a_number() {
+    let rows: Vec<f64> = (0..90).map(|i| f64::from(i % 7) - 3.0).collect();
+    for x in [0.5, -0.0] {
+        check_sums(|x, k| if k[0] > 0.0 { x[0] } else { x[0] * k[0] }, &[x], &rows, 1, &[2]);
+        check_sums(|x, k| if k[0] > 0.0 { Var::from(2.5) } else { x[0] * k[0] }, &[x], &rows, 1, &[2]);
+    }
+}
+
+#[test]
 fn random_pieces_over_samples() {
     for seed in 0..12 {
         let mut random = Random(seed);

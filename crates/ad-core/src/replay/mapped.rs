@@ -23,7 +23,8 @@ pub(crate) enum Group {
     /// All is well.
     Whole,
     /// In some iterations, a bit each in the word of their block, a number is not
-    /// finite: the scalar engine does them again.
+    /// finite: the scalar engine does them again. Bits of lanes beyond the last
+    /// iteration say nothing.
     Again([u16; MOST_BLOCKS]),
 }
 
@@ -152,8 +153,8 @@ impl Mapped<'_> {
             return Group::Whole;
         }
         let mut again = [0; MOST_BLOCKS];
-        for (block, (bits, Lanes(probe))) in again.iter_mut().zip(&probes[..used]).enumerate() {
-            for (lane, probe) in probe.iter().enumerate().take(count - block * WIDTH) {
+        for (bits, Lanes(probe)) in again.iter_mut().zip(&probes[..used]) {
+            for (lane, probe) in probe.iter().enumerate() {
                 *bits |= u16::from(probe.is_nan()) << lane;
             }
         }

@@ -204,6 +204,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_was_asked_for_shows_and_reaches_functions() {
+        let mut ws = Workspace::new();
+        assert_eq!(format!("{ws:?}"), "Workspace { simd_level: None, lanes: None, .. }");
+        assert_eq!(ws.lanes.level(), SimdLevel::best());
+        ws.set_simd_level(SimdLevel::baseline());
+        ws.set_lanes(32).expect("32 lanes are a number of lanes");
+        let asked = format!("Workspace {{ simd_level: Some({}), lanes: Some(32), .. }}", SimdLevel::baseline());
+        assert_eq!(format!("{ws:?}"), asked);
+        assert_eq!(ws.lanes.level(), SimdLevel::baseline());
+        let function = |ws: &Workspace| (ws.calls.function.level, ws.calls.function.lanes);
+        assert_eq!(function(&ws), (Some(SimdLevel::baseline()), Some(32)));
+        assert!(matches!(ws.set_lanes(48), Err(Error::Lanes { lanes: 48 })));
+        assert_eq!(format!("{ws:?}"), asked);
+
+        let mut of_body = Workspace::new();
+        of_body.use_lanes(ws.calls.function.level, ws.calls.function.lanes);
+        assert_eq!((format!("{of_body:?}"), function(&of_body)), (asked, function(&ws)));
+    }
+
+    #[test]
     fn lanes_that_no_memory_holds_are_no_lanes() {
         let asked = |lanes| LaneMemory { lanes: Some(lanes), ..LaneMemory::default() };
         for lanes in [16, 32, 64] {
@@ -214,5 +234,10 @@ mod tests {
             }
         }
         assert_eq!(LaneMemory::default().blocks_for(1 << 20, 0, 4), None);
+        // What a workspace has already is no more than the sum of its parts.
+        let some = || Vec::with_capacity(1 << 21);
+        let warm = |lanes| LaneMemory { values: some(), tangents: some(), adjoints: some(), ..asked(lanes) };
+        assert_eq!(warm(16).blocks_for(1 << 41, 0, 4), None);
+        assert_eq!(warm(16).blocks_for(3 << 21, 0, 4), Some(1));
     }
 }

@@ -311,14 +311,11 @@ impl Tape {
         let blocks = layout.blocks;
         self.load_shared(&mut ws.lanes, layout, x, width > 1);
         let streams = &mut ws.lanes.streams;
-        // An adjoint is never −0, so a sum of adjoints starts from +0 and that
-        // of none from −0, like the sum of the values.
+        // Sums of values start from −0. An adjoint is never −0, so that a sum of
+        // adjoints may start from +0, even one that no sample contributes to.
         streams.resize(width, Lanes([0.0; STREAMS]));
         streams[0] = Lanes([-0.0; STREAMS]);
-        match idx.len() >= STREAMS {
-            true => streams[1..].fill(Lanes([0.0; STREAMS])),
-            false => streams[1..].fill(Lanes(std::array::from_fn(|i| if i < idx.len() { 0.0 } else { -0.0 }))),
-        }
+        streams[1..].fill(Lanes([0.0; STREAMS]));
         for group in idx.chunks(blocks * WIDTH) {
             values_of_samples(&mut ws.lanes, layout, samples, group);
             let LaneMemory { scalars, values, adjoints, streams, .. } = &mut ws.lanes;

@@ -117,3 +117,27 @@ impl PartialEq for SimdLevel {
 }
 
 impl Eq for SimdLevel {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_level_has_a_name_of_its_own() {
+        let levels = SimdLevel::available();
+        assert_eq!((levels[0], levels.last()), (SimdLevel::baseline(), Some(&SimdLevel::best())));
+        let all = ["SSE2", "NEON", "baseline", "AVX2", "AVX-512"];
+        for (i, a) in levels.iter().enumerate() {
+            assert!(all.contains(&a.to_string().as_str()), "{a}");
+            assert_eq!(format!("{a:?}"), a.to_string());
+            for (j, b) in levels.iter().enumerate() {
+                assert_eq!(a == b, i == j, "{a}, {b}");
+            }
+        }
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(levels[0].to_string(), "SSE2");
+        } else if cfg!(target_arch = "aarch64") {
+            assert_eq!(levels[0].to_string(), "NEON");
+        }
+    }
+}
