@@ -607,7 +607,7 @@ impl<'a> Sweep<'a> {
             }
             if let Some(function) = data.function(row) {
                 if let Err(error) = self.tangents_of_call(row, function, &mut tangents) {
-                    self.failure.get_or_insert(error.called_at(data.location(row)));
+                    self.failure.get_or_insert(error.called_by(|| data.call_site(row)));
                     break;
                 }
                 continue;

@@ -64,18 +64,6 @@ pub(crate) fn check_seed(what: &'static str, seed: &[f64]) -> Result<(), Error> 
     (0..seed.len()).try_for_each(|index| finite(what, seed, index).map(|_| ()))
 }
 
-impl Error {
-    /// The error, if it is a changed branch, as that of sample `i`.
-    pub(crate) fn at_sample(self, i: usize) -> Error {
-        match self {
-            Error::BranchChanged { guard, location, now, lhs, rhs, .. } => {
-                Error::BranchChanged { guard, location, now, lhs, rhs, sample: Some(i) }
-            }
-            other => other,
-        }
-    }
-}
-
 /// A primal sweep of the program for reverse sweeps.
 pub(crate) struct Primal<'p, 'w> {
     tape: &'p Tape,
@@ -253,7 +241,7 @@ impl Tape {
     /// The error of a function, with the place of the row that called it.
     #[cold]
     pub(crate) fn of_function(&self, (row, error): CallError) -> Error {
-        error.called_at(self.data.location(row))
+        error.called_by(|| self.data.call_site(row))
     }
 
     /// The position of the first guard that is answered otherwise at x than in
@@ -413,6 +401,7 @@ impl Tape {
                     lhs,
                     rhs,
                     sample: None,
+                    calls: Vec::new(),
                 });
             }
         }

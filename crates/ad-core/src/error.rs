@@ -90,10 +90,11 @@ pub enum Error {
 
     /// A comparison made while recording would be answered otherwise now.
     #[error(
-        "{}the branch taken at {location} would change: {guard} when recorded, now {} {}; \
+        "{}the branch taken at {location}{} would change: {guard} when recorded, now {} {}; \
          record again at this point (Retape does that by itself, but not inside of a tape that is called: that one is \
          recorded already), or keep both branches on the tape, as in a.select_gt(b, if_true, if_false), min, max, abs or clamp",
-        sample.map(|i| format!("sample {i}: ")).unwrap_or_default(), operands_text(guard, *lhs, *rhs), now_text(now)
+        sample.map(|i| format!("sample {i}: ")).unwrap_or_default(), calls_text(calls), operands_text(guard, *lhs, *rhs),
+        now_text(now)
     )]
     BranchChanged {
         /// The first guard that fails, in the order of the recording.
@@ -109,6 +110,10 @@ pub enum Error {
         /// The row at which it fails: of [`Samples`](crate::Samples) in a sum over
         /// samples, of the matrix of points in a driver of many points.
         sample: Option<usize>,
+        /// The calls that lead to it, the innermost first, if it is a guard of a tape
+        /// that is called; the names in `guard` are of that tape. Empty if it is a guard
+        /// of the tape itself.
+        calls: Vec<CallSite>,
     },
 
     /// A function returned another number of outputs on another branch.
@@ -475,18 +480,63 @@ impl Error {
         Error::Malformed { row: 0, operation: None, reason: "two engines answer a guard differently" }
     }
 
-    /// The error with the place of the call that it comes from, if it has none yet
-    /// that is known.
-    pub(crate) fn called_at(mut self, place: &SourceLocation) -> Error {
-        if let Error::NoSecondDerivative { location, .. }
-        | Error::SingularImplicit { location, .. }
-        | Error::NotSolved { location, .. }
-        | Error::SolverFailed { location, .. } = &mut self
-            && place.is_known()
-        {
-            location.get_or_insert_with(|| place.clone());
+    /// The error with the call that it comes from: one more for a guard, elsewhere the
+    /// place if there is none yet that is known.
+    pub(crate) fn called_by(mut self, call: impl FnOnce() -> CallSite) -> Error {
+        match &mut self {
+            Error::BranchChanged { calls, .. } => calls.push(call()),
+            Error::NoSecondDerivative { location, .. }
+            | Error::SingularImplicit { location, .. }
+            | Error::NotSolved { location, .. }
+            | Error::SolverFailed { location, .. } => {
+                *location = location.take().or_else(|| Some(call().location).filter(SourceLocation::is_known));
+            }
+            _ => {}
         }
         self
+    }
+
+    /// The error, if it is a changed branch, as that of sample `i`.
+    pub(crate) fn at_sample(mut self, i: usize) -> Error {
+        if let Error::BranchChanged { sample, .. } = &mut self {
+            *sample = Some(i);
+        }
+        self
+    }
+}
+
+/// A call of a function on the way to what an error is about.
+///
+/// ```
+/// use ad_core::{Error, Tape};
+/// let root = Tape::record(&[4.0], |x| if x[0] > 0.0 { x[0].sqrt() } else { x[0] })?.named("root");
+/// let tape = Tape::record(&[9.0], |x| root.call(&[x[0] - 1.0])[0])?;
+/// let Err(Error::BranchChanged { calls, .. }) = tape.eval(&[0.5]) else { panic!() };
+/// assert_eq!((calls.len(), calls[0].function.as_str(), calls[0].row), (1, "root", Some(1)));
+/// assert!(calls[0].to_string().starts_with("root, called by row v₂ at "));
+/// # Ok::<(), ad_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct CallSite {
+    /// The function that is called, as traces name it: `Σ root`, `f` if it has no name.
+    pub function: String,
+    /// The row that calls it, counted from 0: row r is v₍ᵣ₊₁₎ in traces. `None` while it is being recorded.
+    pub row: Option<usize>,
+    /// Where the call stands in your code.
+    pub location: SourceLocation,
+}
+
+impl fmt::Display for CallSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, called", self.function)?;
+        if let Some(row) = self.row {
+            write!(f, " by {}", row_text(row, None))?;
+        }
+        match self.location.is_known() || self.row.is_none() {
+            true => write!(f, " at {}", self.location),
+            false => Ok(()),
+        }
     }
 }
 
@@ -503,6 +553,18 @@ fn exact(number: f64) -> String {
     match number.abs() {
         size if size == 0.0 || (1e-5..1e16).contains(&size) => format!("{number}"),
         _ => format!("{number:e}"),
+    }
+}
+
+/// In what a guard stands: all calls, or of very many the innermost and the outermost ones.
+fn calls_text(calls: &[CallSite]) -> String {
+    const ENDS: usize = 3;
+    let all = |calls: &[CallSite]| calls.iter().map(|call| format!(" in {call},")).collect::<String>();
+    match calls.len().checked_sub(2 * ENDS) {
+        None | Some(0) => all(calls),
+        Some(more) => {
+            format!("{} in {more} more calls,{}", all(&calls[..ENDS]), all(&calls[ENDS + more..]))
+        }
     }
 }
 

@@ -114,7 +114,7 @@ pub use check::{
 };
 pub use drivers::Linearization;
 pub use dual::Dual;
-pub use error::Error;
+pub use error::{CallSite, Error};
 pub use file::TapeFileProblem;
 pub use formula::{Accent, Formula, Formulas, Name, Script};
 pub use function::{Custom, CustomOp, CustomProducts, Function, Implicit, RuleCheck};

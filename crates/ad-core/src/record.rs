@@ -20,7 +20,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::Error;
+use crate::error::{CallSite, Error};
 use crate::formula::{Accent, DIGITS, Name, Script};
 use crate::function::{DEEPEST, Function};
 use crate::ops::{Fold, Op, Operation, Relation};
@@ -1205,7 +1205,11 @@ pub(crate) fn record_call(function: &Function, x: &[Var], location: &'static Loc
     let values = match evaluated {
         Ok(values) => values,
         Err(error) => {
-            refuse_call(error.called_at(&SourceLocation::new(location)));
+            refuse_call(error.called_by(|| CallSite {
+                function: function.to_string(),
+                row: None,
+                location: SourceLocation::new(location),
+            }));
             return vec![Var::poisoned(); function.num_results()];
         }
     };

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{Error, expect_len};
+use crate::error::{CallSite, Error, expect_len};
 use crate::formula::{Accent, Call, DIGITS, Formula, Formulas, Name, Script};
 use crate::function::{Function, Unplaced};
 use crate::ops::Op;
@@ -428,6 +428,12 @@ impl TapeData {
     /// Where row `row` stands in the user's code.
     pub fn location(&self, row: usize) -> &SourceLocation {
         &self.locations[self.rows[row].location() as usize]
+    }
+
+    /// The call of a row that calls a function, for errors.
+    pub fn call_site(&self, row: usize) -> CallSite {
+        let function = self.function(row).map(Function::to_string).unwrap_or_default();
+        CallSite { function, row: Some(row), location: self.location(row).clone() }
     }
 
     /// The same, if it is known.

@@ -248,7 +248,7 @@ impl TaylorMemory {
             match data.function(row) {
                 Some(function) => self
                     .call(data, row, function, values, order)
-                    .map_err(|error| error.called_at(data.location(row)))?,
+                    .map_err(|error| error.called_by(|| data.call_site(row)))?,
                 // Further results were computed together with the first.
                 None if data.op(row) == Op::FurtherResult => {}
                 None => self.row(data, row, values, order)?,

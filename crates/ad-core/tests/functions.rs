@@ -520,6 +520,76 @@ fn a_body_off_its_branch_is_an_error_when_recorded() {
     }
 }
 
+/// A guard inside of functions is told with the calls that lead to it, from every driver.
+#[test]
+fn a_changed_branch_in_a_body_names_the_calls_that_lead_to_it() {
+    let root = Tape::record(&[1.0], |x| if x[0] > 0.0 { x[0].sqrt() } else { x[0] }).unwrap().named("root");
+    let inner = Tape::record(&[1.0], |x| root.map_sum([[x[0] + 1.0], [x[0]]])).unwrap();
+    let record = |x: &[Var]| inner.call(&[x[0] * x[0] - 3.0]).iter().map(|&y| y * x[0]).sum::<Var>();
+    let tape = Tape::record(&[2.0], record).unwrap();
+    let line = |of: &str| -> u32 {
+        let found = include_str!("functions.rs").lines().position(|line| line.contains(of));
+        found.unwrap() as u32 + 1
+    };
+    let check = |tape: &Tape, driver: &str, result: Result<(), Error>, places: bool| {
+        let error = result.unwrap_err();
+        let Error::BranchChanged { guard, lhs, calls, .. } = &error else { panic!("{driver}: {error}") };
+        assert_eq!((guard.to_string().as_str(), *lhs), ("v₀ > 0 was true", -1.0), "{driver}");
+        let told: Vec<_> =
+            calls.iter().map(|call| (call.function.as_str(), call.row, call.location.is_known())).collect();
+        // The name of a function that is called by a body is the body's own.
+        assert_eq!(told[0], ("Σ root", Some(1), places), "{driver} of\n{tape}");
+        assert_eq!((told[1].0, told[1].2, told.len()), ("f", places, 2), "{driver} of\n{tape}");
+        let place = |of: &str| match places {
+            true => format!(" at crates/ad-core/tests/functions.rs:{}", line(of)),
+            false => String::new(),
+        };
+        let row = told[1].1.unwrap() + 1;
+        let row: String = row.to_string().chars().map(|digit| char::from_u32(digit as u32 + 0x2050).unwrap()).collect();
+        let of = format!(
+            " in Σ root, called by row v₂{}, in f, called by row v{row}{}, would change: v₀ > 0 was true",
+            place("let inner = Tape::record(&[1.0], |x| root.map"),
+            place("let record = |x: &[Var]| inner.call(")
+        );
+        assert!(error.to_string().replace('\\', "/").contains(&of), "{driver}: {error}\n{of}");
+    };
+    let x = [1.0];
+    for (tape, places) in [(&tape, true), (&tape.without_locations(), false)] {
+        check(tape, "eval", tape.eval(&x).map(drop), places);
+        check(tape, "eval_with", tape.eval_with(&[Dual::new(1.0, 1.0)]).map(drop), places);
+        check(tape, "jvp", tape.jvp(&x, &[1.0]).map(drop), places);
+        check(tape, "vjp", tape.vjp(&x, &[1.0]).map(drop), places);
+        check(tape, "jacobian", tape.jacobian(&x).map(drop), places);
+        check(tape, "gradient", tape.gradient(&x).map(drop), places);
+        check(tape, "hvp", tape.hvp(&x, &[1.0]).map(drop), places);
+        check(tape, "hessian", tape.hessian(&x).map(drop), places);
+        check(tape, "taylor", tape.taylor(&x, &[1.0], 3).map(drop), places);
+        check(tape, "at", tape.at(&x).map(drop), places);
+        check(tape, "eval_many", tape.eval_many(&Matrix::from_rows(&[[2.0], [1.0]]).unwrap()).map(drop), places);
+        check(tape, "primal_trace", tape.primal_trace(&x).map(drop), places);
+        let derivative = tape.gradient_tape().unwrap();
+        check(&derivative, "eval of the gradient tape", derivative.eval(&x).map(drop), places);
+    }
+    // While it is being recorded a call has no row.
+    match Tape::record(&[1.0], record) {
+        Err(Error::BranchChanged { calls, .. }) => {
+            let told: Vec<_> = calls.iter().map(|call| (call.function.as_str(), call.row)).collect();
+            assert_eq!(told, [("Σ root", Some(1)), ("f", None)]);
+        }
+        other => panic!("{:?}", other.map(|tape| tape.to_string())),
+    }
+    // A guard of the tape's own is in no call.
+    let own = Tape::record(&[1.0], |x| if x[0] > 0.0 { inner.call(x)[0] } else { x[0] }).unwrap();
+    assert!(matches!(own.eval(&[-1.0]), Err(Error::BranchChanged { calls, .. }) if calls.is_empty()));
+    // Of very many calls those at both ends are told.
+    let deep = (0..40).fold(root, |body, _| Tape::record(&[1.0], |x| body.call(x)).unwrap());
+    let error = deep.eval(&[-2.0]).unwrap_err().to_string();
+    assert!(
+        error.matches("called by row").count() == 6 && error.contains(" in 34 more calls, in f, called"),
+        "{error}"
+    );
+}
+
 #[test]
 fn calls_with_constants_alone_fold() {
     let body = Tape::builder().inputs(&[], &[1.0, 1.0]).params(&[], &[3.0]).record(|x, k| x[0] * k[0] + x[1]).unwrap();

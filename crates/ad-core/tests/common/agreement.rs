@@ -32,13 +32,13 @@ pub fn described<F: Fn(&mut Formatter<'_>) -> fmt::Result>(write: F) -> Describe
 /// Fails unless both are a changed branch: the same guard, answer and operands.
 #[track_caller]
 pub fn assert_same_branch(error: &Error, expected: &Error, expected_sample: Option<usize>, what: impl Display) {
-    let Error::BranchChanged { guard, location, now, lhs, rhs, .. } = expected else {
+    let Error::BranchChanged { guard, location, now, lhs, rhs, calls, .. } = expected else {
         panic!("{what}: {expected:?} is no changed branch")
     };
-    let Error::BranchChanged { guard: g, location: l, now: n, lhs: a, rhs: b, sample } = error else {
+    let Error::BranchChanged { guard: g, location: l, now: n, lhs: a, rhs: b, sample, calls: c } = error else {
         panic!("{what}: {error:?} instead of {expected:?}")
     };
-    assert_eq!((g, l, n), (guard, location, now), "{what}");
+    assert_eq!((g, l, n, c), (guard, location, now, calls), "{what}");
     assert!(same(*a, *lhs) && same(*b, *rhs), "{what}: {error:?} instead of {expected:?}");
     assert_eq!(*sample, expected_sample, "{what}");
 }
