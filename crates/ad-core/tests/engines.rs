@@ -335,21 +335,25 @@ fn the_fold_of_every_length() {
 #[test]
 fn weighted_sums_of_every_length() {
     type Loss = fn(&[Var], &[Var]) -> Var;
-    let losses: [Loss; 6] = [
+    const WIDTH: usize = 6;
+    let losses: [Loss; 8] = [
         |x, k| Var::dot(x, k),
         |x, k| Var::dot(k, x),
-        |x, k| x.iter().zip(k).fold(x[0] * k[1], |sum, (&x, &k)| sum + x * k),
-        |x, k| x.iter().zip(k).fold(k[1], |sum, (&x, &k)| sum + k * x),
         |x, k| Var::sum_of(&[k[0] * x[0], k[1], k[2]]),
-        |x, k| x.iter().zip(k).fold(k[0] * k[1], |sum, (&x, &k)| k * x + sum),
+        // Sums of products as a loop makes them, each input a factor of one term.
+        |x, k| x.iter().zip(k).skip(1).fold(x[0] * k[0], |sum, (&x, &k)| sum + x * k),
+        |x, k| x.iter().zip(k).skip(1).fold(k[0] * x[0], |sum, (&x, &k)| sum + k * x),
+        |x, k| x.iter().zip(k).fold(k[1], |sum, (&x, &k)| sum + k * x),
+        |x, k| x.iter().zip(k).skip(1).fold(k[0] * k[1], |sum, (&x, &k)| k * x + sum),
+        |x, k| (1..WIDTH).fold(x[0] * k[0], |sum, j| sum + x[j] * (x[0] * k[j]).sin()),
     ];
-    let x = [1.5, 0.5, 2.0];
-    let lists = [vec![-0.0; 3 * 40], scattered(3 * 40)];
+    let x = [1.5, 0.5, 2.0, 0.25, 1.0, 3.0];
+    let lists = [vec![-0.0; WIDTH * 40], scattered(WIDTH * 40)];
     for (loss, rows) in losses.into_iter().flat_map(|loss| lists.iter().map(move |rows| (loss, rows))) {
-        let tape = Tape::builder().inputs(&[], &x).params(&[], &[1.0, 2.0, 3.0]).record(loss).unwrap();
+        let tape = Tape::builder().inputs(&[], &x).params(&[], &x).record(loss).unwrap();
         let samples = Samples::from_rows(&tape, rows).unwrap();
         let terms = terms_of(&tape, &x, &samples);
-        let points: Vec<Vec<f64>> = rows.chunks_exact(3).map(|k| [&x[..], k].concat()).collect();
+        let points: Vec<Vec<f64>> = rows.chunks_exact(WIDTH).map(|k| [&x[..], k].concat()).collect();
         for combination in SimdLevel::available().into_iter().flat_map(|level| LANES.map(|lanes| (level, lanes))) {
             let mut ws = Workspace::new();
             for count in (1..140).filter(|count| count % 16 < 2 || count % 16 == 15 || count % 7 == 0) {

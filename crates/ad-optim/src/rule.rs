@@ -585,7 +585,8 @@ pub struct Iterate<'a> {
     pub validation: Option<f64>,
     /// The point before the step.
     pub x: &'a [f64],
-    /// The gradient at `x`, on the batch of this step, untouched by any rule.
+    /// The gradient at `x`, on the batch of this step, untouched by any rule (but [`Accumulate`](crate::Accumulate)
+    /// gives the rule inside of it a mean).
     pub gradient: &'a [f64],
 }
 

@@ -314,8 +314,9 @@ impl Rule for ProjectBox {
 /// `Accumulate::new(k, rule)` leaves the point alone for k − 1 steps, and in the k-th gives `rule` the mean of the k
 /// gradients, each weighted by the number of samples in its batch. So k batches of 16 make the step of one batch of
 /// 16·k, up to the rounding of the mean. Steps that leave the point alone have rate 0. The rule inside counts its own
-/// steps: a schedule belongs inside, as `Accumulate::new(4, (Adam::new(1e-3), Schedule::cosine(1000)))`. What has been
-/// collected when a run ends is dropped.
+/// steps: a schedule belongs inside, as `Accumulate::new(4, (Adam::new(1e-3), Schedule::cosine(1000)))`. In [`Iterate`] it
+/// finds the means, too: of the values, and as `gradient` of what the rules before `Accumulate` left of the gradients.
+/// What has been collected when a run ends is dropped.
 ///
 /// optax's `MultiSteps` takes the mean of the gradients without weights; in torch `backward` adds gradients up, and the
 /// mean is left to whoever scales the loss.
