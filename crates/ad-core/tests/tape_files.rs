@@ -299,8 +299,22 @@ fn results_but_for_places(tape: &Tape, x: &[f64]) -> Vec<Result<Vec<u64>, String
         for place in &places {
             *error = error.replace(&**place, "an unknown place");
         }
+        *error = without_places_of_calls(error);
     }
     all
+}
+
+/// A row that calls a function has a name, and only then a place.
+fn without_places_of_calls(error: &str) -> String {
+    const CALLED: &str = ", called by row ";
+    let mut calls = error.split(CALLED);
+    let mut text = calls.next().unwrap_or_default().to_owned();
+    for call in calls {
+        let (caller, rest) = call.split_once(',').unwrap();
+        let row = caller.split_once(" at ").map_or(caller, |(row, _)| row);
+        text += &format!("{CALLED}{row},{rest}");
+    }
+    text
 }
 
 fn places_of(tape: &Tape) -> Vec<String> {
