@@ -639,6 +639,8 @@ fn a_branch_that_is_an_input_or_a_number() {
     for x in [0.5, -0.0] {
         check_sums(|x, k| if k[0] > 0.0 { x[0] } else { x[0] * k[0] }, &[x], &rows, 1, &[2]);
         check_sums(|x, k| if k[0] > 0.0 { Var::from(2.5) } else { x[0] * k[0] }, &[x], &rows, 1, &[2]);
+        // Nothing but the input has an adjoint.
+        check_sums(|x, k| if k[0] > 0.0 { Var::from(2.5) } else { x[0] }, &[x], &rows, 1, &[2]);
     }
 }
 

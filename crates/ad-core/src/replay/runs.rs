@@ -360,14 +360,18 @@ mod tests {
     use super::*;
     use crate::ops::{Code, Op};
 
-    fn rows(of: &[([u32; 2], u32)]) -> Vec<Row> {
-        let code = Code::operator(Op::Mul, 0b11).expect("products have a code");
+    fn rows(op: Op, of: &[([u32; 2], u32)]) -> Vec<Row> {
+        let code = Code::operator(op, 0b11).expect("operators have a code");
         of.iter().map(|&([a, b], result)| Row { code, x: [a, b, 0], result }).collect()
     }
 
     /// Where the runs start, and how long they are.
+    fn found_in(rows: &[Row]) -> Vec<(u32, u32)> {
+        Run::find(rows).iter().map(|run| (run.start, run.len)).collect()
+    }
+
     fn found(of: &[([u32; 2], u32)]) -> Vec<(u32, u32)> {
-        Run::find(&rows(of)).iter().map(|run| (run.start, run.len)).collect()
+        found_in(&rows(Op::Mul, of))
     }
 
     #[test]
@@ -379,6 +383,16 @@ mod tests {
         assert_eq!(found(&stepping[..3]), [], "too short");
         let other_distance: Vec<_> = (0..6).map(|j| ([2 * j, 13], 20 + j)).collect();
         assert_eq!(found(&other_distance), []);
+    }
+
+    #[test]
+    fn rows_of_another_kind_or_with_results_elsewhere_are_not_in_it() {
+        let of: Vec<_> = (0..10).map(|j| ([j, 10 + j], 20 + j)).collect();
+        let (before, after) = of.split_at(5);
+        let of_two_kinds = [rows(Op::Mul, before), rows(Op::Add, after)].concat();
+        assert_eq!(found_in(&of_two_kinds), [(0, 5), (5, 5)]);
+        let with_a_gap: Vec<_> = (0..10).map(|j| ([j, 10 + j], 20 + j + j / 6)).collect();
+        assert_eq!(found(&with_a_gap), [(0, 6), (6, 4)]);
     }
 
     #[test]
