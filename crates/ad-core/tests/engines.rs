@@ -120,45 +120,49 @@ fn joined(inner: Operator, outer: Option<(Operator, bool)>, a: Var, b: Var, c: V
     }
 }
 
+/// Checks J·p in one direction and in several, on a workspace in which an earlier call left
+/// other tangents in every place.
+fn check_on_a_used_workspace(tape: &Tape, x: &[f64], p: &[f64], ws: &mut Workspace) {
+    const USED: [f64; 40] = [9.0; 40];
+    let earlier = Tape::record(&USED, |x| Var::sum_of(x)).unwrap();
+    let expected = tape.at(x).unwrap().jvp(p).unwrap();
+    let what = format!("{p:?} at {x:?} of\n{tape}");
+    let mut dy = [7.0];
+    earlier.jvp_into(ws, &USED, &USED, &mut [0.0], &mut dy).unwrap();
+    tape.jvp_into(ws, x, p, &mut [0.0], &mut dy).unwrap();
+    assert_same(&dy, &expected, &what);
+    for columns in [3, 8] {
+        let seeds = |p: &[f64]| {
+            let all = p.iter().flat_map(|&p| vec![p; columns]).collect();
+            Matrix::from_vec(p.len(), columns, all).unwrap()
+        };
+        let mut many = Matrix::default();
+        earlier.jvp_many_into(ws, &USED, &seeds(&USED), &mut [0.0], &mut many).unwrap();
+        tape.jvp_many_into(ws, x, &seeds(p), &mut [0.0], &mut many).unwrap();
+        assert_same(many.as_slice(), &vec![expected[0]; columns], &what);
+    }
+}
+
 /// A passive operand has no tangent: nothing is added for it, and what an earlier call left
 /// in its place is not read. An added 0 shows where all the other products are −0.
 #[test]
 fn a_passive_operand_has_no_tangent() {
     let mut ws = Workspace::new();
-    let dirty = Tape::record(&[2.0; 40], |x| Var::sum_of(x)).unwrap();
     for (inner, outer) in OPERATORS.into_iter().flat_map(|inner| OUTER.map(|outer| (inner, outer))) {
         for active in 1..1 << 3 {
-            let numbers = [1.5, 0.5, 3.0];
-            let of = |side: bool| -> Vec<f64> {
-                (0..3).filter(|i| (active >> i & 1 == 1) == side).map(|i| numbers[i]).collect()
-            };
+            let is_active = |i: &usize| active >> i & 1 == 1;
             let record = |x: &[Var], k: &[Var]| {
                 let (mut inputs, mut params) = (x.iter(), k.iter());
-                let operands = [0, 1, 2].map(|i| if active >> i & 1 == 1 { inputs.next() } else { params.next() });
+                let operands = [0, 1, 2].map(|i| if is_active(&i) { inputs.next() } else { params.next() });
                 let [Some(&a), Some(&b), Some(&c)] = operands else { unreachable!("as many numbers as operands") };
                 joined(inner, outer, a, b, c)
             };
-            let tape = Tape::builder().inputs(&[], &of(true)).params(&[], &of(false)).record(record).unwrap();
-            let n = tape.num_inputs();
-            for p in product(&vec![&[0.0, -0.0][..]; n]) {
-                for x in product(&vec![&[1.5, -0.5][..]; n]) {
-                    let expected = tape.at(&x).unwrap().jvp(&p).unwrap();
-                    let what = format!("{p:?} at {x:?} of\n{tape}");
-                    let mut dy = [7.0];
-                    dirty.jvp_into(&mut ws, &[2.0; 40], &[9.0; 40], &mut [0.0], &mut dy).unwrap();
-                    tape.jvp_into(&mut ws, &x, &p, &mut [0.0], &mut dy).unwrap();
-                    assert_same(&dy, &expected, &what);
-                    for columns in [3, 8] {
-                        let seeds = |p: &[f64]| {
-                            let all = p.iter().flat_map(|&p| vec![p; columns]).collect();
-                            Matrix::from_vec(p.len(), columns, all).unwrap()
-                        };
-                        let mut many = Matrix::default();
-                        dirty.jvp_many_into(&mut ws, &[2.0; 40], &seeds(&[9.0; 40]), &mut [0.0], &mut many).unwrap();
-                        tape.jvp_many_into(&mut ws, &x, &seeds(&p), &mut [0.0], &mut many).unwrap();
-                        assert_same(many.as_slice(), &vec![expected[0]; columns], &what);
-                    }
-                }
+            let n = (0..3).filter(is_active).count();
+            let numbers = [1.5, 0.5, 3.0];
+            let tape = Tape::builder().inputs(&[], &numbers[..n]).params(&[], &numbers[n..]).record(record).unwrap();
+            let lists = [vec![&[0.0, -0.0][..]; n], vec![&[1.5, -0.5][..]; n]].concat();
+            for (p, x) in product(&lists).iter().map(|both| both.split_at(n)) {
+                check_on_a_used_workspace(&tape, x, p, &mut ws);
             }
         }
     }
