@@ -111,7 +111,8 @@ pub enum Error {
         /// samples, of the matrix of points in a driver of many points.
         sample: Option<usize>,
         /// The calls that lead to it, the innermost first, if it is a guard of a tape
-        /// that is called; the names in `guard` are of that tape. Empty if it is a guard
+        /// that is called; the names in `guard` are of that tape, or of the equations of an
+        /// implicit function, or of the derivative of a custom one. Empty if it is a guard
         /// of the tape itself.
         calls: Vec<CallSite>,
     },
@@ -557,11 +558,11 @@ fn exact(number: f64) -> String {
 }
 
 /// In what a guard stands: all calls, or of very many the innermost and the outermost ones.
-fn calls_text(calls: &[CallSite]) -> String {
+pub(crate) fn calls_text(calls: &[CallSite]) -> String {
     const ENDS: usize = 3;
     let all = |calls: &[CallSite]| calls.iter().map(|call| format!(" in {call},")).collect::<String>();
     match calls.len().checked_sub(2 * ENDS) {
-        None | Some(0) => all(calls),
+        None | Some(0 | 1) => all(calls),
         Some(more) => {
             format!("{} in {more} more calls,{}", all(&calls[..ENDS]), all(&calls[ENDS + more..]))
         }

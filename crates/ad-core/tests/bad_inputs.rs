@@ -216,7 +216,9 @@ fn samples() {
         case!(wide.sum_value(&x, &rows, &[0]), SampleWidth { expected: 2, got: 1 }, &["1 numbers each", "2 parameters", "Samples::from_rows"]),
         case!(square().sum_gradient(&x, &rows, &[0]), NotScalar { outputs: 2, .. }, &["sum_gradient", "one output"]),
         case!(many.sum_value(&x, &rows, &[0]), NotScalar { driver: "sum_value", outputs: 2, .. }, &["sum_value", "has 2", "weighted sum"]),
-        case!(many.sum_gradient_threads(&x, &rows, &[0; 100], 4), NotScalar { outputs: 2, .. }, &["one output"]),
+        case!(many.sum_gradient_threads(&x, &rows, &[0; 100], 4), NotScalar { outputs: 2, .. }, &["sum_gradient_threads", "one output"]),
+        case!(many.sum_gradient_threads(&x, &rows, &[0], 4), NotScalar { driver: "sum_gradient_threads", .. }, &["one output"]),
+        case!(many.sum_gradient_threads(&x, &rows, &[0; 100], 1), NotScalar { driver: "sum_gradient_threads", .. }, &["one output"]),
     ]);
     // More threads than samples are no error.
     assert_eq!(tape.sum_gradient_threads(&x, &rows, &[0, 1], 1000).unwrap(), tape.sum_gradient(&x, &rows, &[0, 1]).unwrap());

@@ -360,10 +360,12 @@ fn weighted_sums_of_every_length() {
         let points: Vec<Vec<f64>> = rows.chunks_exact(WIDTH).map(|k| [&x[..], k].concat()).collect();
         for combination in SimdLevel::available().into_iter().flat_map(|level| LANES.map(|lanes| (level, lanes))) {
             let mut ws = Workspace::new();
-            for count in (1..140).filter(|count| count % 16 < 2 || count % 16 == 15 || count % 7 == 0) {
+            for count in (1..140).filter(|count| count % 16 < 2 || count % 16 == 15) {
                 let idx: Vec<usize> = (0..count).map(|i| i % 40).collect();
                 check_sums(&tape, &x, &samples, &idx, &expected_sum(&terms, &idx), combination, &mut ws);
-                check_many_points(&tape, &points[..count.min(40)], combination, &mut ws, &mut Seen::default());
+            }
+            for count in [3, 4, 17, 40] {
+                check_many_points(&tape, &points[..count], combination, &mut ws, &mut Seen::default());
             }
         }
     }

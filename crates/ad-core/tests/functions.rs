@@ -9,7 +9,7 @@ mod common;
 use std::iter::repeat_n;
 use std::time::{Duration, Instant};
 
-use ad_core::{Dual, Error, Matrix, Retape, Tape, Var, Workspace};
+use ad_core::{Dual, Error, Implicit, Matrix, Retape, Samples, Tape, Var, Workspace};
 use allocation_counter::measure;
 use common::{assert_same, unit};
 
@@ -520,61 +520,114 @@ fn a_body_off_its_branch_is_an_error_when_recorded() {
     }
 }
 
-/// A guard inside of functions is told with the calls that lead to it, from every driver.
+/// A guard inside of functions is told with the calls that lead to it, by every driver.
 #[test]
 fn a_changed_branch_in_a_body_names_the_calls_that_lead_to_it() {
     let root = Tape::record(&[1.0], |x| if x[0] > 0.0 { x[0].sqrt() } else { x[0] }).unwrap().named("root");
-    let inner = Tape::record(&[1.0], |x| root.map_sum([[x[0] + 1.0], [x[0]]])).unwrap();
-    let record = |x: &[Var]| inner.call(&[x[0] * x[0] - 3.0]).iter().map(|&y| y * x[0]).sum::<Var>();
-    let tape = Tape::record(&[2.0], record).unwrap();
-    let line = |of: &str| -> u32 {
-        let found = include_str!("functions.rs").lines().position(|line| line.contains(of));
-        found.unwrap() as u32 + 1
+    // As many turns as run in lanes.
+    let inner = Tape::record(&[1.0], |x| root.map_sum((0..20).map(|i| [x[0] + f64::from(i)]))).unwrap();
+    let record = |x: &[Var], k: &[Var]| inner.call(&[x[0] * k[0] - 3.0])[0] * x[0];
+    let tape = Tape::builder().inputs(&[], &[2.0]).params(&[], &[2.0]).record(record).unwrap();
+    let place = |of: &str| {
+        let line = include_str!("functions.rs").lines().position(|line| line.contains(of)).unwrap() + 1;
+        format!(" at {}:{line}", file!())
     };
-    let check = |tape: &Tape, driver: &str, result: Result<(), Error>, places: bool| {
-        let error = result.unwrap_err();
-        let Error::BranchChanged { guard, lhs, calls, .. } = &error else { panic!("{driver}: {error}") };
-        assert_eq!((guard.to_string().as_str(), *lhs), ("v₀ > 0 was true", -1.0), "{driver}");
-        let told: Vec<_> =
-            calls.iter().map(|call| (call.function.as_str(), call.row, call.location.is_known())).collect();
-        // The name of a function that is called by a body is the body's own.
-        assert_eq!(told[0], ("Σ root", Some(1), places), "{driver} of\n{tape}");
-        assert_eq!((told[1].0, told[1].2, told.len()), ("f", places, 2), "{driver} of\n{tape}");
-        let place = |of: &str| match places {
-            true => format!(" at crates/ad-core/tests/functions.rs:{}", line(of)),
-            false => String::new(),
-        };
-        let row = told[1].1.unwrap() + 1;
-        let row: String = row.to_string().chars().map(|digit| char::from_u32(digit as u32 + 0x2050).unwrap()).collect();
+    let places = [place("let inner = Tape::record(&[1.0], |x| root.map"), place("let record = |x: &[Var], k")];
+    // Row `row` of the tape calls, for sample `expected` if there are samples.
+    let check = |driver: &str, error: Error, row: usize, expected: Option<usize>| {
+        let Error::BranchChanged { guard, lhs, calls, sample, .. } = &error else { panic!("{driver}: {error}") };
+        assert_eq!((guard.to_string().as_str(), *lhs, *sample), ("v₀ > 0 was true", -2.0, expected), "{driver}");
+        let told: Vec<_> = calls.iter().map(|call| (call.function.as_str(), call.row)).collect();
+        assert_eq!(told, [("Σ root", Some(20)), ("f", Some(row))], "{driver}");
+        let places = if calls[0].location.is_known() { places.each_ref().map(String::as_str) } else { ["", ""] };
+        let row: String = (row + 1)
+            .to_string()
+            .bytes()
+            .map(|d| ['₀', '₁', '₂', '₃', '₄', '₅', '₆', '₇', '₈', '₉'][usize::from(d - b'0')])
+            .collect();
         let of = format!(
-            " in Σ root, called by row v₂{}, in f, called by row v{row}{}, would change: v₀ > 0 was true",
-            place("let inner = Tape::record(&[1.0], |x| root.map"),
-            place("let record = |x: &[Var]| inner.call(")
+            " in Σ root, called by row v₂₁{}, in f, called by row v{row}{}, would change: v₀ > 0 was true",
+            places[0], places[1]
         );
-        assert!(error.to_string().replace('\\', "/").contains(&of), "{driver}: {error}\n{of}");
+        assert!(error.to_string().contains(&of), "{driver}: {error}\n{of}");
     };
-    let x = [1.0];
-    for (tape, places) in [(&tape, true), (&tape.without_locations(), false)] {
-        check(tape, "eval", tape.eval(&x).map(drop), places);
-        check(tape, "eval_with", tape.eval_with(&[Dual::new(1.0, 1.0)]).map(drop), places);
-        check(tape, "jvp", tape.jvp(&x, &[1.0]).map(drop), places);
-        check(tape, "vjp", tape.vjp(&x, &[1.0]).map(drop), places);
-        check(tape, "jacobian", tape.jacobian(&x).map(drop), places);
-        check(tape, "gradient", tape.gradient(&x).map(drop), places);
-        check(tape, "hvp", tape.hvp(&x, &[1.0]).map(drop), places);
-        check(tape, "hessian", tape.hessian(&x).map(drop), places);
-        check(tape, "taylor", tape.taylor(&x, &[1.0], 3).map(drop), places);
-        check(tape, "at", tape.at(&x).map(drop), places);
-        check(tape, "eval_many", tape.eval_many(&Matrix::from_rows(&[[2.0], [1.0]]).unwrap()).map(drop), places);
-        check(tape, "primal_trace", tape.primal_trace(&x).map(drop), places);
-        let derivative = tape.gradient_tape().unwrap();
-        check(&derivative, "eval of the gradient tape", derivative.eval(&x).map(drop), places);
+    let (x, one) = ([1.0], [1.0]);
+    let points = Matrix::from_rows(&[[2.0, 2.0], [1.0, 1.0]]).unwrap();
+    let samples = Samples::from_rows(&tape, &[[4.0; 70], [1.0; 70]].concat()).unwrap();
+    let idx: Vec<usize> = (0..140).collect();
+    for (tape, known) in
+        [(tape.with_params(&one).unwrap(), true), (tape.with_params(&one).unwrap().without_locations(), false)]
+    {
+        let errors = [
+            ("eval", tape.eval(&x).map(drop)),
+            ("eval_with", tape.eval_with(&[Dual::new(1.0, 1.0)]).map(drop)),
+            ("jvp", tape.jvp(&x, &one).map(drop)),
+            ("vjp", tape.vjp(&x, &one).map(drop)),
+            ("jacobian", tape.jacobian(&x).map(drop)),
+            ("gradient", tape.gradient(&x).map(drop)),
+            ("hvp", tape.hvp(&x, &one).map(drop)),
+            ("hessian", tape.hessian(&x).map(drop)),
+            ("sparse_jacobian", tape.sparse_jacobian(&x).map(drop)),
+            ("sparse_hessian", tape.sparse_hessian(&x).map(drop)),
+            ("taylor", tape.taylor(&x, &one, 3).map(drop)),
+            ("at", tape.at(&x).map(drop)),
+            ("primal_trace", tape.primal_trace(&x).map(drop)),
+            ("tangent_trace", tape.tangent_trace(&x, &one).map(drop)),
+            ("adjoint_trace", tape.adjoint_trace(&x, &one).map(drop)),
+            ("self_check", tape.self_check(&x).map(drop)),
+            ("optimized", tape.optimized().eval(&x).map(drop)),
+        ];
+        for (driver, error) in errors {
+            check(driver, error.unwrap_err(), 2, None);
+        }
+        let samples = [
+            ("eval_many", 1, tape.eval_many(&points).map(drop)),
+            ("jacobian_many", 1, tape.jacobian_many(&points).map(drop)),
+            ("sum_value", 70, tape.sum_value(&x, &samples, &idx).map(drop)),
+            ("sum_gradient", 70, tape.sum_gradient(&x, &samples, &idx).map(drop)),
+            ("sum_gradient_threads", 70, tape.sum_gradient_threads(&x, &samples, &idx, 2).map(drop)),
+        ];
+        for (driver, sample, error) in samples {
+            check(driver, error.unwrap_err(), 2, Some(sample));
+        }
+        for derivative in
+            [tape.gradient_tape(), tape.jvp_tape(), tape.gradient_tape().and_then(|tape| tape.gradient_tape())]
+        {
+            let derivative = derivative.unwrap();
+            let error = derivative.eval(&[1.0, 1.0][..derivative.num_inputs()]).unwrap_err();
+            let Error::BranchChanged { calls, .. } = &error else { panic!("{error}") };
+            // The row that its table shows.
+            let table = derivative.to_string();
+            let line = table.lines().find(|line| line.contains("f(")).unwrap();
+            assert!(
+                calls[1].to_string().contains(&format!("row {}", line.split(' ').next().unwrap())),
+                "{error}\n{table}"
+            );
+            assert_eq!(calls[1].location.is_known(), known, "{error}");
+            check("a derivative tape", error.clone(), calls[1].row.unwrap(), None);
+        }
+    }
+    let retape = Tape::builder().inputs(&[], &[2.0]).params(&[], &[2.0]).retape(record).unwrap();
+    check("a retape", retape.gradient(&[0.5]).unwrap_err(), 2, None);
+    // What is told of a check that a step leaves undone.
+    let edge = Tape::record(&[1.0], |x| root.call(&[x[0] - 1.0 + 1e-300])[0]).unwrap();
+    let text = edge.self_check(&[1.0]).unwrap().to_string();
+    assert!(text.contains("in root, called by row v₃ at "), "{text}");
+    // Equations and derivatives of one's own are in no table of the tape.
+    let equation = Tape::record(&[2.0, 4.0], |v| if v[1] > 0.0 { v[1] * v[1] - v[0] } else { v[1] }).unwrap();
+    let solved = Implicit::new(&equation, |x: &[f64]| Ok::<_, String>(vec![x[0]])).unwrap().named("solved");
+    let tape = Tape::record(&[1.0], |x| solved.call(x)).unwrap();
+    match tape.eval(&[-1.0]) {
+        Err(Error::BranchChanged { calls, .. }) => {
+            assert_eq!(calls[0].to_string(), format!("solve solved, called by row v₁{}", place("|x| solved.call(x)")))
+        }
+        other => panic!("{other:?}"),
     }
     // While it is being recorded a call has no row.
-    match Tape::record(&[1.0], record) {
+    match Tape::record(&[1.0], |x| record(x, &[Var::from(1.0)])) {
         Err(Error::BranchChanged { calls, .. }) => {
             let told: Vec<_> = calls.iter().map(|call| (call.function.as_str(), call.row)).collect();
-            assert_eq!(told, [("Σ root", Some(1)), ("f", None)]);
+            assert_eq!(told, [("Σ root", Some(20)), ("f", None)]);
         }
         other => panic!("{:?}", other.map(|tape| tape.to_string())),
     }
@@ -582,12 +635,13 @@ fn a_changed_branch_in_a_body_names_the_calls_that_lead_to_it() {
     let own = Tape::record(&[1.0], |x| if x[0] > 0.0 { inner.call(x)[0] } else { x[0] }).unwrap();
     assert!(matches!(own.eval(&[-1.0]), Err(Error::BranchChanged { calls, .. }) if calls.is_empty()));
     // Of very many calls those at both ends are told.
-    let deep = (0..40).fold(root, |body, _| Tape::record(&[1.0], |x| body.call(x)).unwrap());
-    let error = deep.eval(&[-2.0]).unwrap_err().to_string();
-    assert!(
-        error.matches("called by row").count() == 6 && error.contains(" in 34 more calls, in f, called"),
-        "{error}"
-    );
+    let deep = |calls: usize| (0..calls).fold(root.clone(), |body, _| Tape::record(&[1.0], |x| body.call(x)).unwrap());
+    for (calls, told, more) in
+        [(7, 7, ""), (8, 6, " in 2 more calls, in f, called"), (40, 6, " in 34 more calls, in f, called")]
+    {
+        let error = deep(calls).eval(&[-2.0]).unwrap_err().to_string();
+        assert!(error.matches("called by row").count() == told && error.contains(more), "{error}");
+    }
 }
 
 #[test]

@@ -673,6 +673,20 @@ fn samples_on_one_branch_have_the_bits_of_the_tape() {
     assert_eq!(retape.stats().hits, 5 * 700 + 699);
 }
 
+/// The samples of a branch are found and done together, so that a cache with room for one
+/// tape records each branch once.
+#[test]
+fn two_branches_in_turns_are_recorded_once_each() {
+    let f = |x: &[Var], k: &[Var]| if k[0] > 0.0 { x[0] * k[0] } else { -x[0] };
+    let retape = Tape::builder().inputs(&[], &[1.0]).params(&[], &[1.0]).retape(f).unwrap();
+    retape.set_max_tapes(1).unwrap();
+    let samples = retape.samples(&(0..90).map(|i| if i % 2 == 0 { 2.0 } else { -1.0 }).collect::<Vec<_>>()).unwrap();
+    let idx: Vec<usize> = (0..90).collect();
+    assert_eq!(retape.sum_gradient(&[1.0], &samples, &idx).unwrap(), (45.0, vec![45.0]));
+    let stats = retape.stats();
+    assert_eq!((stats.recordings, stats.rerecordings, stats.evictions, stats.hits), (2, 1, 1, 89));
+}
+
 #[test]
 fn more_branches_than_the_cache_holds() {
     let f = |x: &[Var], k: &[Var]| x[0] * k[0].to_i64().unwrap() as f64;

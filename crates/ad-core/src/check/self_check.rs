@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::{Numbers, Partial, Pass, RowAt, exact, list, partial, plural, value};
-use crate::error::Error;
+use crate::error::{Error, calls_text};
 use crate::formula::{Accent, Formulas};
 use crate::function::{Function, Given};
 use crate::record::SourceLocation;
@@ -28,6 +28,15 @@ pub enum NotChecked {
     /// The quotient cannot be computed accurately enough here, as where the
     /// function is far larger than its change, or varies within a few ulp.
     Inaccurate,
+}
+
+impl NotChecked {
+    /// Why there is no value at a point where the tape, or a function, fails.
+    fn of(error: Error) -> NotChecked {
+        let Error::BranchChanged { guard, location, calls, .. } = error else { return NotChecked::NotFinite };
+        let calls = calls_text(&calls);
+        NotChecked::BranchChanges(format!("{guard} at {location}{}", calls.trim_end_matches(',')))
+    }
 }
 
 impl fmt::Display for NotChecked {
@@ -675,10 +684,7 @@ impl Tape {
             let mut at = |t: f64, w: &[f64]| {
                 let evaluate = || match function.evaluate(&moved(t), &[]) {
                     Ok((y, _)) => Ok(y),
-                    Err(Error::BranchChanged { guard, location, .. }) => {
-                        Err(NotChecked::BranchChanges(format!("{guard} at {location}")))
-                    }
-                    Err(_) => Err(NotChecked::NotFinite),
+                    Err(error) => Err(NotChecked::of(error.called_by(|| data.call_site(head)))),
                 };
                 known.entry(t.to_bits()).or_insert_with(evaluate).as_ref().map(|y| total(w, y)).map_err(Clone::clone)
             };
@@ -760,10 +766,7 @@ impl Tape {
                     let mut y = vec![0.0; m];
                     match self.eval_into(&mut ws, &there, &mut y) {
                         Ok(()) => Ok(y),
-                        Err(Error::BranchChanged { guard, location, .. }) => {
-                            Err(NotChecked::BranchChanges(format!("{guard} at {location}")))
-                        }
-                        Err(_) => Err(NotChecked::NotFinite),
+                        Err(error) => Err(NotChecked::of(error)),
                     }
                 };
                 known.entry(t.to_bits()).or_insert_with(evaluate).as_ref().map(|y| y[output]).map_err(Clone::clone)

@@ -98,6 +98,11 @@ impl LaneMemory {
         *self.level.get_or_insert_with(SimdLevel::best)
     }
 
+    /// The blocks there is memory for already.
+    fn capacity(&self) -> usize {
+        self.values.capacity() + self.tangents.capacity() + self.adjoints.capacity()
+    }
+
     /// The blocks of a slot for a program of so many slots in lanes, `usual` many
     /// unless they are so few that more fit the fastest cache; none if they are
     /// so many that they fit none, where one point at a time is faster and takes
@@ -109,9 +114,8 @@ impl LaneMemory {
             Some(lanes) => {
                 let blocks = lanes / WIDTH;
                 let room = slots.saturating_add(derivatives).saturating_mul(blocks);
-                let is_there = self.values.capacity() + self.tangents.capacity() + self.adjoints.capacity() >= room;
                 let fits = || Vec::<Block>::new().try_reserve_exact(room).is_ok();
-                (room <= MOST || is_there || fits()).then_some(blocks)
+                (room <= MOST.max(self.capacity()) || fits()).then_some(blocks)
             }
             None if slots <= 32 && derivatives <= MOST / 4 => Some(4),
             None if slots.saturating_add(derivatives) <= MOST / usual => Some(usual),
@@ -228,16 +232,25 @@ mod tests {
         let asked = |lanes| LaneMemory { lanes: Some(lanes), ..LaneMemory::default() };
         for lanes in [16, 32, 64] {
             assert_eq!(asked(lanes).blocks_for(1 << 20, 1 << 20, 4), Some(lanes / WIDTH));
-            for slots in [1 << 50, usize::MAX] {
+            for slots in [usize::MAX / 1024, usize::MAX] {
                 assert_eq!(asked(lanes).blocks_for(slots, 0, 4), None);
                 assert_eq!(asked(lanes).blocks_for(10, slots, 4), None);
             }
         }
-        assert_eq!(LaneMemory::default().blocks_for(1 << 20, 0, 4), None);
-        // What a workspace has already is no more than the sum of its parts.
-        let some = || Vec::with_capacity(1 << 21);
-        let warm = |lanes| LaneMemory { values: some(), tangents: some(), adjoints: some(), ..asked(lanes) };
-        assert_eq!(warm(16).blocks_for(1 << 41, 0, 4), None);
-        assert_eq!(warm(16).blocks_for(3 << 21, 0, 4), Some(1));
+        let (values, tangents, adjoints) = (Vec::with_capacity(3), Vec::with_capacity(5), Vec::with_capacity(7));
+        assert_eq!(LaneMemory { values, tangents, adjoints, ..LaneMemory::default() }.capacity(), 15);
+    }
+
+    #[test]
+    fn lanes_are_as_many_as_fit_the_cache() {
+        let blocks = |slots, derivatives| LaneMemory::default().blocks_for(slots, derivatives, 2);
+        assert_eq!(blocks(32, 1 << 16), Some(4), "few values");
+        assert_eq!(blocks(33, 0), Some(2));
+        assert_eq!(blocks(10, (1 << 16) + 1), Some(2), "few values, and many adjoints");
+        assert_eq!(blocks(1 << 16, 1 << 16), Some(2));
+        assert_eq!(blocks(1 << 16, (1 << 16) + 1), Some(1));
+        assert_eq!(blocks(1 << 17, 1 << 17), Some(1));
+        assert_eq!(blocks(1 << 17, (1 << 17) + 1), None);
+        assert_eq!(blocks(1 << 20, usize::MAX), None);
     }
 }

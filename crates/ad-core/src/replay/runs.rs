@@ -391,6 +391,9 @@ mod tests {
         let (before, after) = of.split_at(5);
         let of_two_kinds = [rows(Op::Mul, before), rows(Op::Add, after)].concat();
         assert_eq!(found_in(&of_two_kinds), [(0, 5), (5, 5)]);
+        let fused = Code::fused(Op::Mul, Op::Add, 0, 0b111).expect("a product in a sum has a code");
+        let pairs: Vec<Row> = (0..6).map(|j| Row { code: fused, x: [j, 10 + j, 20 + j], result: 30 + j }).collect();
+        assert_eq!(found_in(&pairs), [(0, 6)]);
         let with_a_gap: Vec<_> = (0..10).map(|j| ([j, 10 + j], 20 + j + j / 6)).collect();
         assert_eq!(found(&with_a_gap), [(0, 6), (6, 4)]);
     }
@@ -411,5 +414,11 @@ mod tests {
         assert_eq!(found(&shifted), [(0, 4), (4, 4)]);
         let into_fixed: Vec<_> = (0..8).map(|j| ([j, 5], 20 + j)).collect();
         assert_eq!(found(&into_fixed), [(0, 5)]);
+        let away_from_fixed: Vec<_> = (0..6).map(|j| ([9, 10 + j], 20 + j)).collect();
+        assert_eq!(found(&away_from_fixed), [(0, 6)]);
+        // A passive operand has no adjoint to share.
+        let code = Code::operator(Op::Mul, 0b10).expect("products have a code");
+        let passive: Vec<Row> = (0..8).map(|j| Row { code, x: [j, 4 + j, 0], result: 20 + j }).collect();
+        assert_eq!(found_in(&passive), [(0, 8)]);
     }
 }

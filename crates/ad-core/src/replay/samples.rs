@@ -661,10 +661,10 @@ impl Tape {
         threads: usize,
     ) -> Result<(f64, Vec<f64>), Error> {
         let threads = threads_for(idx, threads)?;
+        self.check_samples("sum_gradient_threads", x, samples, idx)?;
         if threads == 1 {
             return self.sum_gradient(x, samples, idx);
         }
-        self.check_samples("sum_gradient_threads", x, samples, idx)?;
         let width = 1 + self.num_inputs();
         sum_over_threads(idx, width, threads, |ws, idx| self.sum_subtrees(ws, x, samples, idx, width))
     }
