@@ -416,6 +416,9 @@ mod tests {
         assert_eq!(found(&into_fixed), [(0, 5)]);
         let away_from_fixed: Vec<_> = (0..6).map(|j| ([9, 10 + j], 20 + j)).collect();
         assert_eq!(found(&away_from_fixed), [(0, 6)]);
+        let fused = Code::fused(Op::Mul, Op::Add, 0, 0b111).expect("a product in a sum has a code");
+        let of_both: Vec<Row> = (0..8).map(|j| Row { code: fused, x: [j, 10 + j, 14 + j], result: 30 + j }).collect();
+        assert_eq!(found_in(&of_both), [(0, 4), (4, 4)]);
         // A passive operand has no adjoint to share.
         let code = Code::operator(Op::Mul, 0b10).expect("products have a code");
         let passive: Vec<Row> = (0..8).map(|j| Row { code, x: [j, 4 + j, 0], result: 20 + j }).collect();
